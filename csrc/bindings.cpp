@@ -1,0 +1,37 @@
+// The only file that knows Python. Docstrings for users are in src/voxfast/ops.py.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include "cpu.h"
+#include "log_mel.h"
+#include "op.h"
+#include "sliding_attention.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+NB_MODULE(_ext, m) {
+  m.doc() = "Native ops of voxfast; see voxfast.ops.";
+  m.attr("built_for_mlx") = VOXFAST_MLX_VERSION;
+
+  m.def("set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
+        "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
+  m.def("isa", [] { return std::string(voxfast::kernels().isa); });
+  m.def("available_isas", &voxfast::available_isas);
+  m.def("num_threads", &voxfast::num_threads);
+  m.def("ring_copies", &voxfast::ring_copies);
+
+  m.def("log_mel", &voxfast::log_mel, "samples"_a, "n_mels"_a = 128,
+        "log_floor"_a = nb::none(), "shift"_a = 0.0f, "scale"_a = 1.0f, nb::kw_only(),
+        "stream"_a = nb::none());
+  m.def("sliding_attention", &voxfast::sliding_attention, "q"_a, "k"_a, "v"_a, "keys"_a,
+        "values"_a, "offset"_a, "window"_a, "scale"_a, "cos"_a = nb::none(),
+        "sin"_a = nb::none(), "traditional"_a = true, nb::kw_only(),
+        "stream"_a = nb::none());
+}

@@ -1,0 +1,21 @@
+// Compiled once per instruction set, with VOXFAST_ISA naming the set (CMakeLists.txt).
+// Everything below lives in namespace voxfast::VOXFAST_ISA and, but for the table, has
+// internal linkage: a function shared by the linker could carry instructions that the
+// processor lacks. For the same reason no kernel header may use the standard library
+// beyond <cstdint> and <cstring>.
+
+#include "kernels/kernels.h"
+
+#include "kernels/simd.h"
+
+#define VOXFAST_STRING(x) #x
+#define VOXFAST_NAME(x) VOXFAST_STRING(x)
+
+namespace voxfast::VOXFAST_ISA {
+
+const Kernels kernels = {
+    .isa = VOXFAST_NAME(VOXFAST_ISA),
+    .lanes = LANES,
+};
+
+}  // namespace voxfast::VOXFAST_ISA

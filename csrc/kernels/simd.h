@@ -1,0 +1,241 @@
+#pragma once
+
+// One vector of float32 for the instruction set being compiled: 16 lanes with AVX-512,
+// 8 with AVX2, 4 elsewhere (SSE2, NEON). Built on the vector extensions that GCC and
+// Clang share; intrinsics only where a conversion has no portable spelling. The
+// arithmetic operators are the compiler's own, and `a * b + c` contracts to one FMA.
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float f32v __attribute__((vector_size(LANES * 4)));
+typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
+
+// Half-precision numbers as they lie in memory.
+struct f16 {
+  uint16_t bits;
+};
+struct bf16 {
+  uint16_t bits;
+};
+
+#define VOXFAST_INLINE inline __attribute__((always_inline))
+
+// ---- one number -------------------------------------------------------------------
+
+VOXFAST_INLINE float bits_to_float(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+VOXFAST_INLINE uint32_t float_to_bits(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+VOXFAST_INLINE float to_float(float x) { return x; }
+
+VOXFAST_INLINE float to_float(bf16 x) {
+  return bits_to_float(static_cast<uint32_t>(x.bits) << 16);
+}
+
+VOXFAST_INLINE float to_float(f16 x) {
+#if defined(__F16C__)
+  return _cvtsh_ss(x.bits);
+#elif defined(__aarch64__)
+  __fp16 half;
+  std::memcpy(&half, &x.bits, sizeof half);
+  return static_cast<float>(half);
+#else
+  uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
+  uint32_t rest = x.bits & 0x7fffu;
+  if (rest >= 0x7c00u) {  // infinity, NaN
+    return bits_to_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
+  }
+  // Reading the bits as a float32 exponent and mantissa leaves a factor 2^112, exact
+  // for subnormal numbers too.
+  return bits_to_float(sign | float_to_bits(bits_to_float(rest << 13) * 0x1p112f));
+#endif
+}
+
+template <typename T>
+VOXFAST_INLINE T from_float(float x);
+
+template <>
+VOXFAST_INLINE float from_float<float>(float x) {
+  return x;
+}
+
+// Rounds to nearest, ties to even; a NaN stays a NaN.
+template <>
+VOXFAST_INLINE bf16 from_float<bf16>(float x) {
+  uint32_t bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    return {static_cast<uint16_t>(bits >> 16 | 0x40u)};
+  }
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+}
+
+template <>
+VOXFAST_INLINE f16 from_float<f16>(float x) {
+#if defined(__F16C__)
+  return {static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
+#elif defined(__aarch64__)
+  __fp16 half = static_cast<__fp16>(x);
+  f16 result;
+  std::memcpy(&result.bits, &half, sizeof half);
+  return result;
+#else
+  uint32_t bits = float_to_bits(x);
+  uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  bits &= 0x7fffffffu;
+  if (bits > 0x7f800000u) {
+    return {static_cast<uint16_t>(sign | 0x7e00u)};
+  }
+  if (bits >= 0x477ff000u) {  // rounds beyond 65504
+    return {static_cast<uint16_t>(sign | 0x7c00u)};
+  }
+  if (bits < 0x38800000u) {  // subnormal: adding 0.5 aligns the mantissa and rounds
+    float aligned = bits_to_float(bits) + 0.5f;
+    return {static_cast<uint16_t>(sign | (float_to_bits(aligned) - 0x3f000000u))};
+  }
+  bits += 0xfffu + (bits >> 13 & 1u);
+  return {static_cast<uint16_t>(sign | (bits - 0x38000000u) >> 13)};
+#endif
+}
+
+// ---- a vector ---------------------------------------------------------------------
+
+VOXFAST_INLINE f32v broadcast(float x) { return f32v{} + x; }
+
+VOXFAST_INLINE f32v load(const float* p) {
+  f32v x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+VOXFAST_INLINE f32v load(const bf16* p) {
+  typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
+  typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
+  u16v raw;
+  std::memcpy(&raw, p, sizeof raw);
+  return (f32v)(__builtin_convertvector(raw, u32v) << 16);
+}
+
+VOXFAST_INLINE f32v load(const f16* p) {
+#if defined(__AVX512F__)
+  return (f32v)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return (f32v)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__aarch64__)
+  return (f32v)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
+#else
+  f32v x;
+  for (int i = 0; i < LANES; ++i) {
+    x[i] = to_float(p[i]);
+  }
+  return x;
+#endif
+}
+
+VOXFAST_INLINE void store(float* p, f32v x) { std::memcpy(p, &x, sizeof x); }
+
+template <typename T>
+VOXFAST_INLINE void store(T* p, f32v x) {
+  for (int i = 0; i < LANES; ++i) {
+    p[i] = from_float<T>(x[i]);
+  }
+}
+
+VOXFAST_INLINE f32v max(f32v a, f32v b) { return a > b ? a : b; }
+VOXFAST_INLINE f32v min(f32v a, f32v b) { return a < b ? a : b; }
+
+VOXFAST_INLINE float sum(f32v x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)x);
+#else
+  float total = 0;
+  for (int i = 0; i < LANES; ++i) {
+    total += x[i];
+  }
+  return total;
+#endif
+}
+
+VOXFAST_INLINE float maximum(f32v x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)x);
+#else
+  float most = x[0];
+  for (int i = 1; i < LANES; ++i) {
+    most = x[i] > most ? x[i] : most;
+  }
+  return most;
+#endif
+}
+
+// e^x within 2 units in the last place; 0 below -87.3, so that -infinity gives 0.
+// Range reduction by ln 2 in two parts, then the degree-6 polynomial of Cephes' expf
+// (S. Moshier, netlib.org/cephes).
+VOXFAST_INLINE f32v exp(f32v x) {
+  const f32v least = broadcast(-87.33654f);
+  const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
+  f32v y = max(min(x, broadcast(88.37626f)), least);
+  f32v n = (y * 1.44269504f + shifter) - shifter;
+  f32v r = y - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  f32v p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  i32v exponent = (__builtin_convertvector(n, i32v) + 127) << 23;
+  return x < least ? f32v{} : p * (f32v)exponent;
+}
+
+// Natural logarithm of positive, normal numbers, within 2 units in the last place
+// (Cephes' logf).
+VOXFAST_INLINE f32v log(f32v x) {
+  i32v bits = (i32v)x;
+  i32v exponent = (bits >> 23) - 126;
+  f32v m = (f32v)((bits & 0x007fffff) | 0x3f000000);  // in [0.5, 1)
+  i32v small = m < broadcast(0.707106781f);           // -1 where true
+  f32v e = __builtin_convertvector(exponent + small, f32v);
+  m = (small ? m + m : m) - 1.0f;
+  f32v z = m * m;
+  f32v p = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  p = p * m * z;
+  p = p + e * -2.12194440e-4f;
+  p = p - z * 0.5f;
+  return m + p + e * 0.693359375f;
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

@@ -1,0 +1,166 @@
+#include "sliding_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "mlx/fast.h"
+#include "op.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "sliding_attention";
+constexpr int MAX_HEAD_SIZE = 512;
+
+std::atomic<int64_t> copies{0};
+
+// Rotates the pairs of x [B, L, H, D] by tables [B or 1, L, D / 2], in float32.
+mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
+                 bool traditional, const mx::Stream& s) {
+  int half = x.shape(-1) / 2;
+  auto shape = x.shape();
+  shape.pop_back();
+  shape.push_back(traditional ? half : 2);
+  shape.push_back(traditional ? 2 : half);
+  int axis = traditional ? -1 : -2;
+  auto pairs = mx::split(mx::reshape(mx::astype(x, mx::float32, s), shape, s), 2, axis, s);
+  auto first = mx::squeeze(pairs[0], axis, s), second = mx::squeeze(pairs[1], axis, s);
+  auto c = mx::expand_dims(cos, 2, s), n = mx::expand_dims(sin, 2, s);
+  auto rotated = mx::stack({mx::subtract(mx::multiply(first, c, s), mx::multiply(second, n, s), s),
+                            mx::add(mx::multiply(first, n, s), mx::multiply(second, c, s), s)},
+                           axis, s);
+  return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
+}
+
+// Replaces the rows of ring [B, H_kv, C, D] at slots [B, L] by rows [B, L, H_kv, D].
+mx::array write_rows(const mx::array& ring, const mx::array& rows, const mx::array& slots,
+                     const mx::Stream& s) {
+  auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
+  index = mx::broadcast_to(
+      index, {ring.shape(0), ring.shape(1), slots.shape(1), ring.shape(3)}, s);
+  return mx::put_along_axis(ring, index, mx::transpose(rows, {0, 2, 1, 3}, s), 2, s);
+}
+
+// The op in terms of MLX's own: what GPU streams run.
+std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window,
+                                float scale, bool traditional, const mx::Stream& s) {
+  auto q = inputs[0], k = inputs[1];
+  const auto &v = inputs[2], &offset = inputs[5];
+  int length = q.shape(1), capacity = inputs[3].shape(2);
+  if (inputs.size() > 6) {
+    q = rotate(q, inputs[6], inputs[7], traditional, s);
+    k = rotate(k, inputs[6], inputs[7], traditional, s);
+  }
+  auto size = mx::array(static_cast<int64_t>(capacity));
+  auto positions = mx::add(mx::expand_dims(offset, 1, s),
+                           mx::arange(0, length, 1, mx::int64, s), s);  // [B, L]
+  auto slots = mx::remainder(positions, size, s);
+  auto keys = write_rows(inputs[3], k, slots, s);
+  auto values = write_rows(inputs[4], v, slots, s);
+
+  // The newest position that slot c can hold: last - (last - c) mod C.
+  auto last = mx::expand_dims(mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s),
+                              1, s);
+  auto age = mx::remainder(
+      mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
+  auto held = mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
+  auto asking = mx::expand_dims(positions, {1, 3}, s);                 // [B, 1, L, 1]
+  auto oldest = mx::subtract(asking, mx::array(static_cast<int64_t>(window)), s);
+  auto mask = mx::logical_and(
+      mx::greater_equal(held, mx::array(static_cast<int64_t>(0)), s),
+      mx::logical_and(mx::less_equal(held, asking, s), mx::greater(held, oldest, s), s), s);
+  auto out = mx::fast::scaled_dot_product_attention(
+      mx::transpose(q, {0, 2, 1, 3}, s), keys, values, scale, "array", mask, {}, false, s);
+  return {mx::transpose(out, {0, 2, 1, 3}, s), keys, values};
+}
+
+void check_rows(const char* name, const mx::array& x, const mx::array& q) {
+  if (x.ndim() != 4 || x.shape(0) != q.shape(0) || x.shape(1) != q.shape(1) ||
+      x.shape(3) != q.shape(3)) {
+    reject(NAME, name, " must be [B, L, H_kv, D] like q", describe(name, x),
+           describe("q", q));
+  }
+}
+
+void check_ring(const char* name, const mx::array& ring, const mx::array& k) {
+  if (ring.ndim() != 4 || ring.shape(0) != k.shape(0) || ring.shape(1) != k.shape(2) ||
+      ring.shape(2) < k.shape(1) || ring.shape(3) != k.shape(3)) {
+    reject(NAME, name, " must be [B, H_kv, C, D] like k, with C >= L",
+           describe(name, ring), describe("k", k));
+  }
+}
+
+void check_table(const char* name, const mx::array& table, const mx::array& q) {
+  if (table.dtype() != mx::float32 || table.ndim() != 3 ||
+      (table.shape(0) != 1 && table.shape(0) != q.shape(0)) ||
+      table.shape(1) != q.shape(1) || table.shape(2) * 2 != q.shape(3)) {
+    reject(NAME, name, " must be [B or 1, L, D / 2] of float32", describe(name, table),
+           describe("q", q));
+  }
+}
+
+void check(const std::vector<mx::array>& inputs, int window, float scale) {
+  const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &keys = inputs[3],
+             &values = inputs[4], &offset = inputs[5];
+  if (!is_kernel_float(q.dtype())) {
+    reject(NAME, "q must be float32, float16 or bfloat16", describe("q", q));
+  }
+  if (q.ndim() != 4 || q.size() == 0 || q.shape(3) > MAX_HEAD_SIZE) {
+    reject(NAME, "q must be [B, L, H, D], not empty, with D <= ", MAX_HEAD_SIZE,
+           describe("q", q));
+  }
+  check_rows("k", k, q);
+  check_rows("v", v, q);
+  if (k.shape(2) == 0 || q.shape(2) % k.shape(2) != 0 || v.shape(2) != k.shape(2)) {
+    reject(NAME, "the heads of q must be a multiple of the heads of k and v",
+           describe("q", q), describe("k", k), describe("v", v));
+  }
+  check_ring("keys", keys, k);
+  check_ring("values", values, v);
+  if (keys.shape(2) != values.shape(2)) {
+    reject(NAME, "keys and values must have one capacity", describe("keys", keys),
+           describe("values", values));
+  }
+  const char* names[] = {"q", "k", "v", "keys", "values"};
+  for (int i = 1; i < 5; ++i) {
+    if (inputs[i].dtype() != q.dtype()) {
+      reject(NAME, names[i], " must have the dtype of q", describe(names[i], inputs[i]),
+             describe("q", q));
+    }
+  }
+  if (offset.dtype() != mx::int64 || offset.ndim() != 1 || offset.shape(0) != q.shape(0)) {
+    reject(NAME, "offset must be [B] of int64", describe("offset", offset));
+  }
+  if (window < 1 || !std::isfinite(scale)) {
+    reject(NAME, "window must be at least 1 and scale finite; got ", window, " and ", scale);
+  }
+}
+
+}  // namespace
+
+std::tuple<mx::array, mx::array, mx::array> sliding_attention(
+    const mx::array& q, const mx::array& k, const mx::array& v, const mx::array& keys,
+    const mx::array& values, const mx::array& offset, int window, float scale,
+    const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
+    bool traditional, mx::StreamOrDevice s_) {
+  std::vector<mx::array> inputs{q, k, v, keys, values, offset};
+  check(inputs, window, scale);
+  if (cos.has_value() != sin.has_value()) {
+    reject(NAME, "cos and sin come together or not at all");
+  }
+  if (cos) {
+    check_table("cos", *cos, q);
+    check_table("sin", *sin, q);
+    inputs.push_back(*cos);
+    inputs.push_back(*sin);
+  }
+  auto s = mx::to_stream(s_);
+  auto outputs = composed(inputs, window, scale, traditional, s);
+  return {outputs[0], outputs[1], outputs[2]};
+}
+
+int64_t ring_copies() { return copies.load(std::memory_order_relaxed); }
+
+}  // namespace voxfast

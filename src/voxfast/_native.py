@@ -1,0 +1,50 @@
+"""Loads the extension, and refuses to with a useful message when it cannot work.
+
+The extension shares C++ classes with MLX, so it is valid for exactly the MLX it was
+compiled against. nanobind refuses foreign arrays one call at a time, with a message about
+"incompatible function arguments"; checking here turns that into one clear ImportError.
+"""
+
+from importlib import metadata
+
+import mlx.core as mx
+
+MLX_VERSION = "0.32.4"
+_REMEDY = f'python -m pip install --force-reinstall --no-deps voxfast "mlx=={MLX_VERSION}"'
+
+
+def _fail(reason: str) -> ImportError:
+    return ImportError(
+        f"voxfast needs MLX {MLX_VERSION}, the release it was compiled against, and found "
+        f"MLX {mx.__version__}: {reason}. To mend it: {_REMEDY}"
+    )
+
+
+def _check_pair() -> None:
+    """Raise ImportError unless this MLX is the one the extension was compiled against."""
+    if mx.__version__.split("+")[0] != MLX_VERSION:
+        raise _fail("another version of MLX is installed")
+    try:
+        from voxfast import _ext
+    except ImportError as error:
+        raise _fail(f"the extension does not load ({error})") from error
+    if _ext.built_for_mlx != MLX_VERSION:
+        raise _fail(f"the extension was compiled for MLX {_ext.built_for_mlx}")
+    try:
+        frames = _ext.log_mel(mx.zeros((400,)), stream=mx.cpu)
+    except TypeError as error:
+        raise _fail(f"the extension does not accept MLX's arrays ({error})") from error
+    if not isinstance(frames, mx.array) or frames.shape != (1, 128):
+        raise _fail("an array did not come back from the extension as it should")
+
+
+_check_pair()
+
+from voxfast import _ext  # noqa: E402
+
+__all__ = ["MLX_VERSION", "_ext", "package_version"]
+
+
+def package_version() -> str:
+    """The version of voxfast that is installed."""
+    return metadata.version("voxfast")

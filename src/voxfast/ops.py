@@ -1,0 +1,167 @@
+"""The native ops, typed.
+
+All are lazy MLX ops: they return unevaluated ``mx.array``, take a stream or device, and
+compose with ``mx.eval``, ``mx.async_eval`` and ``mx.compile``. On a CPU stream they run
+voxfast's kernels, on a GPU stream the same function composed of MLX's ops.
+
+Dimension letters: B batch, L new positions, C ring capacity, T mel frames, N samples,
+H query heads, H_kv KV heads, D head size.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import numpy as np
+
+from voxfast._native import _ext
+
+__all__ = ["log_mel", "rotary_tables", "sliding_attention", "use_native"]
+
+Offset = int | mx.array
+Rotary = tuple[mx.array, mx.array]
+
+
+@contextmanager
+def use_native(enabled: bool) -> Iterator[None]:
+    """Choose between the CPU kernels (True) and the composition of MLX ops (False).
+
+    Holds for ops that are made inside the ``with`` block, in the whole process. The
+    environment variable ``VOXFAST_NATIVE=0`` sets it for good.
+    """
+    before = _ext.set_native(enabled)
+    try:
+        yield
+    finally:
+        _ext.set_native(before)
+
+
+if os.environ.get("VOXFAST_NATIVE") == "0":
+    _ext.set_native(False)
+
+
+def log_mel(
+    samples: mx.array,
+    *,
+    n_mels: int = 128,
+    log_floor: float | None = None,
+    shift: float = 0.0,
+    scale: float = 1.0,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """Log-mel spectrogram of 16 kHz audio, frames first, in one pass.
+
+    ``x = log10(max(filterbank · |rfft(hann · frame)|², 1e-10))``, then
+    ``(max(x, log_floor) + shift) * scale``. Frames are 400 samples, 160 apart; the window
+    is the periodic Hann window, the filterbank Slaney's (0-8000 Hz, Slaney norm), as in
+    Whisper's front end (arXiv 2212.04356) and those of Voxtral and Qwen3-ASR.
+
+    Args:
+        samples: [..., N] audio at 16 kHz; float32, float16 or bfloat16; N ≥ 400. Frame t
+            covers samples 160·t to 160·t + 399. Nothing is padded.
+        n_mels: number of mel bins.
+        log_floor: least value of x, in log10 units; None leaves x alone.
+        shift, scale: applied last.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        [..., T, n_mels] of float32, T = (N - 400) // 160 + 1.
+
+    Raises:
+        ValueError: on another dtype, fewer than 400 samples, or options out of range.
+    """
+    return _ext.log_mel(samples, n_mels, log_floor, shift, scale, stream=stream)
+
+
+def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rotary:
+    """Cosines and sines of the rotary angles of ``length`` positions from ``offset``.
+
+    Angles are computed in float64 and only then rounded, so a position after months is as
+    exact as one in the first minute; in float32 (``mx.fast.rope``) the angles of a
+    position after a day are off by 2 %. Roformer, arXiv 2104.09864.
+
+    Args:
+        offset: absolute position of the first row, ≥ 0.
+        length: number of positions, L.
+        head_size: D, even.
+        theta: base of the geometric progression of wavelengths.
+
+    Returns:
+        (cos, sin), each [1, L, D / 2] of float32.
+
+    Raises:
+        ValueError: on a negative offset, an odd head size, or a length below 1.
+    """
+    if offset < 0 or length < 1 or head_size < 2 or head_size % 2:
+        raise ValueError(
+            "[rotary_tables] needs offset >= 0, length >= 1 and an even head_size; "
+            f"got {offset}, {length} and {head_size}"
+        )
+    frequencies = theta ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
+    positions = np.arange(offset, offset + length, dtype=np.float64)
+    angles = positions[:, None] * frequencies
+    return (
+        mx.array(np.cos(angles)[None].astype(np.float32)),
+        mx.array(np.sin(angles)[None].astype(np.float32)),
+    )
+
+
+def sliding_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    offset: Offset,
+    *,
+    window: int,
+    scale: float,
+    rotary: Rotary | None = None,
+    traditional: bool = True,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Write L new rows into a ring of keys and values and attend within the window.
+
+    Position p lies at slot ``p mod C`` of the ring and attends to positions
+    ``max(0, p - window + 1)`` to p. No row is moved, no mask is made, nothing is
+    concatenated.
+
+    Args:
+        q: [B, L, H, D], float32, float16 or bfloat16; L ≥ 1.
+        k, v: [B, L, H_kv, D] of the same dtype; H is a multiple of H_kv.
+        keys, values: the rings, [B, H_kv, C, D] of the same dtype. They are donated: hold
+            no other reference to them, and use the returned ones afterwards; a ring that
+            is still held elsewhere has to be copied.
+        offset: position of the first new row: an int, or [B] of int64, one for each row of
+            the batch.
+        window: positions that one position sees, itself included.
+        scale: factor of the scores, usually ``D ** -0.5``.
+        rotary: (cos, sin) of the new positions, [1 or B, L, D / 2] of float32, from
+            :func:`rotary_tables`; q and k are rotated, and k is stored rotated.
+        traditional: rotate the pairs (0, 1), (2, 3), …; False: (0, D/2), (1, D/2 + 1), ….
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        (out, keys, values): out is [B, L, H, D] of q's dtype, accumulated in float32.
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit together, and when the ring is too
+            small: it takes C ≥ window + L - 1, or C ≥ offset + L while nothing wraps. For
+            an offset given as an array that is found at evaluation.
+    """
+    if isinstance(offset, int):
+        capacity, length = keys.shape[2] if keys.ndim == 4 else 0, q.shape[1] if q.ndim > 1 else 0
+        if offset < 0:
+            raise ValueError(f"[sliding_attention] offset must not be negative; got {offset}")
+        if capacity < min(offset + length, window + length - 1):
+            raise ValueError(
+                f"[sliding_attention] a ring of {capacity} rows is too small for {length} new "
+                f"rows at offset {offset} with a window of {window}; it needs "
+                f"{min(offset + length, window + length - 1)}"
+            )
+        offset = mx.array([offset] * (q.shape[0] if q.ndim else 1), dtype=mx.int64)
+    cos, sin = rotary if rotary is not None else (None, None)
+    return _ext.sliding_attention(
+        q, k, v, keys, values, offset, window, scale, cos, sin, traditional, stream=stream
+    )
