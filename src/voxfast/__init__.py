@@ -14,7 +14,7 @@
         session.finish()
 """
 
-from voxfast._native import package_version
+from voxfast._native import _ext
 from voxfast.errors import (
     AudioFileError,
     CheckpointError,
@@ -29,7 +29,7 @@ from voxfast.online.session import OnlineProcessor, Session, Tentative
 from voxfast.online.voxtral import BlankGuard
 from voxfast.timed import Transcript, Word
 
-__version__ = package_version()
+__version__: str = _ext.version
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -5,8 +5,6 @@ compiled against. nanobind refuses foreign arrays one call at a time, with a mes
 "incompatible function arguments"; checking here turns that into one clear ImportError.
 """
 
-from importlib import metadata
-
 import mlx.core as mx
 
 MLX_VERSION = "0.32.4"
@@ -42,9 +40,4 @@ _check_pair()
 
 from voxfast import _ext  # noqa: E402
 
-__all__ = ["MLX_VERSION", "_ext", "package_version"]
-
-
-def package_version() -> str:
-    """The version of voxfast that is installed."""
-    return metadata.version("voxfast")
+__all__ = ["MLX_VERSION", "_ext"]
