@@ -1,6 +1,6 @@
 """One live Voxtral stream: samples in, words out, everything of bounded size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 
@@ -153,6 +153,10 @@ class VoxtralStream:
 
     ``push``, ``skip`` and the ``end_`` methods only queue and are safe from any thread;
     ``step`` belongs to the owner thread. Words wait in ``words`` until they are fetched.
+
+    Args:
+        start, block, guard: see :class:`TokenStream`.
+        on_token: is called with every token, on the owner thread.
     """
 
     def __init__(
@@ -165,7 +169,9 @@ class VoxtralStream:
         start: int = 0,
         block: int = 1,
         guard: BlankGuard | None = None,
+        on_token: Callable[[Token], None] | None = None,
     ) -> None:
+        self._on_token = on_token
         self._position = model.args.samples_per_position
         self._n_pad = tokenizer.n_right_pad(delay_ms)
         self._block = block
@@ -250,6 +256,8 @@ class VoxtralStream:
         if size == 0:
             return
         for token in self._tokens.step(samples):
+            if self._on_token is not None:
+                self._on_token(token)
             self.words += self._assembler.add(token.k, token.id, token.probability)
         with self._lock:
             done = self._queue_empty_after_flush()
