@@ -341,12 +341,12 @@ class Voxtral:
         audio_embeddings = self.embed_audio(audio, n_delay)
         count = len(audio_embeddings) - len(self.prompt(n_delay)) + 1
         tokens = [self.streaming_pad] * count
-        while True:
+        for _ in range(count):
             logits = self.decode_logits(audio_embeddings, tokens, n_delay)
-            best = [int(token) for token in logits.argmax(axis=-1)]
-            if best == tokens:
-                return tokens
-            tokens = best
+            guess, tokens = tokens, [int(token) for token in logits.argmax(axis=-1)]
+            if tokens == guess:
+                break
+        return tokens
 
     def verify_greedy(
         self, audio: ArrayLike, n_delay: int, tokens: Sequence[int]
