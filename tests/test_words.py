@@ -12,7 +12,9 @@ from voxfast.timed import Word, join
 
 PAD, WORD, EOS = 32, 33, 2
 FIRST_TEXT = 1000
-TIMING = WordTiming(end_offset=0.0, start_base=0.1, start_per_character=0.05)
+TIMING = WordTiming(
+    end_offset=0.0, start_base=0.1, start_per_character=0.05, least_pause=0.2
+)
 
 
 def assembler() -> WordAssembler:
@@ -149,6 +151,15 @@ def test_long_pauses_do_not_stretch_words() -> None:
     first, second = run([PAD] * 5 + [WORD, *spell(" a"), *[PAD] * 100, WORD, *spell(" nine")])
     assert first.end == 0.4
     assert second.end - second.start == pytest.approx(0.1 + 4 * 0.05)
+
+
+def test_words_of_a_phrase_touch() -> None:
+    first, second, third = run(
+        [PAD] * 5
+        + [WORD, *spell(" a"), PAD, WORD, *spell(" b"), *[PAD] * 9, WORD, *spell(" c"), PAD]
+    )
+    assert second.start == first.end  # 0.32 s apart: 0.17 s of silence is none
+    assert third.start == pytest.approx(third.end - 0.15)
 
 
 def test_probability_is_the_product_over_the_word() -> None:

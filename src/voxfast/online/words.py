@@ -133,9 +133,13 @@ class WordAssembler:
         """Words of one group share its time: the model does not say where each one ends."""
         if self._start is None:
             end = self._last_end if self._end is None else max(self._end, self._last_start)
-            longest = (
-                self._timing.start_base + self._timing.start_per_character * len(text.strip())
-            )
-            self._start = max(min(self._last_end, end), end - longest, self._last_start)
+            self._start = max(self._begin(end, len(text.strip())), self._last_start)
             self._last_start, self._last_end = self._start, end
         return Word(text, round(self._start, 3), round(self._last_end, 3), self._probability)
+
+    def _begin(self, end: float, characters: int) -> float:
+        """Where a word that ends at ``end`` seconds began; see :class:`WordTiming`."""
+        timing = self._timing
+        begin = end - timing.start_base - timing.start_per_character * characters
+        touches = begin - self._last_end < timing.least_pause
+        return min(self._last_end, end) if touches else begin
