@@ -61,7 +61,7 @@ def run_stream(
     stream = VoxtralStream(
         network,
         VoxtralTokenizer(folder / "tekken.json"),
-        read_traits(folder).timing,
+        read_traits(folder),
         delay_ms,
         on_token=tokens.append,
         **options,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.models.traits import WordTiming
+from voxfast.models.traits import Traits, WordTiming
 from voxfast.online.words import WordAssembler, split_words
 from voxfast.timed import Word, join
 
@@ -17,13 +17,13 @@ TIMING = WordTiming(
 )
 
 
-def assembler() -> WordAssembler:
+def assembler(least_probability: float = 0.0) -> WordAssembler:
     """Text token 1000 + b is the byte b; a group of token k ends at k * 0.08 s."""
     return WordAssembler(
         WORD,
         lambda token: bytes([token - FIRST_TEXT]) if token >= FIRST_TEXT else None,
         lambda k: k * 0.08,
-        TIMING,
+        Traits(timing=TIMING, least_probability=least_probability),
     )
 
 
@@ -151,6 +151,16 @@ def test_long_pauses_do_not_stretch_words() -> None:
     first, second = run([PAD] * 5 + [WORD, *spell(" a"), *[PAD] * 100, WORD, *spell(" nine")])
     assert first.end == 0.4
     assert second.end - second.start == pytest.approx(0.1 + 4 * 0.05)
+
+
+def test_words_that_the_model_finds_unlikely_are_left_out() -> None:
+    words = assembler(least_probability=0.5)
+    found = []
+    tokens = [WORD, *spell(" ab"), PAD, WORD, *spell(" c"), PAD]
+    for k, token in enumerate(tokens):
+        found += words.add(k, token, 0.7 if k < 4 else 0.8)
+    assert [word.text for word in found] == [" c"]  # 0.7 ** 3 < 0.5 < 0.8 ** 2
+    assert words.tentative == ""
 
 
 def test_words_of_a_phrase_touch() -> None:

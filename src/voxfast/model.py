@@ -117,7 +117,7 @@ class Model:
             VoxtralStream,
             self._network,
             self._tokenizer,
-            self._traits.timing,
+            self._traits,
             delay_ms,
             block=block_ms // position_ms,
             guard=blank_guard,

@@ -42,12 +42,15 @@ class Traits:
         demo: whether the checkpoint is for trying out only.
         delays_ms: delays it was trained for (arXiv 2602.11298).
         timing: see :class:`WordTiming`.
+        least_probability: words that the model itself finds less likely are left out: they
+            come from noise. 0 keeps all.
     """
 
     description: str = ""
     demo: bool = False
     delays_ms: tuple[int, ...] = (*range(80, 1201, 80), 2400)
     timing: WordTiming = field(default_factory=WordTiming)
+    least_probability: float = 0.0
 
 
 def read_traits(folder: Path) -> Traits:
@@ -75,6 +78,9 @@ def read_traits(folder: Path) -> Traits:
     return Traits(
         description=get(content, "description", str, default.description),
         demo=get(content, "demo", bool, default.demo),
+        least_probability=float(
+            get(content, "least_probability", (int, float), default.least_probability)
+        ),
         delays_ms=tuple(delays),
         timing=WordTiming(
             **{

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from voxfast.features import LogMelStream
 from voxfast.models.tekken import VoxtralTokenizer
-from voxfast.models.traits import WordTiming
+from voxfast.models.traits import Traits
 from voxfast.models.voxtral import Voxtral
 from voxfast.online.clock import Clock
 from voxfast.online.samples import SampleQueue
@@ -163,7 +163,7 @@ class VoxtralStream:
         self,
         model: Voxtral,
         tokenizer: VoxtralTokenizer,
-        timing: WordTiming,
+        traits: Traits,
         delay_ms: int,
         *,
         start: int = 0,
@@ -179,8 +179,8 @@ class VoxtralStream:
             model, tokenizer, tokenizer.n_delay(delay_ms), start=start, block=block, guard=guard
         )
         self._clock = Clock()
-        self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, timing)
-        self._end_offset = timing.end_offset
+        self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
+        self._end_offset = traits.timing.end_offset
         self._queue = SampleQueue()
         self._taken = 0  # samples given to the token stream
         self._flush_to = 0  # take partial blocks up to this sample of the model's audio

@@ -1,13 +1,16 @@
 """Tokens of a Voxtral stream to words with times."""
 
 import codecs
+import logging
 import unicodedata
 from collections.abc import Callable
 
-from voxfast.models.traits import WordTiming
+from voxfast.models.traits import Traits
 from voxfast.timed import Word
 
 __all__ = ["WordAssembler", "split_words"]
+
+log = logging.getLogger(__name__)
 
 
 # Scripts written without spaces: there every character is a word of its own.
@@ -75,7 +78,7 @@ class WordAssembler:
         marker: id of the marker token.
         piece: the bytes of a text token, None for a special one.
         end_time: seconds of real audio at which the group of generated token k ends.
-        timing: the checkpoint's offsets.
+        traits: the checkpoint's timing, and how unlikely a word may be.
     """
 
     def __init__(
@@ -83,9 +86,10 @@ class WordAssembler:
         marker: int,
         piece: Callable[[int], bytes | None],
         end_time: Callable[[int], float],
-        timing: WordTiming,
+        traits: Traits,
     ) -> None:
-        self._marker, self._piece, self._end_time, self._timing = marker, piece, end_time, timing
+        self._marker, self._piece, self._end_time = marker, piece, end_time
+        self._timing, self._least_probability = traits.timing, traits.least_probability
         # Incomplete characters wait for their bytes; bytes that can never become one are
         # dropped, because U+FFFD would be text that the model did not mean.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
@@ -117,28 +121,31 @@ class WordAssembler:
         for text in complete:
             if len(text) > len(before):  # the token belongs to this word, too
                 self._probability *= probability
-            words.append(self._word(text))
+            words += self._word(text)
             before, self._probability = "", 1.0
         self._probability *= probability
         return words
 
     def close(self) -> list[Word]:
         """End the group; return its last word, if there is one."""
-        words = [self._word(self._text)] if self._text.strip() else []
+        words = self._word(self._text) if self._text.strip() else []
         self._text, self._probability = "", 1.0
         self._start = self._end = None
         return words
 
-    def _word(self, text: str) -> Word:
+    def _word(self, text: str) -> list[Word]:
         """Words of one group share its time: the model does not say where each one ends."""
+        if self._probability < self._least_probability:
+            log.debug("left out %r, of probability %.3f", text, self._probability)
+            return []
         if self._start is None:
             end = self._last_end if self._end is None else max(self._end, self._last_start)
             self._start = max(self._begin(end, len(text.strip())), self._last_start)
             self._last_start, self._last_end = self._start, end
-        return Word(text, round(self._start, 3), round(self._last_end, 3), self._probability)
+        return [Word(text, round(self._start, 3), round(self._last_end, 3), self._probability)]
 
     def _begin(self, end: float, characters: int) -> float:
-        """Where a word that ends at ``end`` seconds began; see :class:`WordTiming`."""
+        """Where a word that ends at ``end`` seconds began; see ``WordTiming``."""
         timing = self._timing
         begin = end - timing.start_base - timing.start_per_character * characters
         touches = begin - self._last_end < timing.least_pause
