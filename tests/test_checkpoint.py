@@ -309,10 +309,10 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_broken_tokenizers_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tekken.json"
     with pytest.raises(CheckpointError, match="missing"):
-        VoxtralTokenizer(path)
+        VoxtralTokenizer(path, 1408)
     path.write_text(content)
     with pytest.raises(CheckpointError, match="tokenizer"):
-        VoxtralTokenizer(path)
+        VoxtralTokenizer(path, 1408)
 
 
 def test_traits_have_defaults_and_are_checked(tmp_path: Path) -> None:
@@ -334,3 +334,8 @@ def test_convert_refuses_what_it_cannot_do(voxtral_folder: Path, tmp_path: Path)
     with pytest.raises(CheckpointError, match="quantised already"):
         convert(tmp_path / "q", tmp_path / "again")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_tokenizer_of_another_model_is_refused(voxtral_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="1408 tokens, but the model only 1000"):
+        VoxtralTokenizer(voxtral_folder / "tekken.json", 1000)

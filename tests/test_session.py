@@ -60,7 +60,7 @@ def run_stream(
     tokens: list[Token] = []
     stream = VoxtralStream(
         network,
-        VoxtralTokenizer(folder / "tekken.json"),
+        VoxtralTokenizer(folder / "tekken.json", 1408),
         read_traits(folder),
         delay_ms,
         on_token=tokens.append,

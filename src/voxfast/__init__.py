@@ -27,6 +27,7 @@ from voxfast.errors import (
 from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
 from voxfast.online.session import OnlineProcessor, Session, Tentative
 from voxfast.online.voxtral import BlankGuard
+from voxfast.online.voxtral_engine import VoxtralOptions
 from voxfast.timed import Transcript, Word
 
 __version__: str = _ext.version
@@ -46,6 +47,7 @@ __all__ = [
     "Tentative",
     "Transcript",
     "VoxfastError",
+    "VoxtralOptions",
     "Word",
     "load",
     "transcribe",

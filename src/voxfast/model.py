@@ -1,6 +1,5 @@
 """Loading models, and transcribing with them: what apps import."""
 
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +10,12 @@ import numpy as np
 from voxfast import audio as audio_io
 from voxfast.errors import InvalidOptionError
 from voxfast.hub import find_model
-from voxfast.models.tekken import VoxtralTokenizer
-from voxfast.models.traits import Traits, read_traits
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.online.engine import Engine, load_engine
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session
-from voxfast.online.voxtral import BlankGuard, VoxtralStream
 from voxfast.timed import Transcript, Word
 
 __all__ = ["DEFAULT_MODEL", "Model", "load", "transcribe"]
-
-log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "voxtral-numbers"
 BLOCK_SECONDS = 1.0
@@ -33,11 +26,7 @@ class Model:
 
     Attributes:
         name: what it was loaded as.
-        description: one line for people.
-        is_demo: whether it is the embedded checkpoint with its 71 words.
         sample_rate: of the audio that sessions take, 16000.
-        delays_ms: the delays it was trained for.
-        default_delay_ms: the one it recommends.
     """
 
     sample_rate = 16000
@@ -46,16 +35,10 @@ class Model:
         self.name = name
         self._owner = OwnerThread(name.rpartition("/")[2])
         try:
-            self._traits: Traits = read_traits(folder)
-            self._tokenizer = VoxtralTokenizer(folder / "tekken.json")
-            self._network: Voxtral = self._owner.run(load_voxtral, folder, dtype)
+            self._engine: Engine = self._owner.run(load_engine, name, folder, dtype)
         except BaseException:
             self._owner.close()
             raise
-        self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
-        self.is_demo = self._traits.demo
-        self.delays_ms = self._traits.delays_ms
-        self.default_delay_ms = self._tokenizer.default_delay_ms
 
     def __enter__(self) -> Self:
         return self
@@ -67,62 +50,36 @@ class Model:
         return f"<voxfast.Model {self.name!r}>"
 
     @property
+    def description(self) -> str:
+        """One line for people."""
+        return self._engine.description
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is a checkpoint for trying out, with a closed vocabulary."""
+        return self._engine.is_demo
+
+    @property
     def dtype(self) -> mx.Dtype:
         """The type of the activations."""
-        return self._network.dtype
+        return self._engine.dtype
 
-    def session(
-        self,
-        *,
-        delay_ms: int | None = None,
-        language: str | None = None,
-        prompt: str | None = None,
-        block_ms: int = 80,
-        blank_guard: BlankGuard | None = None,
-    ) -> Session:
+    @property
+    def delays_ms(self) -> tuple[int, ...]:
+        """The delays that ``session(delay_ms=...)`` takes; empty if it takes none."""
+        return self._engine.delays_ms
+
+    def session(self, **options: Any) -> Session:
         """Open a live stream. Sessions never see each other.
 
         Args:
-            delay_ms: how far the text follows the audio: more context, fewer errors. One of
-                ``delays_ms``; None takes the recommended one.
-            language: Voxtral finds the language itself and takes none but None or "auto".
-            prompt: Voxtral takes none.
-            block_ms: audio that the encoder takes at once, a multiple of 80. Larger blocks
-                cost less per second on large models and add as much to the latency.
-            blank_guard: breaks ruts of blanks; off if None.
+            **options: of the model's architecture; those of Voxtral Realtime are described
+                at :class:`voxfast.VoxtralOptions`.
 
         Raises:
-            InvalidOptionError: on an option that the model does not have.
+            InvalidOptionError: on an option, or a value, that the model does not have.
         """
-        delay_ms = self.default_delay_ms if delay_ms is None else delay_ms
-        if delay_ms not in self.delays_ms:
-            raise InvalidOptionError(
-                f"{self.name} was trained for delays of {_join(self.delays_ms)} ms; "
-                f"got delay_ms={delay_ms!r}"
-            )
-        if language not in (None, "auto"):
-            raise InvalidOptionError(
-                f"{self.name} finds the language itself and cannot be told one; "
-                f"got language={language!r}"
-            )
-        if prompt:
-            raise InvalidOptionError(f"{self.name} takes no prompt; got prompt={prompt!r:.40}")
-        position_ms = self._tokenizer.position_ms
-        if block_ms not in range(position_ms, 128 * position_ms, position_ms):
-            raise InvalidOptionError(
-                f"block_ms must be a multiple of {position_ms} below {128 * position_ms}; "
-                f"got {block_ms!r}"
-            )
-        stream = self._owner.run(
-            VoxtralStream,
-            self._network,
-            self._tokenizer,
-            self._traits,
-            delay_ms,
-            block=block_ms // position_ms,
-            guard=blank_guard,
-        )
-        return Session(stream, self._owner)
+        return Session(self._owner.run(self._engine.stream, **options), self._owner)
 
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with the interface that WhisperLiveKit drives; options as for session."""
@@ -196,6 +153,3 @@ def _blocks(
     blocks = (samples[i : i + size] for i in range(0, len(samples), size))
     return blocks, len(samples) / Model.sample_rate
 
-
-def _join(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))

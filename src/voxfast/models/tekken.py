@@ -16,11 +16,16 @@ class VoxtralTokenizer:
         word: id of ``[STREAMING_WORD]``: a word or a group of words follows.
         n_left_pad: positions of silence before the audio.
 
+    Args:
+        path: the file.
+        vocab_size: rows of the model's embedding; the tokenizer may not have more.
+
     Raises:
-        CheckpointError: if the file is missing, broken, or not a streaming tokenizer.
+        CheckpointError: if the file is missing, broken, not a streaming tokenizer, or of
+            another model.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vocab_size: int) -> None:
         from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # 0.4 s: only when needed
 
         if not path.is_file():
@@ -36,6 +41,10 @@ class VoxtralTokenizer:
             raise CheckpointError(f"{path}: not a usable tokenizer ({error!r:.200})") from error
         if audio is None or not audio.is_streaming:
             raise CheckpointError(f"{path}: not a tokenizer of a streaming model")
+        if self._tekken.n_words > vocab_size:
+            raise CheckpointError(
+                f"{path}: has {self._tekken.n_words} tokens, but the model only {vocab_size}"
+            )
         self._audio = audio
         self.n_left_pad: int = audio.n_left_pad_tokens
         self.vocab_size: int = self._tekken.n_words
