@@ -66,9 +66,9 @@ def _begins_caption(group: Sequence[Word], unit: Word) -> bool:
 
 def _spread(found: list[Caption]) -> list[Caption]:
     """Give short captions time on the screen, and let none run into the next."""
-    limits = [*(caption.start for caption in found[1:]), math.inf]
     spread = []
-    for caption, limit in zip(found, limits, strict=True):
+    for i, caption in enumerate(found):
+        limit = found[i + 1].start if i + 1 < len(found) else math.inf
         end = min(max(caption.end, caption.start + LEAST_SECONDS), limit)
         spread.append(replace(caption, end=max(end, caption.start + 0.001)))
     return spread

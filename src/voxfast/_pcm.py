@@ -126,13 +126,13 @@ def read_wav_header(reader: ByteReader, name: str) -> WavHeader:
         if kind == b"data":
             break
         kept = reader.exactly(min(size, 40)) if kind in (b"fmt ", b"ds64") else b""
+        # Chunks are padded to an even length.
+        if not reader.skip(size - len(kept) + size % 2):
+            raise AudioFileError(f"{name} ends inside its WAV header, in the chunk {kind!r}")
         if kind == b"fmt ":
             encoding = _parse_fmt(kept, name)
         elif kind == b"ds64" and len(kept) >= 16:
             long_size = int.from_bytes(kept[8:16], "little")
-        # Chunks are padded to an even length.
-        if not reader.skip(size - len(kept) + size % 2):
-            raise AudioFileError(f"{name} ends inside its WAV header, in the chunk {kind!r}")
     if encoding is None:
         raise AudioFileError(f"{name}: the WAV header has no format before its samples")
     if head[:4] == b"RF64" and size == 0xFFFFFFFF and long_size is not None:

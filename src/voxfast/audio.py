@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
@@ -75,12 +74,8 @@ def resample(samples: object, rate: float) -> Samples:
     Raises:
         InvalidAudioError: on samples or a rate that cannot be.
     """
-    if not _pcm.LOWEST_RATE <= rate <= _pcm.HIGHEST_RATE:
-        raise InvalidAudioError(
-            f"a sample rate of {rate} Hz; expected {_pcm.LOWEST_RATE} to {_pcm.HIGHEST_RATE}"
-        )
     resampler = Resampler(rate)
-    return np.concatenate([resampler.step(_check(samples)), resampler.finish()])
+    return np.concatenate([resampler.step(samples), resampler.finish()])
 
 
 def stream_file(
@@ -197,18 +192,8 @@ def stream_pcm(
 
 def _check(samples: object) -> Samples:
     """:func:`check_samples` for any rate."""
-    if isinstance(samples, mx.array):
-        if samples.dtype not in (mx.float32, mx.int16):
-            raise InvalidAudioError(
-                f"audio of {samples.dtype}; expected float32 (-1 to 1) or int16: "
-                f"convert it with samples.astype(mx.float32)"
-            )
-        samples = np.array(samples)
     if not isinstance(samples, np.ndarray):
-        raise InvalidAudioError(
-            f"audio as {type(samples).__name__}; expected a NumPy array or mx.array of float32 "
-            f"or int16 (bytes: np.frombuffer(data, np.int16); lists: np.array(data, np.float32))"
-        )
+        samples = _from_mlx(samples)
     if samples.dtype not in (np.float32, np.int16):
         raise InvalidAudioError(_dtype_message(samples))
     if samples.ndim != 1:
@@ -219,6 +204,30 @@ def _check(samples: object) -> Samples:
     if fault := _fault(samples):
         raise InvalidAudioError(f"sample {fault[0]} is {samples[fault[0]]}: {fault[1]}")
     return samples
+
+
+def _from_mlx(samples: object) -> np.ndarray[Any, Any]:
+    """An ``mx.array`` of float32 or int16 as NumPy's; everything else is an error."""
+    # Imported late, so that reading files takes no MLX.
+    import mlx.core as mx
+
+    if not isinstance(samples, mx.array):
+        raise InvalidAudioError(
+            f"audio as {type(samples).__name__}; expected a NumPy array or mx.array of float32 "
+            f"or int16 (bytes: np.frombuffer(data, np.int16); lists: np.array(data, np.float32))"
+        )
+    if samples.dtype not in (mx.float32, mx.int16):
+        raise InvalidAudioError(
+            f"audio of {samples.dtype}; expected float32 (-1 to 1) or int16: convert floats "
+            f"with samples.astype(mx.float32), 16-bit integers with samples.astype(mx.int16)"
+        )
+    try:
+        return np.array(samples)
+    except RuntimeError as error:
+        raise InvalidAudioError(
+            f"an mx.array that cannot be evaluated here ({error}); call mx.eval(samples) on the "
+            f"thread that made it"
+        ) from error
 
 
 def _fault(samples: Samples) -> tuple[int, str] | None:
@@ -269,30 +278,43 @@ def _shape_message(shape: tuple[int, ...]) -> str:
 
 
 class Resampler:
-    """Converts a mono stream to 16 kHz.
+    """Converts a live mono stream to 16 kHz, for microphones and calls at another rate.
 
     Parity: for any split of the samples, the outputs of :meth:`step` and :meth:`finish`
     joined are those of one step over all of them (libsoxr's streaming interface, HQ).
+
+    Raises:
+        InvalidAudioError: unless ``rate``, in Hz, is 1000 to 768000.
     """
 
     def __init__(self, rate: float) -> None:
-        import soxr
+        if not _pcm.LOWEST_RATE <= rate <= _pcm.HIGHEST_RATE:
+            raise InvalidAudioError(
+                f"a sample rate of {rate} Hz; expected {_pcm.LOWEST_RATE} to {_pcm.HIGHEST_RATE}"
+            )
+        self._stream = None
+        if rate != SAMPLE_RATE:
+            import soxr
 
-        self._stream = (
-            None
-            if rate == SAMPLE_RATE
-            else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        )
+            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
 
-    def step(self, samples: Samples) -> Samples:
-        """What can be said after [N] more samples: [M], M ≥ 0."""
-        if self._stream is None or not samples.size:
-            return samples
-        converted: Samples = self._stream.resample_chunk(samples)
+    def step(self, samples: object) -> Samples:
+        """Convert [N] more samples; see :func:`check_samples`.
+
+        Returns:
+            [M] of float32, M ≥ 0: what no later sample can change.
+
+        Raises:
+            InvalidAudioError: on samples that are no audio; the stream stays as it was.
+        """
+        checked = _check(samples)
+        if self._stream is None or not checked.size:
+            return checked
+        converted: Samples = self._stream.resample_chunk(checked)
         return converted
 
     def finish(self) -> Samples:
-        """What was held back for lack of right context."""
+        """[M] of float32 that was held back for lack of later samples; ends the stream."""
         empty = np.zeros(0, np.float32)
         if self._stream is None:
             return empty
