@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
-from fakes import FakeModel, signal_after
+from fakes import FakeModel, FakeSession, signal_after
 
 import voxfast
 from voxfast import cli, hub
@@ -293,15 +293,17 @@ def test_unknown_model(model, talk, monkeypatch, capsys):
 
 
 def test_failing_session_keeps_its_words(model, talk, tmp_path, capsys):
-    def fail(session: object) -> None:
-        if model.sessions[-1].heard > 1.2:
+    def fail(session: FakeSession) -> None:
+        if session.heard > 1.2:
+            # Committed, but never returned.
+            session.committed.append(Word(" last", 1.2, 1.2))
             raise ZeroDivisionError("oops")
 
     model.on_feed = fail
     other = write(tmp_path / "other.wav", 0.2)
     assert cli.main(["transcribe", talk, other, "-q"]) == 1
     out, err = capsys.readouterr()
-    assert out == "w1 w2\nend\n"
+    assert out == "w1 w2 last\nend\n"
     assert err == "voxfast: error: ZeroDivisionError: oops (this is a bug; --debug shows where)\n"
     with pytest.raises(ZeroDivisionError):
         cli.main(["transcribe", talk, "--debug"])

@@ -194,11 +194,16 @@ def test_captions_without_spaces():
     assert all(len(line) <= 21 for line in lines)
     assert not any(line.startswith("、") for line in lines)
     assert texts([Word(c, 0, 1) for c in "終わり。次"]) == [("終わり。",), ("次",)]
-    thai = [Word(c, 0.1 * i, 0.1 * i + 0.1) for i, c in enumerate("สวัสดีครับ" * 9)]
-    lines = [line for caption in formats.captions(thai) for line in caption.lines]
-    assert "".join(lines) == "สวัสดีครับ" * 9
-    # No line begins with a vowel sign above its consonant.
-    assert not any(line[0] in "ัี" for line in lines)
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_no_line_begins_with_a_combining_mark(before):
+    thai = "ก" * before + "ที่นี่สวัสดี" * 14
+    found = formats.captions([Word(c, 0.1 * i, 0.1 * i + 0.1) for i, c in enumerate(thai)])
+    lines = [line for caption in found for line in caption.lines]
+    assert len(lines) > 2
+    assert "".join(lines) == thai
+    assert not any(unicodedata.category(line[0]) == "Mn" for line in lines)
 
 
 def test_pieces_of_a_word_stay_together():

@@ -18,7 +18,7 @@ LEAST_SECONDS = 1.0
 """A caption stays this long on the screen if the next one leaves room for it."""
 
 _SENTENCE_ENDS = frozenset(".!?…。！？｡؟।॥።")
-_CLOSERS = frozenset("\"'”’»›)]}」』）】》〉")
+_CLOSERS = "\"'”’»›)]}」』）】》〉"
 # Scripts that write no spaces between words, by the first word of their Unicode names.
 _UNSPACED = frozenset(
     {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "IDEOGRAPHIC", "FULLWIDTH"}
@@ -41,26 +41,44 @@ def captions(words: Iterable[Word]) -> list[Caption]:
     otherwise be longer than 7 s or than two lines of 42 columns (21 full-width characters).
     Captions do not overlap, and each lasts at least a millisecond.
     """
-    groups: list[list[Word]] = []
-    for unit in _units(words):
+    groups: list[list[_Unit]] = []
+    for word in _words_between_breaks(words):
+        unit = _Unit.of(word)
         if not groups or _begins_caption(groups[-1], unit):
             groups.append([])
         groups[-1].append(unit)
     found = [
-        Caption(_wrap(group) or (), group[0].start, max(word.end for word in group))
+        Caption(_lines(group), group[0].word.start, max(unit.word.end for unit in group))
         for group in groups
     ]
     return _spread(found)
 
 
-def _begins_caption(group: Sequence[Word], unit: Word) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A word between two places where a line may end, and its columns.
+
+    ``indent`` of its ``width`` are leading space, which a line does not begin with.
+    """
+
+    word: Word
+    width: int
+    indent: int
+
+    @classmethod
+    def of(cls, word: Word) -> "_Unit":
+        width = columns(word.text)
+        return cls(word, width, width - columns(word.text.lstrip()))
+
+
+def _begins_caption(group: Sequence[_Unit], unit: _Unit) -> bool:
     """Whether ``unit`` cannot join the words of a caption."""
-    last = group[-1]
+    last = group[-1].word
     return (
-        unit.start - last.end > PAUSE_SECONDS
-        or last.text.rstrip("".join(_CLOSERS))[-1:] in _SENTENCE_ENDS
-        or unit.end - group[0].start > MOST_SECONDS
-        or _wrap([*group, unit]) is None
+        unit.word.start - last.end > PAUSE_SECONDS
+        or last.text.rstrip(_CLOSERS)[-1:] in _SENTENCE_ENDS
+        or unit.word.end - group[0].word.start > MOST_SECONDS
+        or _first_line([*group, unit]) is None
     )
 
 
@@ -74,7 +92,7 @@ def _spread(found: list[Caption]) -> list[Caption]:
     return spread
 
 
-def _units(words: Iterable[Word]) -> list[Word]:
+def _words_between_breaks(words: Iterable[Word]) -> list[Word]:
     """Words joined where no line may break between them, without control characters."""
     units: list[Word] = []
     for word in words:
@@ -132,6 +150,8 @@ def _pieces(unit: Word) -> list[Word]:
 
 def columns(text: str) -> int:
     """Width of a text on a screen: full-width characters take two columns, marks none."""
+    if text.isascii():
+        return len(text)
     return sum(
         0
         if unicodedata.category(character) in ("Mn", "Me", "Cf")
@@ -142,14 +162,27 @@ def columns(text: str) -> int:
     )
 
 
-def _wrap(units: Sequence[Word]) -> tuple[str, ...] | None:
-    """One line or two of about the same width; None if that is not enough."""
-    texts = [unit.text for unit in units]
-    whole = "".join(texts).strip()
-    if columns(whole) <= COLUMNS:
-        return (whole,)
-    splits = [
-        ("".join(texts[:i]).strip(), "".join(texts[i:]).strip()) for i in range(1, len(texts))
-    ]
-    fitting = [split for split in splits if max(map(columns, split)) <= COLUMNS]
-    return min(fitting, key=lambda split: max(map(columns, split)), default=None)
+def _first_line(units: Sequence[_Unit]) -> int | None:
+    """How many units to put on the first of two lines of about the same width.
+
+    All of them if one line takes them; None if two lines do not.
+    """
+    width = sum(unit.width for unit in units)
+    if width - units[0].indent <= COLUMNS:
+        return len(units)
+    best, narrowest = None, COLUMNS
+    first = -units[0].indent
+    for i in range(1, len(units)):
+        first += units[i - 1].width
+        second = width - units[0].indent - first - units[i].indent
+        if max(first, second) <= narrowest:
+            best, narrowest = i, max(first, second)
+    return best
+
+
+def _lines(units: Sequence[_Unit]) -> tuple[str, ...]:
+    """The text of a caption that is known to fit."""
+    count = _first_line(units) or len(units)
+    texts = [unit.word.text for unit in units]
+    lines = ("".join(texts[:count]).strip(), "".join(texts[count:]).strip())
+    return tuple(line for line in lines if line)
