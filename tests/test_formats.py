@@ -163,6 +163,11 @@ def test_captions_are_at_most_two_lines_of_42_columns():
     assert len(found) == 5
 
 
+def test_two_full_lines_fit():
+    (caption,) = formats.captions(spoken(" " + "x" * 42 + " " + "y" * 42))
+    assert caption.lines == ("x" * 42, "y" * 42)
+
+
 def test_lines_of_a_caption_are_balanced():
     (caption,) = formats.captions(spoken(" aaaa bbbb cccc dddd eeee ffff gggg hhhh iiii jjjj"))
     assert caption.lines == ("aaaa bbbb cccc dddd eeee", "ffff gggg hhhh iiii jjjj")
