@@ -18,7 +18,6 @@ using namespace nb::literals;
 
 NB_MODULE(_ext, m) {
   m.doc() = "Native ops of voxfast; see voxfast.ops.";
-  m.attr("version") = VOXFAST_VERSION;
   m.attr("built_for_mlx") = VOXFAST_MLX_VERSION;
 
   m.def("set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,

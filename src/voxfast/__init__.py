@@ -12,9 +12,15 @@
             for word in session.feed(pcm):
                 print(word.text, word.start, word.end)
         session.finish()
+
+Raises ImportError if MLX is not the release that the extension was compiled against.
 """
 
-from voxfast._native import _ext
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from voxfast.errors import (
     AudioFileError,
     CheckpointError,
@@ -24,13 +30,33 @@ from voxfast.errors import (
     SessionClosedError,
     VoxfastError,
 )
-from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
-from voxfast.online.session import OnlineProcessor, Session, Tentative
-from voxfast.online.voxtral import BlankGuard
-from voxfast.online.voxtral_engine import VoxtralOptions
 from voxfast.timed import Transcript, Word
 
-__version__: str = _ext.version
+if TYPE_CHECKING:
+    from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
+    from voxfast.online.session import OnlineProcessor, Session, Tentative
+    from voxfast.online.voxtral import BlankGuard
+    from voxfast.online.voxtral_engine import VoxtralOptions
+
+try:
+    from voxfast import _native
+except ImportError:
+    # The command tells what is wrong with an installation (voxfast doctor), so it may come
+    # this far without one that works.
+    if sys.argv[0] != "-m" and Path(sys.argv[0]).stem != "voxfast":
+        raise
+
+_LAZY = {
+    "DEFAULT_MODEL": "voxfast.model",
+    "Model": "voxfast.model",
+    "load": "voxfast.model",
+    "transcribe": "voxfast.model",
+    "OnlineProcessor": "voxfast.online.session",
+    "Session": "voxfast.online.session",
+    "Tentative": "voxfast.online.session",
+    "BlankGuard": "voxfast.online.voxtral",
+    "VoxtralOptions": "voxfast.online.voxtral_engine",
+}
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -52,3 +78,18 @@ __all__ = [
     "load",
     "transcribe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from voxfast._version import version
+
+        return version()
+    if name in _LAZY:
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

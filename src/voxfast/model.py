@@ -9,7 +9,7 @@ import numpy as np
 
 from voxfast import audio as audio_io
 from voxfast.errors import InvalidOptionError
-from voxfast.hub import find_model
+from voxfast.hub import resolve
 from voxfast.online.engine import Engine, load_engine
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session
@@ -104,7 +104,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) ->
     """
     if dtype is not None and dtype not in (mx.float32, mx.float16, mx.bfloat16):
         raise InvalidOptionError(f"dtype must be float32, float16 or bfloat16; got {dtype}")
-    return Model(str(model), find_model(str(model)), dtype)
+    return Model(str(model), resolve(model), dtype)
 
 
 def transcribe(

@@ -125,6 +125,15 @@ class Session:
             self._stream.end_utterance()
             return self._drain()
 
+    def take(self) -> list[Word]:
+        """Words that are certain and that no call has returned yet; processes nothing.
+
+        For those of a call that raised or was interrupted, also after it.
+        """
+        words = self._stream.words[:]
+        del self._stream.words[: len(words)]
+        return words
+
     def skip(self, seconds: float) -> None:
         """Note a pause that is not fed: later words are that much later.
 
@@ -186,9 +195,7 @@ class Session:
         except Exception:
             self._state = "broken by an earlier error"
             raise
-        words = self._stream.words[:]
-        del self._stream.words[: len(words)]
-        return words
+        return self.take()
 
 
 class OnlineProcessor:
