@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 
+#include "kernels/log_mel.h"
 #include "kernels/simd.h"
 
 #define VOXFAST_STRING(x) #x
@@ -16,6 +17,7 @@ namespace voxfast::VOXFAST_ISA {
 const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
+    .log_mel = log_mel,
 };
 
 }  // namespace voxfast::VOXFAST_ISA
