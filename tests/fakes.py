@@ -21,11 +21,13 @@ class FakeSession:
         self.model, self.options = model, options
         self.chunks: list[int] = []
         self.committed: list[Word] = []
+        self.unreturned: list[Word] = []
         self.closed = False
 
     def take(self) -> list[Word]:
-        """Nothing is ever committed without being returned."""
-        return []
+        """Words that were committed and never returned."""
+        words, self.unreturned = self.unreturned, []
+        return words
 
     @property
     def heard(self) -> float:
