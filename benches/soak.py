@@ -63,8 +63,8 @@ def speech(seconds: float, seed: int = 0) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def resident_mb() -> float:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def soak(model: voxfast.Model, seconds: float) -> tuple[list[Minute], list[list[str]]]:

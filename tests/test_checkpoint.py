@@ -284,7 +284,8 @@ def test_unusable_configurations_are_refused(
 
 
 def test_another_sample_rate_is_refused(broken: Path) -> None:
-    params = (broken / "params.json").read_text().replace('"sampling_rate": 16000', '"sampling_rate": 8000')
+    params = (broken / "params.json").read_text()
+    params = params.replace('"sampling_rate": 16000', '"sampling_rate": 8000')
     (broken / "params.json").write_text(params)
     with pytest.raises(CheckpointError, match="sampling_rate"):
         load_voxtral(broken)

@@ -107,9 +107,7 @@ def test_every_word_carries_its_space_and_numbers(model: voxfast.Model, clip: Ev
         assert isinstance(word.end, float)
 
 
-def test_bad_audio_is_refused_and_the_session_goes_on(
-    model: voxfast.Model, clip: EvalItem
-) -> None:
+def test_bad_audio_is_refused_and_the_session_goes_on(model: voxfast.Model, clip: EvalItem) -> None:
     processor = model.processor()
     with pytest.raises(voxfast.InvalidAudioError):
         processor.insert_audio_chunk(np.array([np.inf], np.float32), 0.1)

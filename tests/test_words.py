@@ -1,5 +1,6 @@
 """Tokens to words: bytes, groups, scripts without spaces, times, probabilities."""
 
+import itertools
 import random
 
 import pytest
@@ -12,9 +13,7 @@ from voxfast.timed import Word, join
 
 PAD, WORD, EOS = 32, 33, 2
 FIRST_TEXT = 1000
-TIMING = WordTiming(
-    end_offset=0.0, start_base=0.1, start_per_character=0.05, least_pause=0.2
-)
+TIMING = WordTiming(end_offset=0.0, start_base=0.1, start_per_character=0.05, least_pause=0.2)
 
 
 def assembler(least_probability: float = 0.0) -> WordAssembler:
@@ -139,7 +138,7 @@ def test_times_are_ordered_and_no_text_is_lost(tokens: list[int]) -> None:
     words = run(tokens)
     for word in words:
         assert 0 <= word.start <= word.end
-    for before, after in zip(words, words[1:], strict=False):
+    for before, after in itertools.pairwise(words):
         assert before.start <= after.start
         assert before.end <= after.end
     data = bytes(token - FIRST_TEXT for token in tokens if token >= FIRST_TEXT)

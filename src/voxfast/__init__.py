@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from voxfast.online.voxtral_engine import VoxtralOptions
 
 try:
-    from voxfast import _native
+    import_module("voxfast._native")
 except ImportError:
     # The command tells what is wrong with an installation (voxfast doctor), so it may come
     # this far without one that works.

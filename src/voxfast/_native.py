@@ -7,6 +7,8 @@ compiled against. nanobind refuses foreign arrays one call at a time, with a mes
 
 import mlx.core as mx
 
+_FOUND: str = mx.__version__  # type: ignore[attr-defined]  # missing in MLX's stubs
+
 MLX_VERSION = "0.32.4"
 _REMEDY = f'python -m pip install --force-reinstall --no-deps voxfast "mlx=={MLX_VERSION}"'
 
@@ -14,13 +16,13 @@ _REMEDY = f'python -m pip install --force-reinstall --no-deps voxfast "mlx=={MLX
 def _fail(reason: str) -> ImportError:
     return ImportError(
         f"voxfast needs MLX {MLX_VERSION}, the release it was compiled against, and found "
-        f"MLX {mx.__version__}: {reason}. To mend it: {_REMEDY}"
+        f"MLX {_FOUND}: {reason}. To mend it: {_REMEDY}"
     )
 
 
 def _check_pair() -> None:
     """Raise ImportError unless this MLX is the one the extension was compiled against."""
-    if mx.__version__.split("+")[0] != MLX_VERSION:
+    if _FOUND.split("+")[0] != MLX_VERSION:
         raise _fail("another version of MLX is installed")
     try:
         from voxfast import _ext
@@ -29,7 +31,7 @@ def _check_pair() -> None:
     if _ext.built_for_mlx != MLX_VERSION:
         raise _fail(f"the extension was compiled for MLX {_ext.built_for_mlx}")
     try:
-        frames = _ext.log_mel(mx.zeros((400,)), stream=mx.cpu)
+        frames = _ext.log_mel(mx.zeros((400,)), stream=mx.Device(mx.cpu))
     except TypeError as error:
         raise _fail(f"the extension does not accept MLX's arrays ({error})") from error
     if not isinstance(frames, mx.array) or frames.shape != (1, 128):

@@ -111,7 +111,7 @@ def transcribe(
     audio: str | Path | np.ndarray[Any, Any],
     *,
     model: str | Path | Model = DEFAULT_MODEL,
-    progress: Callable[[float, float], None] | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
     **options: Any,
 ) -> Transcript:
     """Transcribe a whole recording. The same as a session that is fed all of it.
@@ -120,7 +120,8 @@ def transcribe(
         audio: a file of any format that soundfile reads, at any rate; or [N] samples, mono,
             16 kHz, float32 or int16.
         model: a loaded model, or what :func:`load` takes.
-        progress: called with (seconds done, seconds in all) now and then.
+        progress: called now and then with (seconds done, seconds in all, or None if the
+            file does not say).
         **options: as for :meth:`Model.session`.
 
     Raises:
@@ -145,11 +146,10 @@ def transcribe(
 
 def _blocks(
     audio: str | Path | np.ndarray[Any, Any],
-) -> tuple[Iterable[np.ndarray[Any, Any]], float]:
+) -> tuple[Iterable[np.ndarray[Any, Any]], float | None]:
     if isinstance(audio, str | Path):
-        return audio_io.stream_file(audio, BLOCK_SECONDS), audio_io.duration(audio)
+        return audio_io.stream_file(audio, block_seconds=BLOCK_SECONDS), audio_io.duration(audio)
     samples = audio_io.check_samples(audio)
     size = int(BLOCK_SECONDS * Model.sample_rate)
     blocks = (samples[i : i + size] for i in range(0, len(samples), size))
     return blocks, len(samples) / Model.sample_rate
-

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     # Before a large model is loaded for nothing.
     lengths = {name: _length(name) for name in args.inputs}
     failed = sum(isinstance(length, AudioFileError) for length in lengths.values())
-    model: "Model | None" = None
+    model: Model | None = None
     with contextlib.ExitStack() as stack:
         for name, path in zip(args.inputs, paths, strict=True):
             length = lengths[name]

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import mlx.core as mx
 
@@ -131,11 +131,8 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _check_entry(path: Path, name: str, entry: Any, data: int) -> None:
-    dtype, shape, offsets = (
-        (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if isinstance(entry, dict)
-        else (None, None, None)
-    )
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if dtype not in _ITEM_SIZE:
         raise CheckpointError(
             f"{path}: {name!r:.80} has type {dtype!r:.20}; expected one of {', '.join(_ITEM_SIZE)}"
@@ -153,7 +150,7 @@ def _check_entry(path: Path, name: str, entry: Any, data: int) -> None:
         )
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(
         isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1 << 48
         for item in value

@@ -53,7 +53,7 @@ class VoxtralTokenizer:
     @property
     def default_delay_ms(self) -> int:
         """The delay that the checkpoint recommends."""
-        return int(self._audio.transcription_delay_ms)
+        return int(self._audio.transcription_delay_ms or 0)
 
     @property
     def position_ms(self) -> int:

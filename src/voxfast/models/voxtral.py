@@ -269,8 +269,7 @@ class Voxtral(nn.Module):
         window = self.args.decoder.sliding_window
         return DecoderState(
             caches=[
-                SlidingKVCache(window, max_rows=max_rows, start=start)
-                for _ in self.decoder.layers
+                SlidingKVCache(window, max_rows=max_rows, start=start) for _ in self.decoder.layers
             ],
             scales=self.decoder.delay_scales(n_delay),
         )

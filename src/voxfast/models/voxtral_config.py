@@ -105,7 +105,9 @@ def parse_args(config: dict[str, Any]) -> VoxtralArgs:
         decoder=_transformer_args(decoder, "decoder"),
         vocab_size=_integer(decoder, "vocab_size", 64, 1 << 22),
         downsample_factor=_integer(downsample, "downsample_factor", 1, 64),
-        cond_dim=_integer({"ada_rms_norm_t_cond_dim": cond_dim}, "ada_rms_norm_t_cond_dim", 1, 1 << 16),
+        cond_dim=_integer(
+            {"ada_rms_norm_t_cond_dim": cond_dim}, "ada_rms_norm_t_cond_dim", 1, 1 << 16
+        ),
         quantization=_quantization(config),
     )
     if args.decoder.dim % 2:
@@ -179,6 +181,6 @@ def _integer(config: dict[str, Any], key: str, least: int, most: int) -> int:
 
 def _number(config: dict[str, Any], key: str, least: float, most: float) -> float:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")

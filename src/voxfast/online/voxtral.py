@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -99,9 +100,7 @@ class TokenStream:
             return
         audio = self._model.encode(mel, self._encoder)
         if audio is not None:
-            self._audio = (
-                audio if self._audio is None else mx.concatenate([self._audio, audio])
-            )
+            self._audio = audio if self._audio is None else mx.concatenate([self._audio, audio])
         while self._audio is not None and len(self._audio) >= self._needed:
             yield self._decode(self._needed)
         mx.eval(self._encoder.arrays(), [] if self._audio is None else self._audio)
@@ -127,13 +126,13 @@ class TokenStream:
         best = mx.argmax(logits)
         probability = mx.exp(logits[best] - mx.logsumexp(logits))
         mx.eval(best, probability, self._decoder.arrays())
-        token = int(best.item())
+        token, likely = cast(int, best.item()), cast(float, probability.item())
         if token != self._tokenizer.pad:
             self._blanks = 0
-            return token, float(probability.item())
+            return token, likely
         self._blanks += 1
         if self._guard is None or self._blanks <= self._guard.longest_run:
-            return token, float(probability.item())
+            return token, likely
         return self._break_rut(logits, self._guard)
 
     def _break_rut(self, logits: mx.array, guard: BlankGuard) -> tuple[int, float]:
