@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 
 #include "kernels/simd.h"
+#include "kernels/sliding_attention.h"
 
 #define VOXFAST_STRING(x) #x
 #define VOXFAST_NAME(x) VOXFAST_STRING(x)
@@ -16,6 +17,9 @@ namespace voxfast::VOXFAST_ISA {
 const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
+    .sliding_attention_write = sliding_attention_write,
+    .sliding_attention_attend = sliding_attention_attend,
+    .sliding_attention_merge = sliding_attention_merge,
 };
 
 }  // namespace voxfast::VOXFAST_ISA

@@ -17,6 +17,14 @@ struct SlidingAttentionArguments;
 struct Kernels {
   const char* isa;
   int lanes;  // float32 lanes of one vector
+
+  // The three passes of sliding_attention; csrc/sliding_attention.cpp runs them.
+  // Index b * H_kv + h: writes the new rows of one KV head of one batch row.
+  void (*sliding_attention_write)(const SlidingAttentionArguments&, int64_t index);
+  // One task: one split of one tile.
+  void (*sliding_attention_attend)(const SlidingAttentionArguments&, int64_t task);
+  // Index (b * H_kv + h) * tiles + tile: unites the splits of one tile.
+  void (*sliding_attention_merge)(const SlidingAttentionArguments&, int64_t index);
 };
 
 namespace baseline {

@@ -143,7 +143,9 @@ VOXFAST_INLINE f32v load(const bf16* p) {
 
 VOXFAST_INLINE f32v load(const f16* p) {
 #if defined(__AVX512F__)
-  return (f32v)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  // The masked form, because GCC 12 warns of the other one in its own header.
+  return (f32v)_mm512_maskz_cvtph_ps(
+      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__F16C__)
   return (f32v)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__aarch64__)
