@@ -34,6 +34,13 @@ VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
   y = (f32v)(pairs & static_cast<int32_t>(0xffff0000u));
 }
 
+template <typename T>
+VOXFAST_INLINE void prefetch_chunk(const T* p) {
+  for (int i = 0; i < CHUNK; i += 64 / static_cast<int>(sizeof(T))) {
+    __builtin_prefetch(p + i);
+  }
+}
+
 // Where load_chunk puts element i of a row.
 template <typename T>
 VOXFAST_INLINE int packed(int i) {
@@ -46,35 +53,35 @@ VOXFAST_INLINE int packed<bf16>(int i) {
 }
 
 #if defined(__AVX512F__)
-#define VOXFAST_HALVES_16(a, b)                                                          \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,      \
-                           23) +                                                         \
-   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29,    \
+#define VOXFAST_HALVES_16(a, b)                                                        \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,   \
+                           23) +                                                       \
+   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, \
                            30, 31))
 #define VOXFAST_HALVES_8(a, b)                                                           \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,    \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,   \
                            27) +                                                         \
-   __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30,  \
+   __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, \
                            31))
 #define VOXFAST_HALVES_4(a, b)                                                           \
-  (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28,    \
+  (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28,   \
                            29) +                                                         \
-   __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30,  \
+   __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, \
                            31))
-#define VOXFAST_HALVES_2(a, b)                                                           \
-  (__builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14,   \
-                           30) +                                                         \
-   __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15,   \
+#define VOXFAST_HALVES_2(a, b)                                                          \
+  (__builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, \
+                           30) +                                                        \
+   __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, \
                            31))
 #elif defined(__AVX2__)
-#define VOXFAST_HALVES_8(a, b)                                     \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +       \
+#define VOXFAST_HALVES_8(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + \
    __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
-#define VOXFAST_HALVES_4(a, b)                                     \
-  (__builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +       \
+#define VOXFAST_HALVES_4(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + \
    __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
-#define VOXFAST_HALVES_2(a, b)                                     \
-  (__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) +      \
+#define VOXFAST_HALVES_2(a, b)                                \
+  (__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + \
    __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
 #else
 #define VOXFAST_HALVES_4(a, b) \
@@ -112,8 +119,8 @@ VOXFAST_INLINE f32v sums(f32v* x) {
 // Scores of LANES / R keys by R rows, key by key. keys: the first of `count` rows, of
 // which only those are read; the rest get scores of no meaning.
 template <typename U, int R>
-VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, int64_t stride, int size,
-                               int count) {
+VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* soon,
+                               int64_t stride, int size, int count) {
   constexpr int KEYS = LANES / R;
   f32v sum[LANES] = {};
   for (int d = 0; d < size; d += CHUNK) {
@@ -121,6 +128,7 @@ VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, int64_t stride, in
     for (int k = 0; k < KEYS; ++k) {
       f32v x, y;
       load_chunk(key, x, y);
+      prefetch_chunk(soon + (key - keys));
       key += k + 1 < count ? stride : 0;
       for (int r = 0; r < R; ++r) {
         sum[k * R + r] += x * load(q + r * size + d);
@@ -135,7 +143,8 @@ VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, int64_t stride, in
 // head from d on.
 template <typename U, int R, int V>
 VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
-                                  int64_t stride, int size, int count, float* weighted) {
+                                  const U* soon, int64_t stride, int size, int count,
+                                  float* weighted) {
   f32v sum[R][V];
   for (int r = 0; r < R; ++r) {
     for (int i = 0; i < V; ++i) {
@@ -146,6 +155,7 @@ VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
     for (int i = 0; i < V; i += 2) {
       f32v x, y;
       load_chunk(values + k * stride + d + i * LANES, x, y);
+      prefetch_chunk(soon + k * stride + d + i * LANES);
       for (int r = 0; r < R; ++r) {
         sum[r][i] += x * weights[k * R + r];
         sum[r][i + 1] += y * weights[k * R + r];
@@ -160,15 +170,15 @@ VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
 }
 
 template <typename U, int R>
-VOXFAST_INLINE void add_values(const float* weights, const U* values, int64_t stride,
-                               int size, int count, float* weighted) {
+VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* soon,
+                               int64_t stride, int size, int count, float* weighted) {
   constexpr int V = ACCUMULATORS / R < 8 ? ACCUMULATORS / R : 8;
   int d = 0;
   for (; d + V * LANES <= size; d += V * LANES) {
-    add_values_at<U, R, V>(d, weights, values, stride, size, count, weighted);
+    add_values_at<U, R, V>(d, weights, values, soon, stride, size, count, weighted);
   }
   for (; d < size; d += CHUNK) {
-    add_values_at<U, R, 2>(d, weights, values, stride, size, count, weighted);
+    add_values_at<U, R, 2>(d, weights, values, soon, stride, size, count, weighted);
   }
 }
 
@@ -215,7 +225,8 @@ struct Softmax {
 
 // Scores of keys outside their row's window become -infinity.
 template <typename T, int R>
-void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores, int groups) {
+void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
+                 int groups) {
   i32v first, past, key;
   for (int i = 0; i < LANES; ++i) {
     int r = smaller(i % R, t.rows - 1);
@@ -272,19 +283,21 @@ void attend_few_rows(const Tile<T>& t) {
   Softmax<R> softmax;
   int64_t slot = t.begin % a.capacity;
   for (int64_t position = t.begin; position < t.end;) {
-    int count = static_cast<int>(smaller(
-        smaller(int64_t{most_keys}, t.end - position), a.capacity - slot));
+    int count = static_cast<int>(
+        smaller(smaller(int64_t{most_keys}, t.end - position), a.capacity - slot));
     int groups = (count * R + LANES - 1) / LANES;
-    const U *keys, *values;
+    const U *keys, *values, *soon;
     if constexpr (STAGED) {
       widen_rows(t.keys + slot * a.head_size, count, a.head_size, size, stage);
-      keys = stage;
+      keys = soon = stage;
     } else {
       keys = t.keys + slot * a.head_size;
+      soon = t.values + slot * a.head_size;
     }
     for (int j = 0; j < groups; ++j) {
       int first = j * (LANES / R);
-      scores[j] = score_keys<U, R>(q, keys + first * stride, stride, size, count - first);
+      scores[j] = score_keys<U, R>(q, keys + first * stride, soon + first * stride,
+                                   stride, size, count - first);
     }
     if (count * R % LANES != 0 || !t.all_see(position, position + count)) {
       mask_scores<T, R>(t, position, count, scores, groups);
@@ -295,9 +308,10 @@ void attend_few_rows(const Tile<T>& t) {
       values = stage;
     } else {
       values = t.values + slot * a.head_size;
+      soon = slot + count == a.capacity ? t.keys : keys + count * stride;
     }
-    add_values<U, R>(reinterpret_cast<const float*>(scores), values, stride, size, count,
-                     weighted);
+    add_values<U, R>(reinterpret_cast<const float*>(scores), values, soon, stride, size,
+                     count, weighted);
     position += count;
     slot = slot + count == a.capacity ? 0 : slot + count;
   }

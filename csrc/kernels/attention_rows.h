@@ -35,7 +35,9 @@ VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
   return x < least ? f32v{} : p * (f32v)exponent;
 }
 
-VOXFAST_INLINE float exp2_nonpositive(float x) { return exp2_nonpositive(broadcast(x))[0]; }
+VOXFAST_INLINE float exp2_nonpositive(float x) {
+  return exp2_nonpositive(broadcast(x))[0];
+}
 
 // ---- rows -------------------------------------------------------------------------
 
@@ -66,8 +68,10 @@ void store_row(T* p, const float* x, int n) {
 void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t l) {
   float cos[MAX_HEAD_SIZE / 2], sin[MAX_HEAD_SIZE / 2];
   int half = a.head_size / 2;
-  load_row(a.cos + b * a.cos_strides[0] + l * a.cos_strides[1], a.cos_strides[2], half, cos);
-  load_row(a.sin + b * a.sin_strides[0] + l * a.sin_strides[1], a.sin_strides[2], half, sin);
+  load_row(a.cos + b * a.cos_strides[0] + l * a.cos_strides[1], a.cos_strides[2], half,
+           cos);
+  load_row(a.sin + b * a.sin_strides[0] + l * a.sin_strides[1], a.sin_strides[2], half,
+           sin);
   if (a.traditional) {
     for (int i = 0; i < half; ++i) {
       float first = x[2 * i], second = x[2 * i + 1];
@@ -85,10 +89,10 @@ void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t
 
 // Reads one row, rotated where there are tables, and rounded to T as a stored row is.
 template <typename T>
-void read_row(const SlidingAttentionArguments& a, const void* base, const int64_t* strides,
-              int64_t b, int64_t l, int64_t head, float* out) {
-  const T* p = static_cast<const T*>(base) + b * strides[0] + l * strides[1] +
-               head * strides[2];
+void read_row(const SlidingAttentionArguments& a, const void* base,
+              const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
+  const T* p =
+      static_cast<const T*>(base) + b * strides[0] + l * strides[1] + head * strides[2];
   load_row(p, strides[3], a.head_size, out);
   if (a.cos != nullptr) {
     rotate_row(out, a, b, l);
@@ -123,11 +127,11 @@ template <typename T>
 struct Tile {
   const SlidingAttentionArguments& a;
   int64_t task;
-  int64_t b, h;         // batch row, KV head
-  int group;            // query heads of one KV head
-  int row, rows;        // the tile's first row and their number; row = l * group + g
-  int64_t offset;       // position of l = 0
-  int64_t begin, end;   // positions of the keys of this split
+  int64_t b, h;        // batch row, KV head
+  int group;           // query heads of one KV head
+  int row, rows;       // the tile's first row and their number; row = l * group + g
+  int64_t offset;      // position of l = 0
+  int64_t begin, end;  // positions of the keys of this split
   const T *keys, *values;
 
   int64_t position(int r) const { return offset + (row + r) / group; }
@@ -142,8 +146,18 @@ template <typename T>
 Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
   int64_t split = task % a.splits, index = task / a.splits;
   int64_t tile = index % a.tiles, head = index / a.tiles;
-  Tile<T> t{a, task, head / a.kv_heads, head % a.kv_heads, a.heads / a.kv_heads,
-            0, 0, 0, 0, 0, nullptr, nullptr};
+  Tile<T> t{a,
+            task,
+            head / a.kv_heads,
+            head % a.kv_heads,
+            a.heads / a.kv_heads,
+            0,
+            0,
+            0,
+            0,
+            0,
+            nullptr,
+            nullptr};
   t.row = static_cast<int>(tile * a.tile_rows);
   t.rows = smaller(a.tile_rows, a.length * t.group - t.row);
   t.offset = a.offset[t.b * a.offset_stride];
@@ -161,8 +175,8 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
 template <typename T>
 void read_query(const Tile<T>& t, int r, float* out) {
   int row = t.row + r;
-  read_row<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group, t.h * t.group + row % t.group,
-              out);
+  read_row<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
+              t.h * t.group + row % t.group, out);
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
     out[d] *= factor;

@@ -3,6 +3,7 @@
 // The passes of sliding_attention for all float types; see kernels.h.
 
 #include "kernels/attention_few_rows.h"
+#include "kernels/attention_many_rows.h"
 #include "kernels/attention_rows.h"
 
 namespace voxfast::VOXFAST_ISA {
@@ -24,7 +25,12 @@ void attend(const SlidingAttentionArguments& a, int64_t task) {
   if (a.tiles == 1 && a.splits == 1) {  // nobody else needs these rows
     write_rows<T>(a, task);
   }
-  attend_few_rows(make_tile<T>(a, task));
+  auto tile = make_tile<T>(a, task);
+  if (tile.rows <= MAX_FEW_ROWS) {
+    attend_few_rows(tile);
+  } else {
+    attend_many_rows(tile);
+  }
 }
 
 void sliding_attention_attend(const SlidingAttentionArguments& a, int64_t task) {

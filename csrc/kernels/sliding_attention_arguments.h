@@ -9,6 +9,10 @@
 
 namespace voxfast {
 
+// Floats that a tile of many rows may hold per [rows, D], D rounded up to a power of two
+// of at least 64.
+constexpr int MANY_ROWS_TILE = 8192;
+
 struct SlidingAttentionArguments {
   FloatType type;
   int batch, length, heads, kv_heads, head_size;
