@@ -184,11 +184,17 @@ VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* s
 
 // ---- online softmax ---------------------------------------------------------------
 
-// State of R rows; lane i belongs to row i % R.
+// State of R rows; lane i of a vector of scores belongs to row i % R.
 template <int R>
 struct Softmax {
-  f32v most = broadcast(-INFINITE);  // equal in all lanes of a row
-  f32v total = {};                   // to be summed over the lanes of a row
+  float most[R];     // greatest score so far
+  f32v total = {};  // of the weights; to be summed over the lanes of a row
+
+  Softmax() {
+    for (float& score : most) {
+      score = -INFINITE;
+    }
+  }
 
   // Turns scores into weights relative to the greatest score so far; weighted [R, size]
   // is brought down to it when it grows.
@@ -197,25 +203,34 @@ struct Softmax {
     for (int j = 1; j < groups; ++j) {
       block = max(block, scores[j]);
     }
-    f32v now = most;
-    for (int i = 0; i < LANES; ++i) {
-      for (int j = i % R; j < LANES; j += R) {
-        now[i] = block[j] > now[i] ? block[j] : now[i];
-      }
-    }
-    f32v base = now == broadcast(-INFINITE) ? f32v{} : now;
-    f32v shrink = exp2_nonpositive(most - base);
+    alignas(64) float lane[LANES], base[LANES], shrink[LANES];
+    store(lane, block);
+    bool grown = false;
     for (int r = 0; r < R; ++r) {
-      if (now[r] != most[r]) {
-        for (int d = 0; d < size; d += LANES) {
-          store(weighted + r * size + d, load(weighted + r * size + d) * shrink[r]);
+      float now = most[r];
+      for (int i = r; i < LANES; i += R) {
+        now = lane[i] > now ? lane[i] : now;
+      }
+      float finite = now == -INFINITE ? 0.0f : now;
+      for (int i = r; i < LANES; i += R) {
+        base[i] = finite;
+        shrink[i] = most[r] - finite;
+      }
+      grown |= now != most[r];
+      most[r] = now;
+    }
+    if (grown) {
+      f32v factor = exp2_nonpositive(load(shrink));
+      store(shrink, factor);
+      total *= factor;
+      for (int r = 0; r < R; ++r) {
+        for (int d = r * size; d < (r + 1) * size; d += LANES) {
+          store(weighted + d, load(weighted + d) * shrink[r]);
         }
       }
     }
-    total *= shrink;
-    most = now;
     for (int j = 0; j < groups; ++j) {
-      scores[j] = exp2_nonpositive(scores[j] - base);
+      scores[j] = exp2_nonpositive(scores[j] - load(base));
       total += scores[j];
     }
   }
