@@ -20,8 +20,9 @@ NB_MODULE(_ext, m) {
   m.doc() = "Native ops of voxfast; see voxfast.ops.";
   m.attr("built_for_mlx") = VOXFAST_MLX_VERSION;
 
-  m.def("set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
-        "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
+  m.def(
+      "set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
+      "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
   m.def("isa", [] { return std::string(voxfast::kernels().isa); });
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);

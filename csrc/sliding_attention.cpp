@@ -1,11 +1,12 @@
 #include "sliding_attention.h"
 
-#include <algorithm>
 #include <atomic>
 #include <vector>
 
 #include "mlx/fast.h"
+#include "mlx/primitives.h"
 #include "op.h"
+#include "sliding_attention_cpu.h"
 
 namespace voxfast {
 
@@ -13,8 +14,6 @@ namespace {
 
 constexpr const char* NAME = "sliding_attention";
 constexpr int MAX_HEAD_SIZE = 512;
-
-std::atomic<int64_t> copies{0};
 
 // Rotates the pairs of x [B, L, H, D] by tables [B or 1, L, D / 2], in float32.
 mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
@@ -25,12 +24,14 @@ mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
   shape.push_back(traditional ? half : 2);
   shape.push_back(traditional ? 2 : half);
   int axis = traditional ? -1 : -2;
-  auto pairs = mx::split(mx::reshape(mx::astype(x, mx::float32, s), shape, s), 2, axis, s);
+  auto pairs =
+      mx::split(mx::reshape(mx::astype(x, mx::float32, s), shape, s), 2, axis, s);
   auto first = mx::squeeze(pairs[0], axis, s), second = mx::squeeze(pairs[1], axis, s);
   auto c = mx::expand_dims(cos, 2, s), n = mx::expand_dims(sin, 2, s);
-  auto rotated = mx::stack({mx::subtract(mx::multiply(first, c, s), mx::multiply(second, n, s), s),
-                            mx::add(mx::multiply(first, n, s), mx::multiply(second, c, s), s)},
-                           axis, s);
+  auto rotated =
+      mx::stack({mx::subtract(mx::multiply(first, c, s), mx::multiply(second, n, s), s),
+                 mx::add(mx::multiply(first, n, s), mx::multiply(second, c, s), s)},
+                axis, s);
   return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
 }
 
@@ -61,8 +62,8 @@ std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window
   auto values = write_rows(inputs[4], v, slots, s);
 
   // The newest position that slot c can hold: last - (last - c) mod C.
-  auto last = mx::expand_dims(mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s),
-                              1, s);
+  auto last = mx::expand_dims(
+      mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s), 1, s);
   auto age = mx::remainder(
       mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
   auto held = mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
@@ -70,9 +71,11 @@ std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window
   auto oldest = mx::subtract(asking, mx::array(static_cast<int64_t>(window)), s);
   auto mask = mx::logical_and(
       mx::greater_equal(held, mx::array(static_cast<int64_t>(0)), s),
-      mx::logical_and(mx::less_equal(held, asking, s), mx::greater(held, oldest, s), s), s);
-  auto out = mx::fast::scaled_dot_product_attention(
-      mx::transpose(q, {0, 2, 1, 3}, s), keys, values, scale, "array", mask, {}, false, s);
+      mx::logical_and(mx::less_equal(held, asking, s), mx::greater(held, oldest, s), s),
+      s);
+  auto out =
+      mx::fast::scaled_dot_product_attention(mx::transpose(q, {0, 2, 1, 3}, s), keys,
+                                             values, scale, "array", mask, {}, false, s);
   return {mx::transpose(out, {0, 2, 1, 3}, s), keys, values};
 }
 
@@ -130,11 +133,13 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
              describe("q", q));
     }
   }
-  if (offset.dtype() != mx::int64 || offset.ndim() != 1 || offset.shape(0) != q.shape(0)) {
+  if (offset.dtype() != mx::int64 || offset.ndim() != 1 ||
+      offset.shape(0) != q.shape(0)) {
     reject(NAME, "offset must be [B] of int64", describe("offset", offset));
   }
   if (window < 1 || !std::isfinite(scale)) {
-    reject(NAME, "window must be at least 1 and scale finite; got ", window, " and ", scale);
+    reject(NAME, "window must be at least 1 and scale finite; got ", window, " and ",
+           scale);
   }
 }
 
@@ -157,10 +162,14 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     inputs.push_back(*sin);
   }
   auto s = mx::to_stream(s_);
-  auto outputs = composed(inputs, window, scale, traditional, s);
+  auto outputs =
+      use_kernels(s)
+          ? mx::array::make_arrays(
+                {q.shape(), keys.shape(), values.shape()},
+                {q.dtype(), keys.dtype(), values.dtype()},
+                std::make_shared<SlidingAttention>(s, window, scale, traditional), inputs)
+          : composed(inputs, window, scale, traditional, s);
   return {outputs[0], outputs[1], outputs[2]};
 }
-
-int64_t ring_copies() { return copies.load(std::memory_order_relaxed); }
 
 }  // namespace voxfast

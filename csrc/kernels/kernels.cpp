@@ -8,6 +8,7 @@
 
 #include "kernels/log_mel.h"
 #include "kernels/simd.h"
+#include "kernels/sliding_attention.h"
 
 #define VOXFAST_STRING(x) #x
 #define VOXFAST_NAME(x) VOXFAST_STRING(x)
@@ -18,6 +19,9 @@ const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
     .log_mel = log_mel,
+    .sliding_attention_write = sliding_attention_write,
+    .sliding_attention_attend = sliding_attention_attend,
+    .sliding_attention_merge = sliding_attention_merge,
 };
 
 }  // namespace voxfast::VOXFAST_ISA

@@ -54,6 +54,14 @@ struct Kernels {
   // Computes `lanes` frames from `first` on, as far as there are any. What a frame
   // becomes does not depend on its neighbours.
   void (*log_mel)(const LogMelArguments& arguments, int64_t first);
+
+  // The three passes of sliding_attention; csrc/sliding_attention.cpp runs them.
+  // Index b * H_kv + h: writes the new rows of one KV head of one batch row.
+  void (*sliding_attention_write)(const SlidingAttentionArguments&, int64_t index);
+  // One task: one split of one tile.
+  void (*sliding_attention_attend)(const SlidingAttentionArguments&, int64_t task);
+  // Index (b * H_kv + h) * tiles + tile: unites the splits of one tile.
+  void (*sliding_attention_merge)(const SlidingAttentionArguments&, int64_t index);
 };
 
 namespace baseline {

@@ -1,0 +1,370 @@
+#pragma once
+
+// sliding_attention for a few query rows per KV head (decoding): every key is read once,
+// converted in registers, and multiplied with R rows; the lanes run over the head.
+
+#include "kernels/attention_rows.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+constexpr int MAX_FEW_ROWS = LANES / 2;
+constexpr int CHUNK = 2 * LANES;  // elements that load_chunk takes at once
+constexpr int MAX_BLOCK = 64;     // keys between two looks at the greatest score
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ACCUMULATORS = 16;  // of 32 registers
+#else
+constexpr int ACCUMULATORS = 8;  // of 16 registers
+#endif
+
+// ---- chunks of a row --------------------------------------------------------------
+
+template <typename T>
+VOXFAST_INLINE void load_chunk(const T* p, f32v& x, f32v& y) {
+  x = load(p);
+  y = load(p + LANES);
+}
+
+// The even elements, then the odd ones: a shift and a mask instead of two widenings.
+VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
+  i32v pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  x = (f32v)(pairs << 16);
+  y = (f32v)(pairs & static_cast<int32_t>(0xffff0000u));
+}
+
+template <typename T>
+VOXFAST_INLINE void prefetch_chunk(const T* p) {
+  for (int i = 0; i < CHUNK; i += 64 / static_cast<int>(sizeof(T))) {
+    __builtin_prefetch(p + i);
+  }
+}
+
+// Where load_chunk puts element i of a row.
+template <typename T>
+VOXFAST_INLINE int packed(int i) {
+  return i;
+}
+
+template <>
+VOXFAST_INLINE int packed<bf16>(int i) {
+  return i / CHUNK * CHUNK + i % 2 * LANES + i % CHUNK / 2;
+}
+
+#if defined(__AVX512F__)
+#define VOXFAST_HALVES_16(a, b)                                                        \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,   \
+                           23) +                                                       \
+   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, \
+                           30, 31))
+#define VOXFAST_HALVES_8(a, b)                                                           \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,   \
+                           27) +                                                         \
+   __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, \
+                           31))
+#define VOXFAST_HALVES_4(a, b)                                                           \
+  (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28,   \
+                           29) +                                                         \
+   __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, \
+                           31))
+#define VOXFAST_HALVES_2(a, b)                                                          \
+  (__builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, \
+                           30) +                                                        \
+   __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, \
+                           31))
+#elif defined(__AVX2__)
+#define VOXFAST_HALVES_8(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + \
+   __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+#define VOXFAST_HALVES_4(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + \
+   __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+#define VOXFAST_HALVES_2(a, b)                                \
+  (__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + \
+   __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
+#else
+#define VOXFAST_HALVES_4(a, b) \
+  (__builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7))
+#define VOXFAST_HALVES_2(a, b) \
+  (__builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7))
+#endif
+
+// Lane i of the result is the sum of the lanes of x[i]. Each step adds the halves of two
+// vectors' sections and leaves half as many vectors.
+VOXFAST_INLINE f32v sums(f32v* x) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < 8; ++i) {
+    x[i] = VOXFAST_HALVES_16(x[i], x[i + 8]);
+  }
+#endif
+#if defined(__AVX2__)
+  for (int i = 0; i < 4; ++i) {
+    x[i] = VOXFAST_HALVES_8(x[i], x[i + 4]);
+  }
+#endif
+  for (int i = 0; i < 2; ++i) {
+    x[i] = VOXFAST_HALVES_4(x[i], x[i + 2]);
+  }
+  return VOXFAST_HALVES_2(x[0], x[1]);
+}
+
+#undef VOXFAST_HALVES_16
+#undef VOXFAST_HALVES_8
+#undef VOXFAST_HALVES_4
+#undef VOXFAST_HALVES_2
+
+// ---- one block of keys ------------------------------------------------------------
+
+// Scores of LANES / R keys by R rows, key by key. keys: the first of `count` rows, of
+// which only those are read; the rest get scores of no meaning.
+template <typename U, int R>
+VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* soon,
+                               int64_t stride, int size, int count) {
+  constexpr int KEYS = LANES / R;
+  f32v sum[LANES] = {};
+  for (int d = 0; d < size; d += CHUNK) {
+    const U* key = keys + d;
+    for (int k = 0; k < KEYS; ++k) {
+      f32v x, y;
+      load_chunk(key, x, y);
+      prefetch_chunk(soon + (key - keys));
+      key += k + 1 < count ? stride : 0;
+      for (int r = 0; r < R; ++r) {
+        sum[k * R + r] += x * load(q + r * size + d);
+        sum[k * R + r] += y * load(q + r * size + d + LANES);
+      }
+    }
+  }
+  return sums(sum);
+}
+
+// weighted [R, size] += weights [count, R] . values [count, size], for V vectors of the
+// head from d on.
+template <typename U, int R, int V>
+VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
+                                  const U* soon, int64_t stride, int size, int count,
+                                  float* weighted) {
+  f32v sum[R][V];
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < V; ++i) {
+      sum[r][i] = load(weighted + r * size + d + i * LANES);
+    }
+  }
+  for (int k = 0; k < count; ++k) {
+    for (int i = 0; i < V; i += 2) {
+      f32v x, y;
+      load_chunk(values + k * stride + d + i * LANES, x, y);
+      prefetch_chunk(soon + k * stride + d + i * LANES);
+      for (int r = 0; r < R; ++r) {
+        sum[r][i] += x * weights[k * R + r];
+        sum[r][i + 1] += y * weights[k * R + r];
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < V; ++i) {
+      store(weighted + r * size + d + i * LANES, sum[r][i]);
+    }
+  }
+}
+
+template <typename U, int R>
+VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* soon,
+                               int64_t stride, int size, int count, float* weighted) {
+  constexpr int V = ACCUMULATORS / R < 8 ? ACCUMULATORS / R : 8;
+  int d = 0;
+  for (; d + V * LANES <= size; d += V * LANES) {
+    add_values_at<U, R, V>(d, weights, values, soon, stride, size, count, weighted);
+  }
+  for (; d < size; d += CHUNK) {
+    add_values_at<U, R, 2>(d, weights, values, soon, stride, size, count, weighted);
+  }
+}
+
+// ---- online softmax ---------------------------------------------------------------
+
+// State of R rows; lane i of a vector of scores belongs to row i % R.
+template <int R>
+struct Softmax {
+  float most[R];    // greatest score so far
+  f32v total = {};  // of the weights; to be summed over the lanes of a row
+
+  Softmax() {
+    for (float& score : most) {
+      score = -INFINITE;
+    }
+  }
+
+  // Turns scores into weights relative to the greatest score so far; weighted [R, size]
+  // is brought down to it when it grows.
+  void add(f32v* scores, int groups, float* weighted, int size) {
+    f32v block = scores[0];
+    for (int j = 1; j < groups; ++j) {
+      block = max(block, scores[j]);
+    }
+    alignas(64) float lane[LANES], base[LANES], shrink[LANES];
+    store(lane, block);
+    bool grown = false;
+    for (int r = 0; r < R; ++r) {
+      float now = most[r];
+      for (int i = r; i < LANES; i += R) {
+        now = lane[i] > now ? lane[i] : now;
+      }
+      float finite = now == -INFINITE ? 0.0f : now;
+      for (int i = r; i < LANES; i += R) {
+        base[i] = finite;
+        shrink[i] = most[r] - finite;
+      }
+      grown |= now != most[r];
+      most[r] = now;
+    }
+    if (grown) {
+      f32v factor = exp2_nonpositive(load(shrink));
+      store(shrink, factor);
+      total *= factor;
+      for (int r = 0; r < R; ++r) {
+        for (int d = r * size; d < (r + 1) * size; d += LANES) {
+          store(weighted + d, load(weighted + d) * shrink[r]);
+        }
+      }
+    }
+    for (int j = 0; j < groups; ++j) {
+      scores[j] = exp2_nonpositive(scores[j] - load(base));
+      total += scores[j];
+    }
+  }
+};
+
+// ---- one tile ---------------------------------------------------------------------
+
+// Scores of keys outside their row's window become -infinity.
+template <typename T, int R>
+void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
+                 int groups) {
+  i32v first, past, key;
+  for (int i = 0; i < LANES; ++i) {
+    int r = smaller(i % R, t.rows - 1);
+    int64_t newest = t.position(r) - position;
+    first[i] = static_cast<int32_t>(larger(newest - t.a.window + 1, 0));
+    past[i] = static_cast<int32_t>(smaller(newest + 1, int64_t{count}));
+    key[i] = i / R;
+  }
+  for (int j = 0; j < groups; ++j) {
+    scores[j] = (key >= first) & (key < past) ? scores[j] : broadcast(-INFINITE);
+    key += LANES / R;
+  }
+}
+
+template <bool, typename A, typename>
+struct Choose {
+  typedef A type;
+};
+template <typename A, typename B>
+struct Choose<false, A, B> {
+  typedef B type;
+};
+
+// `count` rows of `from` elements as rows of `to` floats, padded by zeros.
+template <typename T>
+void widen_rows(const T* rows, int count, int from, int to, float* out) {
+  for (int k = 0; k < count; ++k) {
+    load_row(rows + static_cast<int64_t>(k) * from, 1, from, out + k * to);
+    for (int d = from; d < to; ++d) {
+      out[k * to + d] = 0.0f;
+    }
+  }
+}
+
+// STAGED: the head is no multiple of CHUNK, so blocks of rows are widened first.
+template <typename T, int R, bool STAGED>
+void attend_few_rows(const Tile<T>& t) {
+  typedef typename Choose<STAGED, float, T>::type U;
+  constexpr int STAGE = 8192;
+  const auto& a = t.a;
+  int size = round_up(a.head_size, CHUNK);
+  int64_t stride = STAGED ? size : a.head_size;
+  int most_keys = STAGED ? smaller(MAX_BLOCK, STAGE / size) : MAX_BLOCK;
+  alignas(64) float q[R * MAX_HEAD_SIZE] = {}, weighted[R * MAX_HEAD_SIZE] = {};
+  alignas(64) float stage[STAGED ? STAGE : 1];
+  alignas(64) f32v scores[MAX_BLOCK * R / LANES];
+  float row[MAX_HEAD_SIZE];
+  for (int r = 0; r < t.rows; ++r) {
+    read_query(t, r, row);
+    for (int d = 0; d < a.head_size; ++d) {
+      q[r * size + packed<U>(d)] = row[d];
+    }
+  }
+  Softmax<R> softmax;
+  int64_t slot = t.begin % a.capacity;
+  for (int64_t position = t.begin; position < t.end;) {
+    int count = static_cast<int>(
+        smaller(smaller(int64_t{most_keys}, t.end - position), a.capacity - slot));
+    int groups = (count * R + LANES - 1) / LANES;
+    const U *keys, *values, *soon;
+    if constexpr (STAGED) {
+      widen_rows(t.keys + slot * a.head_size, count, a.head_size, size, stage);
+      keys = soon = stage;
+    } else {
+      keys = t.keys + slot * a.head_size;
+      soon = t.values + slot * a.head_size;
+    }
+    for (int j = 0; j < groups; ++j) {
+      int first = j * (LANES / R);
+      scores[j] = score_keys<U, R>(q, keys + first * stride, soon + first * stride,
+                                   stride, size, count - first);
+    }
+    if (count * R % LANES != 0 || !t.all_see(position, position + count)) {
+      mask_scores<T, R>(t, position, count, scores, groups);
+    }
+    softmax.add(scores, groups, weighted, size);
+    if constexpr (STAGED) {
+      widen_rows(t.values + slot * a.head_size, count, a.head_size, size, stage);
+      values = stage;
+    } else {
+      values = t.values + slot * a.head_size;
+      soon = slot + count == a.capacity ? t.keys : keys + count * stride;
+    }
+    add_values<U, R>(reinterpret_cast<const float*>(scores), values, soon, stride, size,
+                     count, weighted);
+    position += count;
+    slot = slot + count == a.capacity ? 0 : slot + count;
+  }
+  for (int r = 0; r < t.rows; ++r) {
+    float total = 0.0f;
+    for (int i = r; i < LANES; i += R) {
+      total += softmax.total[i];
+    }
+    for (int d = 0; d < a.head_size; ++d) {
+      row[d] = weighted[r * size + packed<U>(d)];
+    }
+    write_result(t, r, row, softmax.most[r], total);
+  }
+}
+
+template <typename T, int R>
+void attend_few_rows(const Tile<T>& t) {
+  if (t.a.head_size % CHUNK == 0) {
+    attend_few_rows<T, R, false>(t);
+  } else {
+    attend_few_rows<T, R, true>(t);
+  }
+}
+
+template <typename T>
+void attend_few_rows(const Tile<T>& t) {
+  if (t.rows == 1) {
+    attend_few_rows<T, 1>(t);
+  } else if (t.rows == 2) {
+    attend_few_rows<T, 2>(t);
+#if defined(__AVX512F__)
+  } else if (t.rows <= 4) {
+    attend_few_rows<T, 4>(t);
+#endif
+  } else {
+    attend_few_rows<T, MAX_FEW_ROWS>(t);
+  }
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

@@ -1,0 +1,239 @@
+#pragma once
+
+// sliding_attention: rows of queries, keys and values as they come in, and the tile of
+// query rows that one task answers.
+
+#include "kernels/simd.h"
+#include "kernels/sliding_attention_arguments.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+constexpr int MAX_HEAD_SIZE = 512;
+constexpr float LOG2_E = 1.44269504f;
+constexpr float INFINITE = __builtin_inff();
+
+VOXFAST_INLINE int smaller(int a, int b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+VOXFAST_INLINE int round_up(int x, int step) { return (x + step - 1) / step * step; }
+
+// 2^x for x <= 0 within 3 half units in the last place: 0 below -126, NaN for NaN. The
+// polynomial is a minimax fit of relative error 1e-7 on [-0.5, 0.5].
+VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
+  const f32v least = broadcast(-126.0f);
+  const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
+  f32v y = x < least ? least : x;
+  f32v n = (y + shifter) - shifter;
+  f32v r = y - n;
+  f32v p = r * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+  p = p * r + 0x1.c6b752p-5f;
+  p = p * r + 0x1.ebf9bcp-3f;
+  p = p * r + 0x1.62e42ap-1f;
+  p = p * r + 1.0f;
+  i32v exponent = (__builtin_convertvector(n, i32v) + 127) << 23;
+  return x < least ? f32v{} : p * (f32v)exponent;
+}
+
+VOXFAST_INLINE float exp2_nonpositive(float x) {
+  return exp2_nonpositive(broadcast(x))[0];
+}
+
+// ---- rows -------------------------------------------------------------------------
+
+template <typename T>
+void load_row(const T* p, int64_t stride, int n, float* out) {
+  int i = 0;
+  if (stride == 1) {
+    for (; i + LANES <= n; i += LANES) {
+      store(out + i, load(p + i));
+    }
+  }
+  for (; i < n; ++i) {
+    out[i] = to_float(p[i * stride]);
+  }
+}
+
+template <typename T>
+void store_row(T* p, const float* x, int n) {
+  int i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    store(p + i, load(x + i));
+  }
+  for (; i < n; ++i) {
+    p[i] = from_float<T>(x[i]);
+  }
+}
+
+void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t l) {
+  float cos[MAX_HEAD_SIZE / 2], sin[MAX_HEAD_SIZE / 2];
+  int half = a.head_size / 2;
+  load_row(a.cos + b * a.cos_strides[0] + l * a.cos_strides[1], a.cos_strides[2], half,
+           cos);
+  load_row(a.sin + b * a.sin_strides[0] + l * a.sin_strides[1], a.sin_strides[2], half,
+           sin);
+  if (a.traditional) {
+    for (int i = 0; i < half; ++i) {
+      float first = x[2 * i], second = x[2 * i + 1];
+      x[2 * i] = first * cos[i] - second * sin[i];
+      x[2 * i + 1] = first * sin[i] + second * cos[i];
+    }
+  } else {
+    for (int i = 0; i < half; ++i) {
+      float first = x[i], second = x[i + half];
+      x[i] = first * cos[i] - second * sin[i];
+      x[i + half] = first * sin[i] + second * cos[i];
+    }
+  }
+}
+
+// Reads one row, rotated where there are tables, and rounded to T as a stored row is.
+template <typename T>
+void read_row(const SlidingAttentionArguments& a, const void* base,
+              const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
+  const T* p =
+      static_cast<const T*>(base) + b * strides[0] + l * strides[1] + head * strides[2];
+  load_row(p, strides[3], a.head_size, out);
+  if (a.cos != nullptr) {
+    rotate_row(out, a, b, l);
+    T rounded[MAX_HEAD_SIZE];
+    store_row(rounded, out, a.head_size);
+    load_row(rounded, 1, a.head_size, out);
+  }
+}
+
+// Writes the new rows of one KV head of one batch row into the rings.
+template <typename T>
+void write_rows(const SlidingAttentionArguments& a, int64_t index) {
+  int64_t b = index / a.kv_heads, h = index % a.kv_heads;
+  int64_t size = a.head_size, ring = index * a.capacity * size;
+  T *keys = static_cast<T*>(a.keys) + ring, *values = static_cast<T*>(a.values) + ring;
+  int64_t slot = a.offset[b * a.offset_stride] % a.capacity;
+  float row[MAX_HEAD_SIZE];
+  for (int64_t l = 0; l < a.length; ++l) {
+    read_row<T>(a, a.k, a.k_strides, b, l, h, row);
+    store_row(keys + slot * size, row, a.head_size);
+    const T* v = static_cast<const T*>(a.v) + b * a.v_strides[0] + l * a.v_strides[1] +
+                 h * a.v_strides[2];
+    load_row(v, a.v_strides[3], a.head_size, row);
+    store_row(values + slot * size, row, a.head_size);
+    slot = slot + 1 == a.capacity ? 0 : slot + 1;
+  }
+}
+
+// ---- the tile of one task -----------------------------------------------------------
+
+template <typename T>
+struct Tile {
+  const SlidingAttentionArguments& a;
+  int64_t task;
+  int64_t b, h;        // batch row, KV head
+  int group;           // query heads of one KV head
+  int row, rows;       // the tile's first row and their number; row = l * group + g
+  int64_t offset;      // position of l = 0
+  int64_t begin, end;  // positions of the keys of this split
+  const T *keys, *values;
+
+  int64_t position(int r) const { return offset + (row + r) / group; }
+
+  // Whether all of these keys are in the windows of all rows.
+  bool all_see(int64_t from, int64_t to) const {
+    return to <= position(0) + 1 && from > position(rows - 1) - a.window;
+  }
+};
+
+template <typename T>
+Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
+  int64_t split = task % a.splits, index = task / a.splits;
+  int64_t tile = index % a.tiles, head = index / a.tiles;
+  Tile<T> t{a,
+            task,
+            head / a.kv_heads,
+            head % a.kv_heads,
+            a.heads / a.kv_heads,
+            0,
+            0,
+            0,
+            0,
+            0,
+            nullptr,
+            nullptr};
+  t.row = static_cast<int>(tile * a.tile_rows);
+  t.rows = smaller(a.tile_rows, a.length * t.group - t.row);
+  t.offset = a.offset[t.b * a.offset_stride];
+  int64_t from = larger(0, t.position(0) - a.window + 1);
+  int64_t count = t.position(t.rows - 1) + 1 - from;
+  t.begin = from + count * split / a.splits;
+  t.end = from + count * (split + 1) / a.splits;
+  int64_t ring = head * a.capacity * a.head_size;
+  t.keys = static_cast<const T*>(a.keys) + ring;
+  t.values = static_cast<const T*>(a.values) + ring;
+  return t;
+}
+
+// Row r's query, ready for products with keys that give scores in powers of two.
+template <typename T>
+void read_query(const Tile<T>& t, int r, float* out) {
+  int row = t.row + r;
+  read_row<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
+              t.h * t.group + row % t.group, out);
+  float factor = t.a.scale * LOG2_E;
+  for (int d = 0; d < t.a.head_size; ++d) {
+    out[d] *= factor;
+  }
+}
+
+template <typename T>
+void write_output(const Tile<T>& t, int r, float* weighted, float total) {
+  const auto& a = t.a;
+  float factor = 1.0f / total;
+  for (int d = 0; d < a.head_size; ++d) {
+    weighted[d] *= factor;
+  }
+  int row = t.row + r;
+  int64_t head = t.h * t.group + row % t.group;
+  T* out = static_cast<T*>(a.out) +
+           ((t.b * a.length + row / t.group) * a.heads + head) * a.head_size;
+  store_row(out, weighted, a.head_size);
+}
+
+// What one split found for row r: weighted sum of values, greatest score, sum of weights.
+template <typename T>
+void write_result(const Tile<T>& t, int r, float* weighted, float most, float total) {
+  const auto& a = t.a;
+  if (a.splits == 1) {
+    write_output(t, r, weighted, total);
+    return;
+  }
+  float* partial = a.partials + (t.task * a.tile_rows + r) * (a.head_size + 2);
+  std::memcpy(partial, weighted, sizeof(float) * a.head_size);
+  partial[a.head_size] = most;
+  partial[a.head_size + 1] = total;
+}
+
+template <typename T>
+void merge_splits(const SlidingAttentionArguments& a, int64_t index) {
+  auto t = make_tile<T>(a, index * a.splits);
+  int64_t row_size = a.head_size + 2, split_size = a.tile_rows * row_size;
+  for (int r = 0; r < t.rows; ++r) {
+    const float* first = a.partials + (t.task * a.tile_rows + r) * row_size;
+    float most = -INFINITE, total = 0.0f, weighted[MAX_HEAD_SIZE] = {};
+    for (int s = 0; s < a.splits; ++s) {
+      float score = first[s * split_size + a.head_size];
+      most = score > most ? score : most;
+    }
+    for (int s = 0; s < a.splits; ++s) {
+      const float* partial = first + s * split_size;
+      float score = partial[a.head_size];
+      float weight = score == most ? 1.0f : exp2_nonpositive(score - most);
+      total += weight * partial[a.head_size + 1];
+      for (int d = 0; d < a.head_size; ++d) {
+        weighted[d] += weight * partial[d];
+      }
+    }
+    write_output(t, r, weighted, total);
+  }
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

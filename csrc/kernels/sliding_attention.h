@@ -1,0 +1,59 @@
+#pragma once
+
+// The passes of sliding_attention for all float types; see kernels.h.
+
+#include "kernels/attention_few_rows.h"
+#include "kernels/attention_many_rows.h"
+#include "kernels/attention_rows.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) {
+  switch (a.type) {
+    case FloatType::float32:
+      return write_rows<float>(a, index);
+    case FloatType::float16:
+      return write_rows<f16>(a, index);
+    case FloatType::bfloat16:
+      return write_rows<bf16>(a, index);
+  }
+}
+
+template <typename T>
+void attend(const SlidingAttentionArguments& a, int64_t task) {
+  if (a.tiles == 1 && a.splits == 1) {  // nobody else needs these rows
+    write_rows<T>(a, task);
+  }
+  auto tile = make_tile<T>(a, task);
+  if (tile.rows <= MAX_FEW_ROWS) {
+    attend_few_rows(tile);
+  } else {
+    attend_many_rows(tile);
+  }
+}
+
+void sliding_attention_attend(const SlidingAttentionArguments& a, int64_t task) {
+  switch (a.type) {
+    case FloatType::float32:
+      return attend<float>(a, task);
+    case FloatType::float16:
+      return attend<f16>(a, task);
+    case FloatType::bfloat16:
+      return attend<bf16>(a, task);
+  }
+}
+
+void sliding_attention_merge(const SlidingAttentionArguments& a, int64_t index) {
+  switch (a.type) {
+    case FloatType::float32:
+      return merge_splits<float>(a, index);
+    case FloatType::float16:
+      return merge_splits<f16>(a, index);
+    case FloatType::bfloat16:
+      return merge_splits<bf16>(a, index);
+  }
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

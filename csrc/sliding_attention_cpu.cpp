@@ -1,0 +1,242 @@
+#include "sliding_attention_cpu.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <future>
+#include <memory>
+#include <optional>
+
+#include "cpu.h"
+#include "kernels/sliding_attention_arguments.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "op.h"
+#include "sliding_attention.h"
+#include "threads.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "sliding_attention";
+
+std::atomic<int64_t> copies{0};
+
+// A ring that has to be copied before the new rows are written.
+struct RingCopy {
+  const char* from;
+  char* to;
+  mx::Shape shape;      // [B, H_kv, C, D]
+  mx::Strides strides;  // of `from`, in elements
+  size_t itemsize;
+};
+
+void copy_ring(const RingCopy& ring) {
+  const auto& shape = ring.shape;
+  size_t row = shape[3] * ring.itemsize;
+  int64_t step = ring.strides[3] * static_cast<int64_t>(ring.itemsize);
+  bool dense = ring.strides[3] == 1;
+  parallel_for(int64_t{shape[0]} * shape[1], [&](int64_t head) {
+    int64_t start = head / shape[1] * ring.strides[0] + head % shape[1] * ring.strides[1];
+    char* to = ring.to + head * shape[2] * row;
+    for (int64_t slot = 0; slot < shape[2]; ++slot, to += row) {
+      const char* from = ring.from + (start + slot * ring.strides[2]) *
+                                         static_cast<int64_t>(ring.itemsize);
+      if (dense) {
+        std::memcpy(to, from, row);
+        continue;
+      }
+      for (int d = 0; d < shape[3]; ++d) {
+        std::memcpy(to + d * ring.itemsize, from + d * step, ring.itemsize);
+      }
+    }
+  });
+}
+
+// Checks the offsets, whose values are only known now, and returns the greatest number
+// of keys that one batch row's queries span.
+int64_t check_offsets(const SlidingAttentionArguments& a) {
+  constexpr int64_t MAX_OFFSET = int64_t{1} << 62;
+  int64_t most = 0;
+  for (int b = 0; b < a.batch; ++b) {
+    int64_t offset = a.offset[b * a.offset_stride];
+    if (offset < 0 || offset > MAX_OFFSET) {
+      reject(NAME, "offset must lie in 0 ... 2^62; got ", offset);
+    }
+    int64_t span = std::min(offset, int64_t{a.window} - 1) + a.length;
+    if (a.capacity < span) {
+      reject(NAME, "a ring of ", a.capacity, " rows is too small for ", a.length,
+             " new rows at offset ", offset, " with a window of ", a.window,
+             "; it needs ", span);
+    }
+    most = std::max(most, span);
+  }
+  return most;
+}
+
+// Cuts the work so that every thread has some, into tiles that a kernel's scratch holds.
+void plan(SlidingAttentionArguments& a, int64_t span) {
+  constexpr int64_t SPLIT_KEYS = 256;  // fewer are not worth a merge
+  int rows = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
+  int64_t heads = int64_t{a.batch} * a.kv_heads;
+  int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
+  int padded = 64;
+  while (padded < a.head_size) {
+    padded *= 2;
+  }
+  // As few tiles as the scratch allows, or as the threads want, of about equal size.
+  int most = std::min(MANY_ROWS_TILE / padded, rows);
+  int64_t tiles =
+      std::max<int64_t>((rows + most - 1) / most, (wanted + heads - 1) / heads);
+  int even = static_cast<int>((rows + tiles - 1) / tiles);
+  a.tile_rows = std::min(std::max((even + lanes - 1) / lanes * lanes, 2 * lanes), most);
+  a.tiles = (rows + a.tile_rows - 1) / a.tile_rows;
+  int64_t tasks = heads * a.tiles;
+  a.splits = static_cast<int>(
+      std::max<int64_t>(1, std::min((wanted + tasks - 1) / tasks, span / SPLIT_KEYS)));
+}
+
+void for_each(bool parallel, int64_t count, const SlidingAttentionArguments& a,
+              void (*pass)(const SlidingAttentionArguments&, int64_t)) {
+  if (parallel) {
+    parallel_for(count, [&](int64_t i) { pass(a, i); });
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    pass(a, i);
+  }
+}
+
+void run(SlidingAttentionArguments a) {
+  static thread_local std::vector<float> partials;  // of this stream's thread
+  constexpr int64_t SERIAL_WORK = 1 << 18;          // multiplications, about 10 us
+  int64_t span = check_offsets(a);
+  plan(a, span);
+  int64_t heads = int64_t{a.batch} * a.kv_heads, tasks = heads * a.tiles * a.splits;
+  int64_t row_work = int64_t{a.batch} * a.length * a.heads * a.head_size;
+  const auto& kernel = kernels();
+  if (a.splits > 1) {
+    auto size = static_cast<size_t>(tasks * a.tile_rows * (a.head_size + 2));
+    partials.resize(std::max(partials.size(), size));
+    a.partials = partials.data();
+  }
+  if (a.tiles > 1 || a.splits > 1) {
+    for_each(row_work > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
+  }
+  bool parallel = row_work * std::min<int64_t>(span, a.window) > SERIAL_WORK;
+  for_each(parallel, tasks, a, kernel.sliding_attention_attend);
+  if (a.splits > 1) {
+    for_each(row_work * a.splits > SERIAL_WORK, heads * a.tiles, a,
+             kernel.sliding_attention_merge);
+  }
+}
+
+// The inputs of all outputs of one primitive are the same arrays, held once by each
+// output. This lets go of all but the evaluated output's, which MLX does itself as soon
+// as eval_cpu returns (array::detach), so that is_donatable() sees what others hold. If
+// eval_cpu throws instead, the outputs keep their inputs and can be evaluated again.
+class SoleInputs {
+ public:
+  SoleInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
+      : inputs_(inputs) {
+    bool traced = std::any_of(outputs.begin(), outputs.end(),
+                              [](const mx::array& out) { return out.is_tracer(); });
+    for (auto& out : outputs) {
+      if (!traced && &out.inputs() != &inputs) {
+        out.inputs().clear();
+        cleared_.push_back(out);
+      }
+    }
+  }
+  ~SoleInputs() {
+    for (auto& out : cleared_) {
+      out.inputs() = inputs_;
+    }
+  }
+  SoleInputs(const SoleInputs&) = delete;
+  SoleInputs& operator=(const SoleInputs&) = delete;
+
+  void keep() { cleared_.clear(); }
+
+ private:
+  const std::vector<mx::array>& inputs_;
+  std::vector<mx::array> cleared_;
+};
+
+// Waits until the stream has done what was queued before, at most as long as a ring's
+// copy could cost with all that comes with it. A CPU stream may itself be waiting for a
+// GPU that gets its work only after this evaluation, so it must not be forever.
+void drain(const mx::Stream& s) {
+  constexpr auto PATIENCE = std::chrono::milliseconds(100);
+  auto done = std::make_shared<std::promise<void>>();
+  auto future = done->get_future();
+  mx::scheduler::enqueue(s, [done] { done->set_value(); });
+  future.wait_for(PATIENCE);
+}
+
+// Gives `out` the buffer of `ring` if nobody else can see it; else a new one, and the
+// copy that has to be made.
+std::optional<RingCopy> take_ring(const mx::array& ring, mx::array& out,
+                                  const mx::Stream& s) {
+  if (ring.flags().row_contiguous) {
+    // Tasks that are still queued hold the buffers they were made with; that of the last
+    // step does when nobody has waited for it.
+    if (!ring.is_donatable()) {
+      drain(s);
+    }
+    if (ring.is_donatable()) {
+      out.copy_shared_buffer(ring);
+      return std::nullopt;
+    }
+  }
+  copies.fetch_add(1, std::memory_order_relaxed);
+  out.set_data(mx::allocator::malloc(out.nbytes()));
+  return RingCopy{ring.data<char>(), out.data<char>(), ring.shape(), ring.strides(),
+                  ring.itemsize()};
+}
+
+void set_strides(int64_t* to, const mx::array& x) {
+  std::copy(x.strides().begin(), x.strides().end(), to);
+}
+
+}  // namespace
+
+void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
+                                std::vector<mx::array>& outputs) {
+  const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &offset = inputs[5];
+  SoleInputs sole(inputs, outputs);
+  outputs[0].set_data(mx::allocator::malloc(outputs[0].nbytes()));
+  std::vector<RingCopy> to_copy;
+  for (int i : {1, 2}) {
+    if (auto copy = take_ring(inputs[i + 2], outputs[i], stream())) {
+      to_copy.push_back(std::move(*copy));
+    }
+  }
+  SlidingAttentionArguments a{};
+  a.type = float_type(q.dtype());
+  a.batch = q.shape(0), a.length = q.shape(1), a.heads = q.shape(2);
+  a.kv_heads = k.shape(2), a.head_size = q.shape(3);
+  a.capacity = inputs[3].shape(2), a.window = window_;
+  a.scale = scale_, a.traditional = traditional_;
+  a.q = q.data<void>(), a.k = k.data<void>(), a.v = v.data<void>();
+  set_strides(a.q_strides, q), set_strides(a.k_strides, k), set_strides(a.v_strides, v);
+  a.offset = offset.data<int64_t>(), a.offset_stride = offset.strides(0);
+  if (inputs.size() > 6) {
+    const auto &cos = inputs[6], &sin = inputs[7];
+    a.cos = cos.data<float>(), a.sin = sin.data<float>();
+    set_strides(a.cos_strides, cos), set_strides(a.sin_strides, sin);
+    a.cos_strides[0] *= cos.shape(0) > 1, a.sin_strides[0] *= sin.shape(0) > 1;
+  }
+  a.out = outputs[0].data<void>();
+  a.keys = outputs[1].data<void>(), a.values = outputs[2].data<void>();
+  mx::cpu::get_command_encoder(stream()).dispatch([a, to_copy = std::move(to_copy)] {
+    std::for_each(to_copy.begin(), to_copy.end(), copy_ring);
+    run(a);
+  });
+  sole.keep();
+}
+
+int64_t ring_copies() { return copies.load(std::memory_order_relaxed); }
+
+}  // namespace voxfast

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <vector>
+
+#include "mlx/array.h"
+#include "mlx/primitives.h"
+
+namespace voxfast {
+
+// sliding_attention on a CPU stream. Inputs: q, k, v, keys, values, offset and, with
+// rotation, cos and sin, as sliding_attention() has checked them; outputs: out, keys,
+// values.
+class SlidingAttention : public mlx::core::Primitive {
+ public:
+  SlidingAttention(mlx::core::Stream s, int window, float scale, bool traditional)
+      : Primitive(s), window_(window), scale_(scale), traditional_(traditional) {}
+
+  void eval_cpu(const std::vector<mlx::core::array>& inputs,
+                std::vector<mlx::core::array>& outputs) override;
+
+  void eval_gpu(const std::vector<mlx::core::array>&,
+                std::vector<mlx::core::array>&) override {
+    throw std::runtime_error("[sliding_attention] has no GPU kernel");
+  }
+
+  DEFINE_NAME(SlidingAttention)
+
+  bool is_equivalent(const Primitive& other) const override {
+    const auto& o = static_cast<const SlidingAttention&>(other);
+    return window_ == o.window_ && scale_ == o.scale_ && traditional_ == o.traditional_;
+  }
+
+  std::vector<mlx::core::Shape> output_shapes(
+      const std::vector<mlx::core::array>& inputs) override {
+    return {inputs[0].shape(), inputs[3].shape(), inputs[4].shape()};
+  }
+
+ private:
+  int window_;
+  float scale_;
+  bool traditional_;
+};
+
+}  // namespace voxfast
