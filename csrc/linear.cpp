@@ -56,8 +56,7 @@ mx::array with_dense_rows(const mx::array& x, mx::cpu::CommandEncoder& encoder) 
   encoder.add_temporary(copy);
   encoder.dispatch([from = x.data<char>(), to = copy.data<char>(), size = x.itemsize(),
                     rows = x.ndim() > 1 ? x.shape(0) : 1, columns = x.shape(-1),
-                    row_step = x.ndim() > 1 ? x.strides(0) : 0,
-                    step = x.strides(-1)] {
+                    row_step = x.ndim() > 1 ? x.strides(0) : 0, step = x.strides(-1)] {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < columns; ++c) {
         std::memcpy(to + (r * columns + c) * size,
@@ -201,14 +200,17 @@ void check_packed(const mx::array& x, const mx::array& w,
   }
   int64_t k = x.shape(-1);
   if (w.dtype() != mx::uint32 || k % group_size != 0 || w.shape(1) != k / 32 * bits) {
-    reject(NAME, "w must be [N, K * bits / 32] of uint32 and K a multiple of group_size, with ",
+    reject(NAME,
+           "w must be [N, K * bits / 32] of uint32 and K a multiple of group_size, with ",
            bits, " bits and groups of ", group_size, describe("x", x), describe("w", w));
   }
-  for (auto [name, array] : {std::pair{"scales", &*scales}, std::pair{"biases", &*biases}}) {
+  for (auto [name, array] :
+       {std::pair{"scales", &*scales}, std::pair{"biases", &*biases}}) {
     check_float(name, *array);
     if (array->shape() != mx::Shape{w.shape(0), static_cast<int>(k / group_size)} ||
         array->dtype() != scales->dtype()) {
-      reject(NAME, name, " must be [N, K / group_size], and scales and biases of one dtype",
+      reject(NAME, name,
+             " must be [N, K / group_size], and scales and biases of one dtype",
              describe(name, *array), describe("w", w), describe("x", x));
     }
   }

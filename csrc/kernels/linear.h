@@ -65,7 +65,8 @@ void add_many(const LinearArguments& a, const Stretch& s, int64_t ms, const floa
   const char* const* w = as_is ? s.w : unpacked;
   int64_t stride = prepared_stride(a), m = 0;
   for (; m + TILE_M <= ms; m += TILE_M) {
-    multiply_many<TILE_M>(w, N_BLOCK, s.count, x + m * stride, stride, sums + m * N_BLOCK);
+    multiply_many<TILE_M>(w, N_BLOCK, s.count, x + m * stride, stride,
+                          sums + m * N_BLOCK);
   }
   for (; m < ms; ++m) {
     multiply_many<1>(w, N_BLOCK, s.count, x + m * stride, stride, sums + m * N_BLOCK);

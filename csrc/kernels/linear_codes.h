@@ -40,7 +40,8 @@ struct Windows {
         bool shuffled = SHUFFLED;
         shifts[v][lane] = shuffled ? bit % 8 : bit % 32;
         bytes[v][4 * lane] = static_cast<uint8_t>(bit / 8);
-        bytes[v][4 * lane + 1] = static_cast<uint8_t>(bit % 8 + BITS > 8 ? bit / 8 + 1 : 0x80);
+        bytes[v][4 * lane + 1] =
+            static_cast<uint8_t>(bit % 8 + BITS > 8 ? bit / 8 + 1 : 0x80);
         bytes[v][4 * lane + 2] = bytes[v][4 * lane + 3] = 0x80;
       }
     }
