@@ -11,7 +11,9 @@
 #include "linear.h"
 #include "log_mel.h"
 #include "op.h"
+#include "rms_norm.h"
 #include "sliding_attention.h"
+#include "swiglu.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -39,5 +41,9 @@ NB_MODULE(_ext, m) {
   m.def("sliding_attention", &voxfast::sliding_attention, "q"_a, "k"_a, "v"_a, "keys"_a,
         "values"_a, "offset"_a, "window"_a, "scale"_a, "cos"_a = nb::none(),
         "sin"_a = nb::none(), "traditional"_a = true, nb::kw_only(),
+        "stream"_a = nb::none());
+  m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
+        "stream"_a = nb::none());
+  m.def("swiglu", &voxfast::swiglu, "gate"_a, "up"_a, nb::kw_only(),
         "stream"_a = nb::none());
 }

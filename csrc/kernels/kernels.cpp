@@ -8,6 +8,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/log_mel.h"
+#include "kernels/rowwise_kernels.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
 
@@ -23,6 +24,8 @@ const Kernels kernels = {
     .linear_prepare = linear_prepare,
     .linear_multiply = linear_multiply,
     .log_mel = log_mel,
+    .rms_norm = rms_norm,
+    .swiglu = swiglu,
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,
     .sliding_attention_merge = sliding_attention_merge,

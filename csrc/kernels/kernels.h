@@ -47,6 +47,7 @@ struct LogMelArguments {
 };
 
 struct LinearArguments;
+struct RowwiseArguments;
 struct SlidingAttentionArguments;
 
 struct Kernels {
@@ -60,6 +61,10 @@ struct Kernels {
   // Computes `lanes` frames from `first` on, as far as there are any. What a frame
   // becomes does not depend on its neighbours.
   void (*log_mel)(const LogMelArguments& arguments, int64_t first);
+
+  // Rows first ... last - 1 (rowwise.h).
+  void (*rms_norm)(const RowwiseArguments&, int64_t first, int64_t last);
+  void (*swiglu)(const RowwiseArguments&, int64_t first, int64_t last);
 
   // The three passes of sliding_attention; csrc/sliding_attention.cpp runs them.
   // Index b * H_kv + h: writes the new rows of one KV head of one batch row.

@@ -195,28 +195,27 @@ VOXFAST_INLINE void store(T* p, f32v x) {
 VOXFAST_INLINE f32v max(f32v a, f32v b) { return a > b ? a : b; }
 VOXFAST_INLINE f32v min(f32v a, f32v b) { return a < b ? a : b; }
 
+// By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)
 VOXFAST_INLINE float sum(f32v x) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps((__m512)x);
-#else
-  float total = 0;
-  for (int i = 0; i < LANES; ++i) {
-    total += x[i];
+  float lanes[LANES];
+  std::memcpy(lanes, &x, sizeof lanes);
+  for (int half = LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) {
+      lanes[i] += lanes[i + half];
+    }
   }
-  return total;
-#endif
+  return lanes[0];
 }
 
 VOXFAST_INLINE float maximum(f32v x) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_max_ps((__m512)x);
-#else
-  float most = x[0];
-  for (int i = 1; i < LANES; ++i) {
-    most = x[i] > most ? x[i] : most;
+  float lanes[LANES];
+  std::memcpy(lanes, &x, sizeof lanes);
+  for (int half = LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) {
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+    }
   }
-  return most;
-#endif
+  return lanes[0];
 }
 
 // The first halves of a and b, one lane of each in turn; and the second halves.

@@ -45,3 +45,9 @@ def sliding_attention(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
+def rms_norm(
+    x: mx.array, weight: mx.array, eps: float, *, stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
+def swiglu(
+    gate: mx.array, up: mx.array, *, stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...

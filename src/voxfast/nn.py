@@ -1,8 +1,8 @@
-"""Matrix products of a loaded model on voxfast's own kernels.
+"""Layers of a loaded model on voxfast's own kernels.
 
 MLX's CPU build for Linux multiplies with a reference BLAS, and half precision and packed
-weights with scalar code. :func:`serve_linears` lets every linear layer and tied embedding of a
-module call :func:`voxfast.ops.linear` instead, without touching a weight.
+weights with scalar code. :func:`serve_layers` lets every linear layer, tied embedding and
+RMSNorm of a module call voxfast's ops instead, without touching a weight.
 """
 
 import sys
@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from voxfast import ops
 
-__all__ = ["serve_linears"]
+__all__ = ["serve_layers"]
 
 
 class Linear(nn.Linear):
@@ -53,16 +53,24 @@ class QuantizedEmbedding(nn.QuantizedEmbedding):
         )
 
 
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x²) + eps) * weight."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
 _SERVED = {
     nn.Linear: Linear,
     nn.QuantizedLinear: QuantizedLinear,
     nn.Embedding: Embedding,
     nn.QuantizedEmbedding: QuantizedEmbedding,
+    nn.RMSNorm: RMSNorm,
 }
 
 
-def serve_linears(model: nn.Module) -> None:
-    """Let the linear layers and embeddings of a module compute with ``ops.linear``.
+def serve_layers(model: nn.Module) -> None:
+    """Let linear layers, embeddings and norms of a module compute with voxfast's ops.
 
     Parameters, their names and their types stay. Does nothing where MLX is the faster one:
     on GPUs, and on macOS, where its CPU products run on Accelerate.

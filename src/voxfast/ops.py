@@ -17,7 +17,15 @@ import numpy as np
 
 from voxfast._native import _ext
 
-__all__ = ["linear", "log_mel", "rotary_tables", "sliding_attention", "use_native"]
+__all__ = [
+    "linear",
+    "log_mel",
+    "rms_norm",
+    "rotary_tables",
+    "sliding_attention",
+    "swiglu",
+    "use_native",
+]
 
 Offset = int | mx.array
 Rotary = tuple[mx.array, mx.array]
@@ -221,3 +229,46 @@ def sliding_attention(
     return _ext.sliding_attention(
         q, k, v, keys, values, offset, window, scale, cos, sin, traditional, stream=stream
     )
+
+
+def rms_norm(
+    x: mx.array,
+    weight: mx.array,
+    eps: float,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """``x / sqrt(mean(x²) + eps) * weight`` over the last dimension (arXiv 1910.07467).
+
+    Args:
+        x: [..., D], float32, float16 or bfloat16.
+        weight: [D] of such floats.
+        eps: ≥ 0.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        [..., D] of the type that MLX promotes x and weight to; on CPU streams computed in
+        float32 and rounded once.
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit together, or a negative eps.
+    """
+    return _ext.rms_norm(x, weight, eps, stream=stream)
+
+
+def swiglu(
+    gate: mx.array, up: mx.array, *, stream: mx.Stream | mx.Device | None = None
+) -> mx.array:
+    """``gate · sigmoid(gate) · up``, the gated unit of a feed-forward layer (arXiv 2002.05202).
+
+    Args:
+        gate, up: of one shape and dtype, float32, float16 or bfloat16.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        The same shape and dtype; on CPU streams computed in float32 and rounded once.
+
+    Raises:
+        ValueError: on different shapes or dtypes.
+    """
+    return _ext.swiglu(gate, up, stream=stream)

@@ -20,7 +20,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
-from voxfast.ops import Rotary, linear, rotary_tables
+from voxfast.ops import Rotary, linear, rotary_tables, swiglu
 
 __all__ = ["DecoderState", "EncoderState", "Voxtral"]
 
@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.w2(nn.silu(self.w1(x)) * self.w3(x))
+        return self.w2(swiglu(self.w1(x), self.w3(x)))
 
 
 class EncoderLayer(nn.Module):

@@ -1,0 +1,19 @@
+#pragma once
+
+// Ops whose rows, the last dimension, are independent: what their kernels are given.
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace voxfast {
+
+struct RowwiseArguments {
+  int64_t rows, columns;
+  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up
+  void* out;
+  FloatType first_type, second_type, out_type;
+  float eps;  // rms_norm
+};
+
+}  // namespace voxfast

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/rowwise.h"
+#include "threads.h"
+
+namespace voxfast {
+
+// Runs a kernel over all rows; on several threads where that is worth waking them.
+inline void for_rows(const RowwiseArguments& a,
+                     void (*kernel)(const RowwiseArguments&, int64_t, int64_t)) {
+  constexpr int64_t SERIAL_ELEMENTS = 1 << 16;  // about 10 us
+  if (a.rows * a.columns <= SERIAL_ELEMENTS) {
+    kernel(a, 0, a.rows);
+    return;
+  }
+  int64_t step = std::max<int64_t>(1, SERIAL_ELEMENTS / 4 / a.columns);
+  parallel_for((a.rows + step - 1) / step,
+               [&](int64_t i) { kernel(a, i * step, std::min(a.rows, (i + 1) * step)); });
+}
+
+}  // namespace voxfast

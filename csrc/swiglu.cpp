@@ -1,0 +1,65 @@
+#include "swiglu.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "cpu.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
+#include "op.h"
+#include "rows.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "swiglu";
+
+class SwiGLU : public mx::Primitive {
+ public:
+  explicit SwiGLU(mx::Stream s) : Primitive(s) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    const auto &gate = inputs[0], &up = inputs[1];
+    auto& out = outputs[0];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    RowwiseArguments a{};
+    a.columns = gate.ndim() > 0 ? gate.shape(-1) : 1;
+    a.rows = a.columns > 0 ? static_cast<int64_t>(gate.size()) / a.columns : 0;
+    a.first = gate.data<void>(), a.first_type = float_type(gate.dtype());
+    a.second = up.data<void>(), a.second_type = a.first_type;
+    a.out = out.data<void>(), a.out_type = a.first_type;
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [a] { for_rows(a, kernels().swiglu); });
+  }
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+    throw std::logic_error("[swiglu] GPU streams run the composition");
+  }
+
+  const char* name() const override { return "VoxfastSwiGLU"; }
+  bool is_equivalent(const mx::Primitive&) const override { return true; }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    return {inputs[0].shape()};
+  }
+};
+
+}  // namespace
+
+mx::array swiglu(const mx::array& gate, const mx::array& up, mx::StreamOrDevice s_) {
+  if (!is_kernel_float(gate.dtype()) || gate.dtype() != up.dtype() ||
+      gate.shape() != up.shape()) {
+    reject(NAME,
+           "gate and up must have one shape and one dtype: float32, float16 or bfloat16",
+           describe("gate", gate), describe("up", up));
+  }
+  auto s = mx::to_stream(s_);
+  if (!use_kernels(s)) {
+    return mx::multiply(mx::multiply(gate, mx::sigmoid(gate, s), s), up, s);
+  }
+  return mx::array(gate.shape(), gate.dtype(), std::make_shared<SwiGLU>(s),
+                   {mx::contiguous(gate, false, s), mx::contiguous(up, false, s)});
+}
+
+}  // namespace voxfast

@@ -1,0 +1,102 @@
+"""rms_norm and swiglu against float64, on every kind of row."""
+
+import os
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from voxfast._native import _ext
+from voxfast.ops import rms_norm, swiglu, use_native
+
+DTYPES = {mx.float32: 2e-6, mx.float16: 6e-4, mx.bfloat16: 5e-3}  # of half a last place
+COLUMNS = [1, 3, 8, 15, 16, 17, 31, 64, 192, 257, 3072]
+
+
+def make(shape: tuple[int, ...], dtype: mx.Dtype, seed: int) -> tuple[mx.array, np.ndarray]:
+    x = mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).astype(dtype)
+    return x, np.array(x.astype(mx.float32), np.float64)
+
+
+def check(found: mx.array, truth: np.ndarray, dtype: mx.Dtype) -> None:
+    assert found.dtype == dtype
+    values = np.array(found.astype(mx.float32), np.float64)
+    np.testing.assert_allclose(values, truth, rtol=DTYPES[dtype], atol=DTYPES[dtype] / 10)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_against_float64(columns: int, dtype: mx.Dtype, native: bool) -> None:
+    x, x64 = make((2, 5, columns), dtype, 0)
+    y, y64 = make((2, 5, columns), dtype, 1)
+    weight, weight64 = make((columns,), dtype, 2)
+    with use_native(native):
+        normed, gated = rms_norm(x, weight, 1e-5), swiglu(x, y)
+    truth = x64 / np.sqrt((x64**2).mean(-1, keepdims=True) + 1e-5) * weight64
+    slack = 1.0 if native else 3.0  # MLX rounds more than once
+    np.testing.assert_allclose(
+        np.array(normed.astype(mx.float32)), truth, rtol=slack * DTYPES[dtype], atol=1e-6
+    )
+    truth = x64 / (1 + np.exp(-x64)) * y64
+    np.testing.assert_allclose(
+        np.array(gated.astype(mx.float32)), truth, rtol=3 * slack * DTYPES[dtype], atol=1e-5
+    )
+    assert normed.dtype == gated.dtype == dtype
+
+
+def test_many_rows_and_views() -> None:
+    x, x64 = make((257, 640), mx.float32, 0)
+    weight, weight64 = make((640,), mx.float32, 1)
+    truth = x64 / np.sqrt((x64**2).mean(-1, keepdims=True) + 1e-5) * weight64
+    check(rms_norm(x, weight, 1e-5), truth, mx.float32)
+    check(rms_norm(x[::-3], weight, 1e-5), truth[::-3], mx.float32)
+    turned = x.T
+    check(swiglu(turned, turned), x64.T**2 / (1 + np.exp(-x64.T)), mx.float32)
+
+
+def test_extremes() -> None:
+    x = mx.array([-1e4, -100.0, -88.5, 0.0, 88.5, 1e4, float("inf")])
+    found = np.array(swiglu(x, mx.ones(7)))
+    np.testing.assert_allclose(found, [0, 0, 0, 0, 88.5, 1e4, np.inf], atol=1e-6)
+    assert np.isnan(np.array(swiglu(mx.array([float("nan")]), mx.ones(1))))[0]
+    assert np.array(rms_norm(mx.zeros((2, 8)), mx.ones(8), 1e-5)).any() == np.False_
+    assert swiglu(mx.zeros((0, 4)), mx.zeros((0, 4))).shape == (0, 4)
+
+
+def test_types_are_promoted() -> None:
+    found = rms_norm(mx.ones((2, 20), dtype=mx.bfloat16), mx.ones(20), 0.0)
+    assert found.dtype == mx.float32
+    np.testing.assert_array_equal(np.array(found), 1.0)
+
+
+def test_compiled() -> None:
+    x, weight = mx.random.normal((3, 64)), mx.random.normal((64,))
+    step = mx.compile(lambda x: swiglu(rms_norm(x, weight, 1e-5), x))
+    np.testing.assert_array_equal(np.array(step(x)), np.array(swiglu(rms_norm(x, weight, 1e-5), x)))
+
+
+def test_rejections() -> None:
+    with pytest.raises(ValueError, match=r"^\[rms_norm\] x and weight must be float.*int32"):
+        rms_norm(mx.zeros((2, 4), dtype=mx.int32), mx.zeros(4), 1e-5)
+    with pytest.raises(ValueError, match=r"^\[rms_norm\] x must be \[..., D\].*\(5\)"):
+        rms_norm(mx.zeros((2, 4)), mx.zeros(5), 1e-5)
+    with pytest.raises(ValueError, match="eps"):
+        rms_norm(mx.zeros((2, 4)), mx.zeros(4), float("nan"))
+    with pytest.raises(ValueError, match=r"^\[swiglu\].*\(2,4\).*\(2,5\)"):
+        swiglu(mx.zeros((2, 4)), mx.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("isa", _ext.available_isas())
+def test_every_instruction_set(isa: str) -> None:
+    code = (
+        "import mlx.core as mx, numpy as np; from voxfast.ops import rms_norm, swiglu\n"
+        "x = mx.array(np.linspace(-9, 9, 3 * 75, dtype=np.float32).reshape(3, 75))\n"
+        "d = np.array(x, np.float64)\n"
+        "n = d / np.sqrt((d ** 2).mean(-1, keepdims=True) + 1e-5)\n"
+        "assert np.abs(np.array(rms_norm(x, mx.ones(75), 1e-5)) - n).max() < 2e-6\n"
+        "assert np.abs(np.array(swiglu(x, x)) - d * d / (1 + np.exp(-d))).max() < 5e-5\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"VOXFAST_ISA": isa}, check=True)
