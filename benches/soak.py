@@ -132,7 +132,7 @@ def main() -> None:
         start = time.perf_counter()
         minutes, texts = soak(model, args.hours * 3600)
         seconds = time.perf_counter() - start
-    rates = [word_error_rate([said], [heard]) for said, heard in texts]
+    rates = [word_error_rate([said], [heard]) for said, heard in texts if said.split()]
     tens = [
         float(np.median([m.ms_per_position for m in minutes[i : i + 10]]))
         for i in range(0, len(minutes) - 9, 10)
