@@ -1,24 +1,42 @@
 #include "log_mel.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
+#include "cpu.h"
+#include "mlx/allocator.h"
+#include "mlx/backend/cpu/encoder.h"
 #include "mlx/fft.h"
+#include "mlx/primitives.h"
+#include "mlx/transforms.h"
 #include "op.h"
+#include "threads.h"
 
 namespace voxfast {
 
 namespace {
 
-constexpr int SAMPLE_RATE = 16000;
-constexpr int N_FFT = 400;
-constexpr int HOP_LENGTH = 160;
-constexpr int N_FREQS = N_FFT / 2 + 1;
+constexpr const char* NAME = "log_mel";
 constexpr int MAX_MELS = 512;
 constexpr double PI = 3.14159265358979323846;
+
+// Below this many frames the other threads are left asleep: waking them costs more than
+// they would save (benches/bench_log_mel.py).
+constexpr int64_t PARALLEL_FRAMES = 512;
+
+struct Options {
+  int n_mels;
+  float log_floor, shift, scale;
+  bool operator==(const Options&) const = default;
+};
 
 // Slaney's mel scale: linear to 1000 Hz, logarithmic above (Auditory Toolbox, 1998).
 double hz_to_mel(double hz) {
@@ -53,61 +71,238 @@ std::vector<float> mel_filterbank(int n_mels) {
   return weights;
 }
 
-std::vector<float> hann_window() {
-  std::vector<float> window(N_FFT);
-  for (int i = 0; i < N_FFT; ++i) {
-    window[i] = static_cast<float>(0.5 - 0.5 * std::cos(2.0 * PI * i / N_FFT));
+// LogMelTables and the memory that they point to.
+class Tables {
+ public:
+  explicit Tables(int n_mels) : filterbank_(mel_filterbank(n_mels)) {
+    fill_transform();
+    fill_filters(n_mels);
   }
-  return window;
+  Tables(const Tables&) = delete;
+
+  const LogMelTables& kernel() const { return kernel_; }
+  mx::array window() const { return mx::array(kernel_.window, {N_FFT}, mx::float32); }
+  mx::array filterbank() const {
+    return mx::array(filterbank_.data(), {kernel_.n_mels, N_FREQS});
+  }
+
+ private:
+  void fill_transform() {
+    for (int n = 0; n < N_FFT; ++n) {
+      kernel_.window[n] = 0.5 - 0.5 * std::cos(2.0 * PI * n / N_FFT);
+    }
+    for (int b = 0; b < 25; ++b) {
+      kernel_.cosines[b] = std::cos(2.0 * PI * b / 25);
+      kernel_.sines[b] = std::sin(2.0 * PI * b / 25);
+      for (int a = 0; a < 16; ++a) {
+        kernel_.order[b][a] = static_cast<uint16_t>((25 * a + 16 * b) % N_FFT);
+      }
+    }
+    for (int k = 0; k < N_FFT; ++k) {
+      if (k % 16 <= 8) {
+        kernel_.bins[k % 16][k % 25] = static_cast<uint8_t>(std::min(k, N_FFT - k));
+      }
+    }
+  }
+
+  // Each filter's run of bins that are not zero, as wide as the widest filter before it:
+  // filters widen with frequency, so little is added, and the kernel's inner loop has the
+  // same count for many filters in a row.
+  void fill_filters(int n_mels) {
+    int width = 1;
+    for (int m = 0; m < n_mels; ++m) {
+      const float* filter = filterbank_.data() + static_cast<size_t>(m) * N_FREQS;
+      int first = 0, end = N_FREQS;
+      while (first < end && filter[first] == 0.0f) ++first;
+      while (end > first && filter[end - 1] == 0.0f) --end;
+      width = std::max(width, end - first);
+      first = std::min(first, N_FREQS - width);
+      first_bin_.push_back(first);
+      n_bins_.push_back(width);
+      weights_.insert(weights_.end(), filter + first, filter + first + width);
+    }
+    kernel_.n_mels = n_mels;
+    kernel_.first_bin = first_bin_.data();
+    kernel_.n_bins = n_bins_.data();
+    kernel_.weights = weights_.data();
+  }
+
+  LogMelTables kernel_{};
+  std::vector<float> filterbank_, weights_;
+  std::vector<int32_t> first_bin_, n_bins_;
+};
+
+// Made once for each n_mels and kept: at most MAX_MELS of them.
+const Tables& tables(int n_mels) {
+  static std::mutex mutex;
+  static auto* made = new std::map<int, Tables>();
+  std::lock_guard<std::mutex> lock(mutex);
+  return made->try_emplace(n_mels, n_mels).first->second;
 }
 
 // The op in terms of MLX's own: what GPU streams run.
-mx::array composed(const mx::array& samples, int n_mels, float log_floor, float shift,
-                   float scale, const mx::Stream& s) {
-  static const auto window = hann_window();
-  auto weights = mel_filterbank(n_mels);
+mx::array composed(const mx::array& samples, const Options& options,
+                   const mx::Stream& s) {
+  const Tables& constants = tables(options.n_mels);
   auto x = mx::contiguous(mx::astype(samples, mx::float32, s), false, s);
   int length = x.shape(-1);
   int n_frames = (length - N_FFT) / HOP_LENGTH + 1;
   int batch = static_cast<int>(x.size() / length);
-  auto frames = mx::as_strided(x, {batch, n_frames, N_FFT}, {length, HOP_LENGTH, 1}, 0, s);
-  frames = mx::multiply(frames, mx::array(window.data(), {N_FFT}), s);
+  auto frames =
+      mx::as_strided(x, {batch, n_frames, N_FFT}, {length, HOP_LENGTH, 1}, 0, s);
+  frames = mx::multiply(frames, constants.window(), s);
   auto spectrum = mx::fft::rfft(frames, -1, mx::fft::FFTNorm::Backward, s);
   auto power = mx::add(mx::square(mx::real(spectrum, s), s),
                        mx::square(mx::imag(spectrum, s), s), s);
-  auto filterbank = mx::array(weights.data(), {n_mels, N_FREQS});
-  auto mel = mx::matmul(power, mx::transpose(filterbank, s), s);
+  auto mel = mx::matmul(power, mx::transpose(constants.filterbank(), s), s);
   mel = mx::log10(mx::maximum(mel, mx::array(1e-10f), s), s);
-  mel = mx::maximum(mel, mx::array(log_floor), s);
-  mel = mx::multiply(mx::add(mel, mx::array(shift), s), mx::array(scale), s);
+  mel = mx::maximum(mel, mx::array(options.log_floor), s);
+  mel = mx::multiply(mx::add(mel, mx::array(options.shift), s), mx::array(options.scale),
+                     s);
   auto shape = samples.shape();
   shape.back() = n_frames;
-  shape.push_back(n_mels);
+  shape.push_back(options.n_mels);
   return mx::reshape(mel, shape, s);
 }
+
+// Offset of the first sample of each row of x [..., N], in elements.
+std::vector<int64_t> row_offsets(const mx::array& x) {
+  std::vector<int64_t> offsets(x.size() / x.shape(-1));
+  for (size_t row = 0; row < offsets.size(); ++row) {
+    int64_t rest = static_cast<int64_t>(row);
+    for (int axis = static_cast<int>(x.ndim()) - 2; axis >= 0; --axis) {
+      offsets[row] += rest % x.shape(axis) * x.strides(axis);
+      rest /= x.shape(axis);
+    }
+  }
+  return offsets;
+}
+
+void run(const Kernels& isa, const LogMelArguments& arguments) {
+  int64_t groups = (arguments.n_frames + isa.lanes - 1) / isa.lanes;
+  if (arguments.n_frames >= PARALLEL_FRAMES) {
+    parallel_for(groups, [&](int64_t i) { isa.log_mel(arguments, i * isa.lanes); });
+    return;
+  }
+  for (int64_t i = 0; i < groups; ++i) {
+    isa.log_mel(arguments, i * isa.lanes);
+  }
+}
+
+// Only made for CPU streams.
+class LogMel : public mx::Primitive {
+ public:
+  LogMel(mx::Stream stream, const Options& options)
+      : Primitive(stream), options_(options) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    const auto& x = inputs[0];
+    auto& out = outputs[0];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    encoder.set_input_array(x);
+    encoder.set_output_array(out);
+    LogMelArguments arguments{
+        .tables = &tables(options_.n_mels).kernel(),
+        .samples = x.data<void>(),
+        .type = float_type(x.dtype()),
+        .stride = x.strides(-1),
+        .rows = nullptr,
+        .frames_per_row = out.shape(-2),
+        .n_frames = static_cast<int64_t>(out.size()) / out.shape(-1),
+        .out = out.data<float>(),
+        .log_floor = options_.log_floor,
+        .shift = options_.shift,
+        .scale = options_.scale};
+    encoder.dispatch([&isa = kernels(), arguments, rows = row_offsets(x)]() mutable {
+      arguments.rows = rows.data();
+      run(isa, arguments);
+    });
+  }
+
+  void eval_gpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    throw std::runtime_error("[log_mel] the CPU kernel was scheduled on a GPU stream");
+  }
+
+  std::vector<mx::array> jvp(const std::vector<mx::array>& primals,
+                             const std::vector<mx::array>& tangents,
+                             const std::vector<int>& argnums) override {
+    return mx::jvp(composition(), primals, tangents).second;
+  }
+
+  std::vector<mx::array> vjp(const std::vector<mx::array>& primals,
+                             const std::vector<mx::array>& cotangents,
+                             const std::vector<int>& argnums,
+                             const std::vector<mx::array>& outputs) override {
+    return mx::vjp(composition(), primals, cotangents).second;
+  }
+
+  // A mapped axis is one more batch dimension.
+  std::pair<std::vector<mx::array>, std::vector<int>> vmap(
+      const std::vector<mx::array>& inputs, const std::vector<int>& axes) override {
+    auto x = mx::moveaxis(inputs[0], axes[0], 0, stream());
+    return {{make(x, options_, stream())}, {0}};
+  }
+
+  const char* name() const override { return "LogMel"; }
+
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return options_ == static_cast<const LogMel&>(other).options_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    return {output_shape(inputs[0], options_)};
+  }
+
+  static mx::array make(const mx::array& samples, const Options& options, mx::Stream s) {
+    return mx::array(output_shape(samples, options), mx::float32,
+                     std::make_shared<LogMel>(s, options), {samples});
+  }
+
+ private:
+  static mx::Shape output_shape(const mx::array& samples, const Options& options) {
+    auto shape = samples.shape();
+    shape.back() = (shape.back() - N_FFT) / HOP_LENGTH + 1;
+    shape.push_back(options.n_mels);
+    return shape;
+  }
+
+  // What gradients go through.
+  std::function<std::vector<mx::array>(const std::vector<mx::array>&)> composition() {
+    return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {
+      return std::vector<mx::array>{composed(inputs[0], options, s)};
+    };
+  }
+
+  Options options_;
+};
 
 }  // namespace
 
 mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log_floor,
                   float shift, float scale, mx::StreamOrDevice s_) {
   if (!is_kernel_float(samples.dtype())) {
-    reject("log_mel", "samples must be float32, float16 or bfloat16",
+    reject(NAME, "samples must be float32, float16 or bfloat16",
            describe("samples", samples));
   }
   if (samples.ndim() < 1 || samples.shape(-1) < N_FFT || samples.size() == 0) {
-    reject("log_mel", "samples must be [..., N] with at least ", N_FFT, " samples",
+    reject(NAME, "samples must be [..., N] with at least ", N_FFT, " samples",
            describe("samples", samples));
   }
   if (n_mels < 1 || n_mels > MAX_MELS) {
-    reject("log_mel", "n_mels must lie in 1 ... ", MAX_MELS, "; got ", n_mels);
+    reject(NAME, "n_mels must lie in 1 ... ", MAX_MELS, "; got ", n_mels);
   }
   float floor = log_floor.value_or(-std::numeric_limits<float>::infinity());
   if (std::isnan(floor) || !std::isfinite(shift) || !std::isfinite(scale)) {
-    reject("log_mel", "log_floor, shift and scale must be numbers; got ", floor, ", ",
-           shift, ", ", scale);
+    reject(NAME, "log_floor, shift and scale must be numbers; got ", floor, ", ", shift,
+           ", ", scale);
   }
   auto s = mx::to_stream(s_);
-  return composed(samples, n_mels, floor, shift, scale, s);
+  Options options{n_mels, floor, shift, scale};
+  return use_kernels(s) ? LogMel::make(samples, options, s)
+                        : composed(samples, options, s);
 }
 
 }  // namespace voxfast

@@ -15,9 +15,12 @@ namespace voxfast {
 // Returns [..., T, n_mels] of float32:
 //   x = log10(max(filterbank . |rfft(hann . frame)|^2, 1e-10))
 //   (max(x, log_floor) + shift) * scale
-// with the periodic Hann window and Slaney's mel filterbank (Slaney norm, 0-8000 Hz).
+// with the periodic Hann window and Slaney's mel filterbank (Slaney norm, 0-8000 Hz). On
+// the CPU the power is computed in float64, and a frame is the same, bit for bit,
+// wherever it lies in samples.
 mlx::core::array log_mel(const mlx::core::array& samples, int n_mels = 128,
-                         std::optional<float> log_floor = std::nullopt, float shift = 0.0f,
-                         float scale = 1.0f, mlx::core::StreamOrDevice s = {});
+                         std::optional<float> log_floor = std::nullopt,
+                         float shift = 0.0f, float scale = 1.0f,
+                         mlx::core::StreamOrDevice s = {});
 
 }  // namespace voxfast

@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 
+#include "kernels/log_mel.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
 
@@ -17,6 +18,7 @@ namespace voxfast::VOXFAST_ISA {
 const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
+    .log_mel = log_mel,
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,
     .sliding_attention_merge = sliding_attention_merge,

@@ -28,6 +28,11 @@ constexpr int LANES = 4;
 typedef float f32v __attribute__((vector_size(LANES * 4)));
 typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
 
+// The same width in float64, and as many numbers in float32.
+constexpr int LANES64 = LANES / 2;
+typedef double f64v __attribute__((vector_size(LANES * 4)));
+typedef float f32h __attribute__((vector_size(LANES * 2)));
+
 // Half-precision numbers as they lie in memory.
 struct f16 {
   uint16_t bits;
@@ -143,7 +148,7 @@ VOXFAST_INLINE f32v load(const bf16* p) {
 
 VOXFAST_INLINE f32v load(const f16* p) {
 #if defined(__AVX512F__)
-  // The masked form, because GCC 12 warns of the other one in its own header.
+  // The masked form: GCC 12 warns about its own header in the plain one.
   return (f32v)_mm512_maskz_cvtph_ps(
       0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__F16C__)
@@ -157,6 +162,25 @@ VOXFAST_INLINE f32v load(const f16* p) {
   }
   return x;
 #endif
+}
+
+VOXFAST_INLINE f64v load_f64(const float* p) {
+#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+  return (f64v)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return (f64v)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#elif defined(__x86_64__)
+  return (f64v)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  f32h x;
+  std::memcpy(&x, p, sizeof x);
+  return __builtin_convertvector(x, f64v);
+#endif
+}
+
+VOXFAST_INLINE void store(float* p, f64v x) {
+  f32h rounded = __builtin_convertvector(x, f32h);
+  std::memcpy(p, &rounded, sizeof rounded);
 }
 
 VOXFAST_INLINE void store(float* p, f32v x) { std::memcpy(p, &x, sizeof x); }
@@ -193,6 +217,46 @@ VOXFAST_INLINE float maximum(f32v x) {
   }
   return most;
 #endif
+}
+
+// The first halves of a and b, one lane of each in turn; and the second halves.
+VOXFAST_INLINE f32v zip_low(f32v a, f32v b) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
+                                 23);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+
+VOXFAST_INLINE f32v zip_high(f32v a, f32v b) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14,
+                                 30, 15, 31);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+// Transposes N rows of LANES columns, N a power of two: afterwards the rows hold, one
+// after the other, the N numbers of column 0, those of column 1, ... . Each of the
+// log2(N) perfect shuffles moves one bit of the row number below the column number.
+template <int N>
+VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
+  for (int done = 1; done < N; done *= 2) {
+    f32v next[N];
+    for (int i = 0; i < N / 2; ++i) {
+      next[2 * i] = zip_low(rows[i], rows[i + N / 2]);
+      next[2 * i + 1] = zip_high(rows[i], rows[i + N / 2]);
+    }
+    for (int i = 0; i < N; ++i) {
+      rows[i] = next[i];
+    }
+  }
 }
 
 // e^x within 2 units in the last place; 0 below -87.3, so that -infinity gives 0.

@@ -1,0 +1,95 @@
+"""Streaming speech recognition on MLX, with its hot paths in C++.
+
+::
+
+    import voxfast
+
+    print(voxfast.transcribe("talk.flac").text)
+
+    model = voxfast.load("mistralai/Voxtral-Mini-4B-Realtime-2602")
+    with model.session(delay_ms=480) as session:
+        for pcm in microphone():  # float32 or int16, mono, 16 kHz, any length
+            for word in session.feed(pcm):
+                print(word.text, word.start, word.end)
+        session.finish()
+
+Raises ImportError if MLX is not the release that the extension was compiled against.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxfast.errors import (
+    AudioFileError,
+    CheckpointError,
+    InvalidAudioError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    SessionClosedError,
+    VoxfastError,
+)
+from voxfast.timed import Transcript, Word
+
+if TYPE_CHECKING:
+    from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
+    from voxfast.online.session import OnlineProcessor, Session, Tentative
+    from voxfast.online.voxtral import BlankGuard
+    from voxfast.online.voxtral_engine import VoxtralOptions
+
+try:
+    import_module("voxfast._native")
+except ImportError:
+    # The command tells what is wrong with an installation (voxfast doctor), so it may come
+    # this far without one that works.
+    if sys.argv[0] != "-m" and Path(sys.argv[0]).stem != "voxfast":
+        raise
+
+_LAZY = {
+    "DEFAULT_MODEL": "voxfast.model",
+    "Model": "voxfast.model",
+    "load": "voxfast.model",
+    "transcribe": "voxfast.model",
+    "OnlineProcessor": "voxfast.online.session",
+    "Session": "voxfast.online.session",
+    "Tentative": "voxfast.online.session",
+    "BlankGuard": "voxfast.online.voxtral",
+    "VoxtralOptions": "voxfast.online.voxtral_engine",
+}
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "AudioFileError",
+    "BlankGuard",
+    "CheckpointError",
+    "InvalidAudioError",
+    "InvalidOptionError",
+    "Model",
+    "ModelNotFoundError",
+    "OnlineProcessor",
+    "Session",
+    "SessionClosedError",
+    "Tentative",
+    "Transcript",
+    "VoxfastError",
+    "VoxtralOptions",
+    "Word",
+    "load",
+    "transcribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from voxfast._version import version
+
+        return version()
+    if name in _LAZY:
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,35 @@
+"""Types of the extension; see csrc/bindings.cpp. Ops are documented in voxfast.ops."""
+
+import mlx.core as mx
+
+built_for_mlx: str
+
+def set_native(on: bool) -> bool: ...
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
+def num_threads() -> int: ...
+def ring_copies() -> int: ...
+def log_mel(
+    samples: mx.array,
+    n_mels: int = 128,
+    log_floor: float | None = None,
+    shift: float = 0.0,
+    scale: float = 1.0,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def sliding_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    offset: mx.array,
+    window: int,
+    scale: float,
+    cos: mx.array | None = None,
+    sin: mx.array | None = None,
+    traditional: bool = True,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array, mx.array]: ...

@@ -1,0 +1,73 @@
+"""What the command says, and to whom: results to stdout, everything else to stderr."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from voxfast.errors import VoxfastError
+
+
+class UsageError(Exception):
+    """Arguments that do not fit together."""
+
+
+def say(text: str) -> None:
+    """Write to stdout at once."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        # A terminal without the characters shows their codes rather than nothing.
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write a line to stderr; not being able to is no reason to stop."""
+    with contextlib.suppress(OSError, UnicodeError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """Write an error to stderr, in one line."""
+    note(f"voxfast: error: {' '.join(text.split())}")
+
+
+def describe(error: Exception) -> str:
+    """An error in words for a user."""
+    if isinstance(error, VoxfastError | UsageError | ImportError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
+
+
+@contextlib.contextmanager
+def progress_bar(name: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr, gone when it is done.
+
+    Args:
+        name: what is worked on.
+        total: seconds of audio; None if that is not known.
+
+    Yields:
+        a function that takes the seconds that are done.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.fields[whole]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # Results go to stdout as they are, not through the bar's console.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        whole = "?" if total is None else f"{total:.0f} s"
+        task = progress.add_task(name, total=total, whole=whole)
+        yield lambda done: progress.update(task, completed=done)

@@ -1,0 +1,56 @@
+"""``voxfast convert``: quantised checkpoints."""
+
+import argparse
+from pathlib import Path
+
+from voxfast.cli import options
+from voxfast.cli.console import note, say
+
+BITS = ("none", "2", "3", "4", "5", "6", "8")
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="quantise a checkpoint",
+        description="Write a Voxtral checkpoint in voxmlx's layout, quantised by MLX.",
+        epilog="example: voxfast convert voxtral-mini-4b voxtral-4bit --bits 4",
+    )
+    parser.add_argument("source", metavar="MODEL", help="folder, alias, or owner/name on the hub")
+    parser.add_argument("target", metavar="FOLDER", type=Path, help="folder to make")
+    parser.add_argument("--bits", choices=BITS, default="4", help="default: %(default)s")
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        choices=(32, 64, 128),
+        default=64,
+        help="weights that share a scale (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype", choices=options.DTYPES, default="auto", help="of what is not packed"
+    )
+    options.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; returns the exit code."""
+    import mlx.core as mx
+
+    from voxfast.hub import resolve
+    from voxfast.models.convert import convert
+
+    source = resolve(args.source)
+    if not args.quiet:
+        note(f"voxfast: converting {source}")
+    convert(
+        source,
+        args.target,
+        bits=None if args.bits == "none" else int(args.bits),
+        group_size=args.group_size,
+        dtype=None if args.dtype == "auto" else getattr(mx, args.dtype),
+    )
+    size = sum(path.stat().st_size for path in args.target.iterdir())
+    say(f"{args.target}: {size / 1e6:.1f} MB\n")
+    return 0

@@ -1,0 +1,166 @@
+"""``voxfast listen``: the microphone to text."""
+
+import argparse
+import contextlib
+import queue
+import signal
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxfast.audio import SAMPLE_RATE, Resampler
+from voxfast.cli import options
+from voxfast.cli.console import UsageError, note, say
+from voxfast.cli.output import Output
+from voxfast.cli.run import run_session
+from voxfast.errors import AudioFileError
+
+_BEHIND_SECONDS = 3.0
+
+Block = npt.NDArray[np.float32]
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "listen",
+        help="transcribe the microphone",
+        description="Print words as they are spoken; Ctrl-C ends.",
+    )
+    parser.add_argument("--list-devices", action="store_true", help="show microphones, and end")
+    parser.add_argument("--device", metavar="NAME", help="number or part of the name")
+    options.add_model(parser)
+    options.add_output(parser, several=False)
+    options.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe until Ctrl-C; returns the exit code."""
+    sounddevice = _sounddevice()
+    if args.list_devices:
+        return _list_devices(sounddevice)
+    device = int(args.device) if args.device and args.device.isdecimal() else args.device
+    rate = _rate(sounddevice, device)
+    with contextlib.closing(options.load_model(args)) as model:
+        output = Output(args.format, Path(args.output) if args.output else None, "microphone")
+        with contextlib.closing(_microphone(sounddevice, device, rate, args)) as blocks:
+            try:
+                run_session(model, blocks, output, args)
+            finally:
+                output.discard()
+    return 0
+
+
+def _sounddevice() -> ModuleType:
+    """The optional module that records."""
+    try:
+        import sounddevice
+    except ImportError:
+        raise UsageError(
+            "the microphone needs an extra: python -m pip install 'voxfast[microphone]'"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"the microphone needs the PortAudio library ({error}); on Debian and Ubuntu: "
+            f"apt install libportaudio2"
+        ) from None
+    module: ModuleType = sounddevice
+    return module
+
+
+def _inputs(sounddevice: ModuleType) -> dict[int, dict[str, Any]]:
+    """Devices that can record, by number."""
+    devices = enumerate(sounddevice.query_devices())
+    return {number: info for number, info in devices if info["max_input_channels"] > 0}
+
+
+def _list_devices(sounddevice: ModuleType) -> int:
+    """Print the microphones."""
+    inputs = _inputs(sounddevice)
+    for number, info in inputs.items():
+        say(f"{number:3d}  {info['name']}  ({info['default_samplerate']:.0f} Hz)\n")
+    if not inputs:
+        note("voxfast: there is no microphone")
+    return 0 if inputs else 1
+
+
+def _rate(sounddevice: ModuleType, device: int | str | None) -> float:
+    """The rate to record at: 16 kHz if the device can, else its own."""
+    if not _inputs(sounddevice):
+        raise AudioFileError("there is no microphone; see voxfast listen --list-devices")
+    try:
+        info = sounddevice.query_devices(device, "input")
+    except (ValueError, sounddevice.PortAudioError) as error:
+        raise AudioFileError(
+            f"no microphone {device!r} ({error}); see voxfast listen --list-devices"
+        ) from None
+    try:
+        sounddevice.check_input_settings(device=device, channels=1, samplerate=SAMPLE_RATE)
+    except sounddevice.PortAudioError:
+        return float(info["default_samplerate"])
+    return SAMPLE_RATE
+
+
+def _microphone(
+    sounddevice: ModuleType, device: int | str | None, rate: float, args: argparse.Namespace
+) -> Generator[Block, None, None]:
+    """Blocks at 16 kHz until Ctrl-C; what was recorded before it is still yielded."""
+    # SimpleQueue, because its put may be called in a signal handler.
+    recorded: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
+    lost = 0
+
+    def callback(samples: Block, frames: int, time: object, status: Any) -> None:
+        nonlocal lost
+        lost += bool(status.input_overflow)
+        recorded.put(samples[:, 0].copy())
+
+    size = max(1, round(args.chunk_ms / 1000 * rate))
+    resampler, told, noted = Resampler(rate), 0, False
+    try:
+        stream = sounddevice.InputStream(
+            device=device,
+            samplerate=rate,
+            blocksize=size,
+            channels=1,
+            dtype="float32",
+            callback=callback,
+        )
+        with _until_interrupt(recorded), stream:
+            if not args.quiet:
+                note("voxfast: listening; Ctrl-C ends")
+            while (block := recorded.get()) is not None:
+                converted = resampler.step(block)
+                if converted.size:
+                    yield converted
+                behind = recorded.qsize() * size / rate
+                if behind > _BEHIND_SECONDS and not noted:
+                    note(f"voxfast: warning: recognition is {behind:.0f} s behind the microphone")
+                    noted = True
+                elif behind < _BEHIND_SECONDS / 2:
+                    noted = False
+                if lost > told:
+                    told = lost
+                    note("voxfast: warning: the microphone lost some audio")
+        yield resampler.finish()
+    except sounddevice.PortAudioError as error:
+        raise AudioFileError(f"the microphone cannot be used: {error}") from None
+
+
+@contextlib.contextmanager
+def _until_interrupt(recorded: "queue.SimpleQueue[Block | None]") -> Iterator[None]:
+    """Let the first Ctrl-C end the recording in order; the second one interrupts."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        recorded.put(None)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

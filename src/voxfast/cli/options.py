@@ -1,0 +1,89 @@
+"""Options that several commands share, and the model that they describe."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import voxfast
+from voxfast.cli.console import note
+from voxfast.formats import FORMATS
+
+if TYPE_CHECKING:
+    from voxfast.model import Model
+    from voxfast.online.session import Session
+
+DEFAULT_MODEL = "voxtral-numbers"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options of every command."""
+    parser.add_argument("--quiet", "-q", action="store_true", help="no notes on stderr")
+    parser.add_argument("--debug", action="store_true", help="log, and show tracebacks")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is to listen."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help="an embedded model, a folder, an alias such as voxtral-mini-4b, or owner/name on "
+        "the Hugging Face hub (default: %(default)s, a small demonstration)",
+    )
+    group.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the model's own")
+    group.add_argument(
+        "--delay-ms",
+        type=int,
+        metavar="MS",
+        help="how long the model listens before it decides; more is surer",
+    )
+    group.add_argument("--language", metavar="CODE", help="if the model can be told")
+    group.add_argument("--prompt", metavar="TEXT", help="context, if the model takes one")
+
+
+def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """In what form and where to."""
+    where = "file, or folder for several inputs" if several else "file"
+    group = parser.add_argument_group("output")
+    group.add_argument("--format", "-f", choices=FORMATS, default="text", help="default: text")
+    group.add_argument("--output", "-o", metavar="PATH", help=f"{where}; default: stdout")
+    group.add_argument(
+        "--chunk-ms",
+        type=in_range(1, 60_000),
+        default=80,
+        metavar="MS",
+        help="how much audio is heard at a time (default: %(default)s)",
+    )
+
+
+def in_range(least: int, most: int) -> Callable[[str], int]:
+    """A type of argument: an integer from ``least`` to ``most``."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not {least} to {most}")
+        return value
+
+    return integer
+
+
+def load_model(args: argparse.Namespace) -> "Model":
+    """The model that the options name; says so if it is only a demonstration."""
+    import mlx.core as mx
+
+    dtype = None if args.dtype == "auto" else getattr(mx, args.dtype)
+    model = voxfast.load(args.model, dtype=dtype)
+    if model.is_demo and not args.quiet:
+        note(f"voxfast: {model.name}: {model.description}")
+    return model
+
+
+def open_session(model: "Model", args: argparse.Namespace) -> "Session":
+    """A session with the options' delay, language and prompt."""
+    return model.session(delay_ms=args.delay_ms, language=args.language, prompt=args.prompt)

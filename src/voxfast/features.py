@@ -1,0 +1,108 @@
+"""Features of audio, computed as it arrives."""
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from voxfast.errors import InvalidAudioError, InvalidOptionError
+from voxfast.ops import log_mel
+
+__all__ = ["HOP_LENGTH", "N_FFT", "LogMelStream"]
+
+N_FFT = 400
+HOP_LENGTH = 160
+
+
+class LogMelStream:
+    """Log-mel frames of a stream of 16 kHz audio, each as soon as its samples are in.
+
+    Parity: concatenating the results of ``step`` over any split of the samples gives, bit
+    for bit, ``log_mel`` of ``left_padding`` zeros followed by all the samples. (On a GPU
+    stream up to float32's rounding: MLX does not promise more of its products.)
+
+    The stream keeps the samples that a later frame needs: those from the start of the next
+    frame on, 240 to 399 of them once there has been a frame. Everything before is dropped
+    in the step that makes the frame. Padding of another kind (reflected samples, zeros at
+    the end) is stepped like audio.
+
+    Args:
+        left_padding: zeros before the first sample, in samples.
+        n_mels, log_floor, shift, scale: as in :func:`voxfast.ops.log_mel`.
+
+    Raises:
+        InvalidOptionError: on a negative padding.
+        ValueError: on the other options, as ``log_mel`` does.
+    """
+
+    def __init__(
+        self,
+        *,
+        left_padding: int = 0,
+        n_mels: int = 128,
+        log_floor: float | None = None,
+        shift: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        if left_padding < 0:
+            raise InvalidOptionError(
+                f"[LogMelStream] left_padding must be 0 or more samples; got {left_padding}"
+            )
+        self._n_mels = n_mels
+        self._log_floor = log_floor
+        self._shift = shift
+        self._scale = scale
+        self._log_mel(np.zeros(N_FFT, dtype=np.float32))  # checks the options
+        # The first `_length` samples of `_tail` are the ones that wait for their frame.
+        self._tail = np.zeros(max(N_FFT, left_padding), dtype=np.float32)
+        self._length = left_padding
+
+    @property
+    def n_pending(self) -> int:
+        """Samples kept for frames to come, less than 400 after a step."""
+        return self._length
+
+    def step(self, samples: npt.NDArray[np.float32]) -> mx.array:
+        """Take the next samples and return the frames that they complete.
+
+        Args:
+            samples: [N] of float32, mono at 16 kHz; N may be 0. They are copied.
+
+        Returns:
+            [T, n_mels] of float32, lazy; T may be 0.
+
+        Raises:
+            InvalidAudioError: on another type, dtype or number of dimensions; the stream
+                stays as it was.
+        """
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+            raise InvalidAudioError(
+                "[LogMelStream] samples must be a NumPy array [N] of float32; got "
+                + (
+                    f"shape {samples.shape} and dtype {samples.dtype}"
+                    if isinstance(samples, np.ndarray)
+                    else type(samples).__name__
+                )
+            )
+        length = self._length + samples.size
+        if length < N_FFT:
+            self._tail[self._length : length] = samples
+            self._length = length
+            return mx.zeros((0, self._n_mels))
+        audio = np.concatenate((self._tail[: self._length], samples))
+        n_frames = (length - N_FFT) // HOP_LENGTH + 1
+        frames = self._log_mel(audio)
+        rest = audio[n_frames * HOP_LENGTH :]
+        if self._tail.size > N_FFT:  # the padding is used up
+            self._tail = np.empty(N_FFT, dtype=np.float32)
+        self._tail[: rest.size] = rest
+        self._length = rest.size
+        return frames
+
+    def _log_mel(self, audio: npt.NDArray[np.float32]) -> mx.array:
+        return log_mel(
+            mx.array(audio),
+            n_mels=self._n_mels,
+            log_floor=self._log_floor,
+            shift=self._shift,
+            scale=self._scale,
+        )

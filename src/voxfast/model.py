@@ -1,0 +1,155 @@
+"""Loading models, and transcribing with them: what apps import."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import mlx.core as mx
+import numpy as np
+
+from voxfast import audio as audio_io
+from voxfast.errors import InvalidOptionError
+from voxfast.hub import resolve
+from voxfast.online.engine import Engine, load_engine
+from voxfast.online.owner import OwnerThread
+from voxfast.online.session import OnlineProcessor, Session
+from voxfast.timed import Transcript, Word
+
+__all__ = ["DEFAULT_MODEL", "Model", "load", "transcribe"]
+
+DEFAULT_MODEL = "voxtral-numbers"
+BLOCK_SECONDS = 1.0
+
+
+class Model:
+    """A loaded model: weights that any number of sessions share. Made by :func:`load`.
+
+    Attributes:
+        name: what it was loaded as.
+        sample_rate: of the audio that sessions take, 16000.
+    """
+
+    sample_rate = 16000
+
+    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None = None) -> None:
+        self.name = name
+        self._owner = OwnerThread(name.rpartition("/")[2])
+        try:
+            self._engine: Engine = self._owner.run(load_engine, name, folder, dtype)
+        except BaseException:
+            self._owner.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<voxfast.Model {self.name!r}>"
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        return self._engine.description
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is a checkpoint for trying out, with a closed vocabulary."""
+        return self._engine.is_demo
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the activations."""
+        return self._engine.dtype
+
+    @property
+    def delays_ms(self) -> tuple[int, ...]:
+        """The delays that ``session(delay_ms=...)`` takes; empty if it takes none."""
+        return self._engine.delays_ms
+
+    def session(self, **options: Any) -> Session:
+        """Open a live stream. Sessions never see each other.
+
+        Args:
+            **options: of the model's architecture; those of Voxtral Realtime are described
+                at :class:`voxfast.VoxtralOptions`.
+
+        Raises:
+            InvalidOptionError: on an option, or a value, that the model does not have.
+        """
+        return Session(self._owner.run(self._engine.stream, **options), self._owner)
+
+    def processor(self, **options: Any) -> OnlineProcessor:
+        """A live stream with the interface that WhisperLiveKit drives; options as for session."""
+        return OnlineProcessor(self, lambda: self.session(**options))
+
+    def close(self) -> None:
+        """Let the owner thread end; open sessions cannot go on."""
+        self._owner.close()
+
+
+def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) -> Model:
+    """Load a model.
+
+    Args:
+        model: the name of an embedded model, a folder, or a name on the Hugging Face hub.
+        dtype: type of the unpacked weights and of the arithmetic: ``mx.float32``,
+            ``mx.float16`` or ``mx.bfloat16``; None keeps that of the checkpoint.
+
+    Raises:
+        ModelNotFoundError: if there is no such model.
+        CheckpointError: if its files are incomplete, broken, or of another architecture.
+    """
+    if dtype is not None and dtype not in (mx.float32, mx.float16, mx.bfloat16):
+        raise InvalidOptionError(f"dtype must be float32, float16 or bfloat16; got {dtype}")
+    return Model(str(model), resolve(model), dtype)
+
+
+def transcribe(
+    audio: str | Path | np.ndarray[Any, Any],
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    progress: Callable[[float, float | None], None] | None = None,
+    **options: Any,
+) -> Transcript:
+    """Transcribe a whole recording. The same as a session that is fed all of it.
+
+    Args:
+        audio: a file of any format that soundfile reads, at any rate; or [N] samples, mono,
+            16 kHz, float32 or int16.
+        model: a loaded model, or what :func:`load` takes.
+        progress: called now and then with (seconds done, seconds in all, or None if the
+            file does not say).
+        **options: as for :meth:`Model.session`.
+
+    Raises:
+        AudioFileError, InvalidAudioError: on audio that cannot be used.
+        ModelNotFoundError, CheckpointError, InvalidOptionError: see :func:`load`.
+    """
+    loaded = model if isinstance(model, Model) else load(model)
+    words: list[Word] = []
+    try:
+        with loaded.session(**options) as session:
+            blocks, total = _blocks(audio)
+            for block in blocks:
+                words += session.feed(block)
+                if progress is not None:
+                    progress(session.heard, total)
+            words += session.finish()
+            return Transcript(tuple(words), session.heard, loaded.name, options.get("language"))
+    finally:
+        if loaded is not model:
+            loaded.close()
+
+
+def _blocks(
+    audio: str | Path | np.ndarray[Any, Any],
+) -> tuple[Iterable[np.ndarray[Any, Any]], float | None]:
+    if isinstance(audio, str | Path):
+        return audio_io.stream_file(audio, block_seconds=BLOCK_SECONDS), audio_io.duration(audio)
+    samples = audio_io.check_samples(audio)
+    size = int(BLOCK_SECONDS * Model.sample_rate)
+    blocks = (samples[i : i + size] for i in range(0, len(samples), size))
+    return blocks, len(samples) / Model.sample_rate

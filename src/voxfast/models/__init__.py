@@ -1,0 +1,1 @@
+"""Model definitions: weights in, embeddings and logits out. They hold no stream state."""

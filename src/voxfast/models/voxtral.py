@@ -1,0 +1,310 @@
+"""Voxtral Realtime (arXiv 2602.11298): a causal audio encoder and a decoder in lockstep.
+
+Audio flows through five stages, each with one ``step`` whose state the caller owns::
+
+    log-mel (100/s) → conv stem (50/s) → encoder (50/s) → adapter (12.5/s) → decoder
+
+At every position of 80 ms the decoder adds one audio embedding to the embedding of the last
+token, and writes one token. Weights are never written after loading, and no state lives in
+the modules, so any number of streams can share them.
+
+Dimension letters: B batch, L new positions, T mel frames, D head size.
+"""
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from voxfast.cache import SlidingKVCache
+from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
+from voxfast.ops import Rotary, rotary_tables
+
+__all__ = ["DecoderState", "EncoderState", "Voxtral"]
+
+
+class Attention(nn.Module):
+    def __init__(self, args: TransformerArgs, biases: bool) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = args.n_heads, args.n_kv_heads, args.head_dim
+        self.scale = args.head_dim**-0.5
+        kv_dim = args.n_kv_heads * args.head_dim
+        self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=biases)
+        self.wk = nn.Linear(args.dim, kv_dim, bias=False)
+        self.wv = nn.Linear(args.dim, kv_dim, bias=biases)
+        self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=biases)
+
+    def __call__(self, x: mx.array, cache: SlidingKVCache, rotary: Rotary) -> mx.array:
+        batch, length, _ = x.shape
+        q = self.wq(x).reshape(batch, length, self.n_heads, self.head_dim)
+        k = self.wk(x).reshape(batch, length, self.n_kv_heads, self.head_dim)
+        v = self.wv(x).reshape(batch, length, self.n_kv_heads, self.head_dim)
+        out = cache.attend(q, k, v, scale=self.scale, rotary=rotary)
+        return self.wo(out.reshape(batch, length, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU; w1 is the gate, w3 the value, w2 leads back."""
+
+    def __init__(self, args: TransformerArgs, biases: bool) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(args.dim, args.hidden_dim, bias=False)
+        self.w2 = nn.Linear(args.hidden_dim, args.dim, bias=biases)
+        self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.w2(nn.silu(self.w1(x)) * self.w3(x))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, args: TransformerArgs) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.attention = Attention(args, biases=True)
+        self.ffn_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.feed_forward = FeedForward(args, biases=True)
+
+    def __call__(self, x: mx.array, cache: SlidingKVCache, rotary: Rotary) -> mx.array:
+        x = x + self.attention(self.attention_norm(x), cache, rotary)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class CausalConv(nn.Module):
+    """A convolution over time that sees only the past: its left padding is ``kernel - stride``.
+
+    Streamed, it equals the padded batch convolution for any split of the frames: the tail is
+    what the next output still needs, and a frame left over by the stride stays in it.
+    """
+
+    KERNEL = 3
+
+    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = mx.zeros((dim_out, self.KERNEL, dim_in))
+        self.bias = mx.zeros((dim_out,))
+
+    def tail(self) -> mx.array:
+        """What stands before the first frame: [1, kernel - stride, dim_in] zeros."""
+        shape = (1, self.KERNEL - self.stride, self.weight.shape[2])
+        return mx.zeros(shape, dtype=self.weight.dtype)
+
+    def step(self, x: mx.array, tail: mx.array) -> tuple[mx.array | None, mx.array]:
+        """Consume [1, T, dim_in]; return [1, T', dim_out] (None if T' = 0) and the new tail."""
+        x = mx.concatenate([tail, x], axis=1)
+        n_out = (x.shape[1] - self.KERNEL) // self.stride + 1
+        if n_out <= 0:
+            return None, x
+        used = x[:, : (n_out - 1) * self.stride + self.KERNEL]
+        out = nn.gelu(mx.conv1d(used, self.weight, stride=self.stride) + self.bias)
+        return out, x[:, n_out * self.stride :]
+
+
+@dataclass
+class EncoderState:
+    """What one stream keeps between steps of the encoder.
+
+    Attributes:
+        tails: input that the two convolutions still need.
+        caches: keys and values of each layer; older than the window they are overwritten.
+        frames: [1, < downsample_factor, dim], encoder output short of a whole position.
+    """
+
+    tails: list[mx.array]
+    caches: list[SlidingKVCache]
+    frames: mx.array | None = None
+
+    def arrays(self) -> list[mx.array]:
+        """Everything that a step must evaluate, so that no graph grows from step to step."""
+        held = [] if self.frames is None else [self.frames]
+        return held + self.tails + [array for cache in self.caches for array in cache.state]
+
+
+class Encoder(nn.Module):
+    def __init__(self, args: VoxtralArgs) -> None:
+        super().__init__()
+        self.args = args.encoder
+        dim = args.encoder.dim
+        self.conv_layers = [CausalConv(args.audio.n_mels, dim, 1), CausalConv(dim, dim, 2)]
+        self.layers = [EncoderLayer(args.encoder) for _ in range(args.encoder.n_layers)]
+        self.norm = nn.RMSNorm(dim, eps=args.encoder.norm_eps)
+
+    def stem(self, mel: mx.array, tails: list[mx.array]) -> mx.array | None:
+        """[1, T, n_mels] → [1, ~T/2, dim]; updates ``tails``. Any T, odd ones too."""
+        x: mx.array | None = mel
+        for i, conv in enumerate(self.conv_layers):
+            if x is not None:
+                x, tails[i] = conv.step(x, tails[i])
+        return x
+
+    def transform(self, x: mx.array, caches: list[SlidingKVCache]) -> mx.array:
+        """[1, L, dim] → [1, L, dim], each frame attending to the window before it."""
+        rotary = rotary_tables(
+            caches[0].offset, x.shape[1], self.args.head_dim, self.args.rope_theta
+        )
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, cache, rotary)
+        return self.norm(x)
+
+
+class Adapter(nn.Module):
+    """Stacks ``downsample_factor`` encoder frames and projects them to the decoder's size."""
+
+    def __init__(self, args: VoxtralArgs) -> None:
+        super().__init__()
+        self.factor = args.downsample_factor
+        self.w_in = nn.Linear(args.encoder.dim * self.factor, args.decoder.dim, bias=False)
+        self.w_out = nn.Linear(args.decoder.dim, args.decoder.dim, bias=False)
+
+    def __call__(self, frames: mx.array) -> mx.array:
+        """[1, 4 P, dim] → [1, P, decoder dim]."""
+        stacked = frames.reshape(1, frames.shape[1] // self.factor, -1)
+        return self.w_out(nn.gelu(self.w_in(stacked)))
+
+
+class DelayConditioning(nn.Module):
+    """Scales the FFN's input by what the delay asks for; constant over a stream."""
+
+    def __init__(self, dim: int, cond_dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, cond_dim, bias=False)
+        self.up = nn.Linear(cond_dim, dim, bias=False)
+
+    def __call__(self, embedding: mx.array) -> mx.array:
+        return 1.0 + self.up(nn.gelu(self.down(embedding)))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, args: TransformerArgs, cond_dim: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.attention = Attention(args, biases=False)
+        self.ffn_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.feed_forward = FeedForward(args, biases=False)
+        self.delay = DelayConditioning(args.dim, cond_dim)
+
+    def __call__(
+        self, x: mx.array, scale: mx.array, cache: SlidingKVCache, rotary: Rotary
+    ) -> mx.array:
+        x = x + self.attention(self.attention_norm(x), cache, rotary)
+        return x + self.feed_forward(self.ffn_norm(x) * scale)
+
+
+@dataclass
+class DecoderState:
+    """What one stream keeps between steps of the decoder.
+
+    Attributes:
+        caches: keys and values of each layer, one window long.
+        scales: per layer [dim], the delay conditioning of this stream.
+    """
+
+    caches: list[SlidingKVCache]
+    scales: list[mx.array]
+
+    def arrays(self) -> list[mx.array]:
+        """Everything that a step must evaluate."""
+        return [array for cache in self.caches for array in cache.state]
+
+
+class Decoder(nn.Module):
+    def __init__(self, args: VoxtralArgs) -> None:
+        super().__init__()
+        self.args = args.decoder
+        self.tok_embeddings = nn.Embedding(args.vocab_size, args.decoder.dim)
+        self.layers = [
+            DecoderLayer(args.decoder, args.cond_dim) for _ in range(args.decoder.n_layers)
+        ]
+        self.norm = nn.RMSNorm(args.decoder.dim, eps=args.decoder.norm_eps)
+
+    def delay_scales(self, n_delay: int) -> list[mx.array]:
+        """The conditioning of every layer, [dim] each, for a delay of ``n_delay`` positions."""
+        half = self.args.dim // 2
+        angles = n_delay * np.exp(-math.log(10000.0) * np.arange(half) / half)
+        embedding = mx.array(np.concatenate([np.cos(angles), np.sin(angles)]).astype(np.float32))
+        embedding = embedding.astype(self.norm.weight.dtype)
+        return [layer.delay(embedding) for layer in self.layers]
+
+    def __call__(self, x: mx.array, state: DecoderState) -> mx.array:
+        """[1, L, dim] inputs → [vocab] logits of the last position."""
+        rotary = rotary_tables(
+            state.caches[0].offset, x.shape[1], self.args.head_dim, self.args.rope_theta
+        )
+        for layer, scale, cache in zip(self.layers, state.scales, state.caches, strict=True):
+            x = layer(x, scale, cache, rotary)
+        return self.tok_embeddings.as_linear(self.norm(x[:, -1]))[0]
+
+
+class Voxtral(nn.Module):
+    def __init__(self, args: VoxtralArgs) -> None:
+        super().__init__()
+        self.args = args
+        self.encoder = Encoder(args)
+        self.adapter = Adapter(args)
+        self.decoder = Decoder(args)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the activations: that of the norms, which are never packed."""
+        return self.decoder.norm.weight.dtype
+
+    def encoder_state(self, max_frames: int, start: int = 0) -> EncoderState:
+        """A fresh stream whose steps bring at most ``max_frames`` encoder frames (20 ms each).
+
+        ``start`` is the absolute index of its first frame, for rotary positions.
+        """
+        window = self.args.encoder.sliding_window
+        return EncoderState(
+            tails=[conv.tail() for conv in self.encoder.conv_layers],
+            caches=[
+                SlidingKVCache(window, max_rows=max_frames, start=start)
+                for _ in self.encoder.layers
+            ],
+        )
+
+    def decoder_state(self, n_delay: int, max_rows: int, start: int = 0) -> DecoderState:
+        """A fresh stream with a delay of ``n_delay`` positions; see :meth:`encoder_state`."""
+        window = self.args.decoder.sliding_window
+        return DecoderState(
+            caches=[
+                SlidingKVCache(window, max_rows=max_rows, start=start) for _ in self.decoder.layers
+            ],
+            scales=self.decoder.delay_scales(n_delay),
+        )
+
+    def encode(self, mel: mx.array, state: EncoderState) -> mx.array | None:
+        """Log-mel frames to audio embeddings, as far as they complete positions.
+
+        Any split of the frames gives the embeddings of one call over all of them.
+
+        Args:
+            mel: [T, n_mels], the next frames of the stream; T ≥ 1.
+            state: the stream's state, updated.
+
+        Returns:
+            [P, decoder dim] for the P positions completed, or None if there is none yet.
+        """
+        x = self.encoder.stem(mel[None].astype(self.dtype), state.tails)
+        if x is None:
+            return None
+        x = self.encoder.transform(x, state.caches)
+        if state.frames is not None:
+            x = mx.concatenate([state.frames, x], axis=1)
+        whole = x.shape[1] // self.args.downsample_factor * self.args.downsample_factor
+        state.frames = x[:, whole:] if whole < x.shape[1] else None
+        return self.adapter(x[:, :whole])[0] if whole else None
+
+    def decode(self, audio: mx.array, tokens: mx.array, state: DecoderState) -> mx.array:
+        """One step of the decoder.
+
+        Args:
+            audio: [L, decoder dim] audio embeddings of the next L positions.
+            tokens: [L] of int32, the tokens fed in at them.
+            state: the stream's state, updated.
+
+        Returns:
+            [vocab_size] logits of the last position.
+        """
+        return self.decoder((audio + self.decoder.tok_embeddings(tokens))[None], state)

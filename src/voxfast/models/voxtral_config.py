@@ -1,0 +1,186 @@
+"""Sizes of a Voxtral Realtime checkpoint, read from any of its three layouts.
+
+Every size in the model comes from here. Files are not trusted: a missing key, a number out
+of range or sizes that do not fit together raise :class:`CheckpointError`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from voxfast.errors import CheckpointError
+
+__all__ = ["AudioArgs", "TransformerArgs", "VoxtralArgs", "parse_args"]
+
+# What the mlx-audio layout may leave out; the values are those of the published 4B model.
+_PUBLISHED_ENCODER = {
+    "dim": 1280, "n_layers": 32, "n_heads": 32, "head_dim": 64, "hidden_dim": 5120,
+    "n_kv_heads": 32, "norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 750,
+}  # fmt: skip
+_PUBLISHED_DECODER = {
+    "dim": 3072, "n_layers": 26, "n_heads": 32, "head_dim": 128, "hidden_dim": 9216,
+    "n_kv_heads": 8, "norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 8192,
+    "vocab_size": 131072,
+}  # fmt: skip
+_PUBLISHED_AUDIO = {
+    "sampling_rate": 16000, "frame_rate": 12.5, "num_mel_bins": 128, "hop_length": 160,
+    "window_size": 400, "global_log_mel_max": 1.5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransformerArgs:
+    """Sizes of the encoder or of the decoder; ``sliding_window`` counts the own position."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    sliding_window: int
+    norm_eps: float
+    rope_theta: float
+
+
+@dataclass(frozen=True)
+class AudioArgs:
+    """The front end: ``n_mels`` bins, and the log10 level above which mels are clamped from."""
+
+    n_mels: int
+    global_log_mel_max: float
+
+
+@dataclass(frozen=True)
+class VoxtralArgs:
+    """All sizes of a checkpoint.
+
+    Attributes:
+        downsample_factor: encoder frames (50 per second) in one position (12.5 per second).
+        cond_dim: inner size of the delay conditioning.
+        quantization: (group_size, bits) of the packed weights, or None.
+    """
+
+    audio: AudioArgs
+    encoder: TransformerArgs
+    decoder: TransformerArgs
+    vocab_size: int
+    downsample_factor: int
+    cond_dim: int
+    quantization: tuple[int, int] | None = None
+
+    @property
+    def samples_per_position(self) -> int:
+        """Samples of 16 kHz audio in one position: 1280 where the stem halves the rate."""
+        return 160 * 2 * self.downsample_factor
+
+
+def parse_args(config: dict[str, Any]) -> VoxtralArgs:
+    """Read ``params.json`` or ``config.json`` of any layout.
+
+    Raises:
+        CheckpointError: if it is not a Voxtral Realtime configuration or is unusable.
+    """
+    if "multimodal" in config:  # original Mistral, voxmlx
+        whisper = _section(_section(config, "multimodal"), "whisper_model_args")
+        encoder = _section(whisper, "encoder_args")
+        decoder = config
+        audio = _section(encoder, "audio_encoding_args")
+        downsample = _section(whisper, "downsample_args")
+        cond_dim = config.get("ada_rms_norm_t_cond_dim", 32)
+    elif config.get("model_type") == "voxtral_realtime" and "encoder_args" in config:  # mlx-audio
+        encoder = _PUBLISHED_ENCODER | _section(config, "encoder_args")
+        decoder = _PUBLISHED_DECODER | _section(config, "decoder")
+        audio = encoder.get("audio_encoding_args") or config.get("audio_encoding_args") or {}
+        audio = _PUBLISHED_AUDIO | audio
+        downsample = {"downsample_factor": encoder.get("downsample_factor", 4)}
+        cond_dim = decoder.get("ada_rms_norm_t_cond_dim", 32)
+    else:
+        raise CheckpointError(
+            "the configuration is not one of Voxtral Realtime: it has neither 'multimodal' nor "
+            f"'encoder_args'; model_type is {config.get('model_type')!r}"
+        )
+    args = VoxtralArgs(
+        audio=_audio_args(audio),
+        encoder=_transformer_args(encoder, "encoder"),
+        decoder=_transformer_args(decoder, "decoder"),
+        vocab_size=_integer(decoder, "vocab_size", 64, 1 << 22),
+        downsample_factor=_integer(downsample, "downsample_factor", 1, 64),
+        cond_dim=_integer(
+            {"ada_rms_norm_t_cond_dim": cond_dim}, "ada_rms_norm_t_cond_dim", 1, 1 << 16
+        ),
+        quantization=_quantization(config),
+    )
+    if args.decoder.dim % 2:
+        raise CheckpointError(f"'dim' of the decoder must be even; it is {args.decoder.dim}")
+    return args
+
+
+def _transformer_args(config: dict[str, Any], name: str) -> TransformerArgs:
+    args = TransformerArgs(
+        dim=_integer(config, "dim", 1, 1 << 16),
+        n_layers=_integer(config, "n_layers", 1, 1024),
+        n_heads=_integer(config, "n_heads", 1, 1024),
+        n_kv_heads=_integer(config, "n_kv_heads", 1, 1024),
+        head_dim=_integer(config, "head_dim", 2, 512),
+        hidden_dim=_integer(config, "hidden_dim", 1, 1 << 18),
+        sliding_window=_integer(config, "sliding_window", 1, 1 << 24),
+        norm_eps=_number(config, "norm_eps", 0.0, 1.0),
+        rope_theta=_number(config, "rope_theta", 1.0, 1e12),
+    )
+    if args.n_heads % args.n_kv_heads or args.head_dim % 2:
+        raise CheckpointError(
+            f"the {name} has {args.n_heads} heads over {args.n_kv_heads} KV heads of size "
+            f"{args.head_dim}; heads must divide evenly and the size must be even"
+        )
+    return args
+
+
+def _audio_args(config: dict[str, Any]) -> AudioArgs:
+    fixed = {"sampling_rate": 16000, "hop_length": 160, "window_size": 400}
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise CheckpointError(f"{key!r} must be {value}; the checkpoint has {config[key]!r}")
+    return AudioArgs(
+        n_mels=_integer(config, "num_mel_bins", 1, 512),
+        global_log_mel_max=_number(config, "global_log_mel_max", -20.0, 20.0),
+    )
+
+
+def _quantization(config: dict[str, Any]) -> tuple[int, int] | None:
+    found = config.get("quantization") or config.get("quantization_config")
+    if not found:
+        return None
+    section = _section({"quantization": found}, "quantization")
+    if section.get("mode", "affine") != "affine":
+        raise CheckpointError(f"quantization mode {section['mode']!r} is not supported; use affine")
+    group_size = _integer(section, "group_size", 32, 128)
+    bits = _integer(section, "bits", 2, 8)
+    if group_size not in (32, 64, 128) or bits == 7:
+        raise CheckpointError(
+            f"MLX packs 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; the checkpoint says "
+            f"{bits} bits in groups of {group_size}"
+        )
+    return group_size, bits
+
+
+def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"the configuration needs an object {key!r}; it has {value!r:.60}")
+    return value
+
+
+def _integer(config: dict[str, Any], key: str, least: int, most: int) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise CheckpointError(
+            f"{key!r} must be an integer from {least} to {most}; it is {value!r:.60}"
+        )
+    return value
+
+
+def _number(config: dict[str, Any], key: str, least: float, most: float) -> float:
+    value = config.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")

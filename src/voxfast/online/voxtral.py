@@ -1,0 +1,290 @@
+"""One live Voxtral stream: samples in, words out, everything of bounded size."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from voxfast.features import LogMelStream
+from voxfast.models.tekken import VoxtralTokenizer
+from voxfast.models.traits import Traits
+from voxfast.models.voxtral import Voxtral
+from voxfast.online.clock import Clock
+from voxfast.online.samples import SampleQueue
+from voxfast.online.words import WordAssembler
+from voxfast.timed import Word
+
+__all__ = ["BlankGuard", "Token", "VoxtralStream"]
+
+HOP_LENGTH = 160
+WINDOW_SIZE = 400
+# A frame is centred on its hop: the last one of a position hears this much beyond it.
+LOOKAHEAD = WINDOW_SIZE // 2 - HOP_LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Generated token k (0 first), and the probability the model gave it."""
+
+    k: int
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlankGuard:
+    """Breaks a rut of blanks that mutes speech (vLLM issue 47614).
+
+    Natural runs of blanks last up to 165 positions, and in true silence the blank leads by
+    8.5 logits or more; in the rut it leads by less than 6.6. A run that is longer, with a
+    smaller lead, takes the second-best token instead.
+    """
+
+    longest_run: int = 165
+    least_margin: float = 7.5
+
+
+class TokenStream:
+    """The model's part of a stream: whole positions of audio in, one token each out.
+
+    Encoder and decoder always take the same blocks, whatever the chunks were that the audio
+    came in: streamed equals offline to the last bit, in every dtype.
+
+    Args:
+        start: absolute index of the first position, for rotary angles.
+        block: positions that the encoder takes at once.
+    """
+
+    def __init__(
+        self,
+        model: Voxtral,
+        tokenizer: VoxtralTokenizer,
+        n_delay: int,
+        *,
+        start: int = 0,
+        block: int = 1,
+        guard: BlankGuard | None = None,
+    ) -> None:
+        self._model, self._tokenizer, self._guard = model, tokenizer, guard
+        self._n_prompt = 1 + tokenizer.n_left_pad + n_delay
+        args = model.args
+        frames = args.downsample_factor
+        self._encoder = model.encoder_state(
+            frames * max(tokenizer.n_left_pad, block), start * frames
+        )
+        self._decoder = model.decoder_state(n_delay, self._n_prompt, start)
+        self._mel = LogMelStream(
+            left_padding=WINDOW_SIZE // 2 + tokenizer.n_left_pad * args.samples_per_position,
+            n_mels=args.audio.n_mels,
+            log_floor=args.audio.global_log_mel_max - 8.0,
+            shift=4.0,
+            scale=0.25,
+        )
+        self._audio: mx.array | None = None  # [P, dim] embeddings not decoded yet
+        self._last = tokenizer.bos
+        self._blanks = 0
+        self.generated = 0  # tokens so far
+
+    def step(self, samples: NDArray[np.float32]) -> Iterator[Token]:
+        """Consume the next samples, and yield the tokens they give.
+
+        The first call takes the look-ahead of 40 samples and encodes the left padding; later
+        ones take whole positions, the same number each but for the end of an utterance.
+        """
+        mel = self._mel.step(samples)
+        if mel.shape[0] == 0:
+            return
+        audio = self._model.encode(mel, self._encoder)
+        if audio is not None:
+            self._audio = audio if self._audio is None else mx.concatenate([self._audio, audio])
+        while self._audio is not None and len(self._audio) >= self._needed:
+            yield self._decode(self._needed)
+        mx.eval(self._encoder.arrays(), [] if self._audio is None else self._audio)
+
+    @property
+    def _needed(self) -> int:
+        """Positions that the next step of the decoder takes: the prompt, then one."""
+        return 1 if self.generated else self._n_prompt
+
+    def _decode(self, count: int) -> Token:
+        assert self._audio is not None
+        audio, rest = self._audio[:count], self._audio[count:]
+        tokens = [self._last] + [self._tokenizer.pad] * (count - 1)
+        logits = self._model.decode(audio, mx.array(tokens), self._decoder)
+        token, probability = self._choose(logits.astype(mx.float32))
+        self._audio = rest if len(rest) else None
+        self._last = token
+        self.generated += 1
+        return Token(self.generated - 1, token, probability)
+
+    def _choose(self, logits: mx.array) -> tuple[int, float]:
+        """Greedy. One synchronisation: token, probability and state are evaluated together."""
+        best = mx.argmax(logits)
+        probability = mx.exp(logits[best] - mx.logsumexp(logits))
+        mx.eval(best, probability, self._decoder.arrays())
+        token, likely = cast(int, best.item()), cast(float, probability.item())
+        if token != self._tokenizer.pad:
+            self._blanks = 0
+            return token, likely
+        self._blanks += 1
+        if self._guard is None or self._blanks <= self._guard.longest_run:
+            return token, likely
+        return self._break_rut(logits, self._guard)
+
+    def _break_rut(self, logits: mx.array, guard: BlankGuard) -> tuple[int, float]:
+        values = np.array(logits)
+        pad = self._tokenizer.pad
+        normaliser = float(np.logaddexp.reduce(values.astype(np.float64)))
+        others = values.copy()
+        others[pad] = -np.inf
+        token = int(others.argmax()) if values[pad] - others.max() < guard.least_margin else pad
+        if token != pad:
+            self._blanks = 0
+        return token, float(np.exp(values[token] - normaliser))
+
+
+class VoxtralStream:
+    """A stream for a session: queue, clock, tokens and words.
+
+    ``push``, ``skip`` and the ``end_`` methods only queue and are safe from any thread;
+    ``step`` belongs to the owner thread. Words wait in ``words`` until they are fetched.
+
+    Args:
+        start, block, guard: see :class:`TokenStream`.
+        on_token: is called with every token, on the owner thread.
+    """
+
+    def __init__(
+        self,
+        model: Voxtral,
+        tokenizer: VoxtralTokenizer,
+        traits: Traits,
+        delay_ms: int,
+        *,
+        start: int = 0,
+        block: int = 1,
+        guard: BlankGuard | None = None,
+        on_token: Callable[[Token], None] | None = None,
+    ) -> None:
+        self._on_token = on_token
+        self._position = model.args.samples_per_position
+        self._n_pad = tokenizer.n_right_pad(delay_ms)
+        self._block = block
+        self._tokens = TokenStream(
+            model, tokenizer, tokenizer.n_delay(delay_ms), start=start, block=block, guard=guard
+        )
+        self._clock = Clock()
+        self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
+        self._end_offset = traits.timing.end_offset
+        self._queue = SampleQueue()
+        self._taken = 0  # samples given to the token stream
+        self._flush_to = 0  # take partial blocks up to this sample of the model's audio
+        self._lock = Lock()
+        self.words: list[Word] = []
+
+    # -- any thread
+
+    def push(self, samples: NDArray[np.float32]) -> None:
+        """Queue real audio."""
+        with self._lock:
+            self._queue.put(samples)
+            self._clock.insert(len(samples))
+
+    def skip(self, seconds: float) -> None:
+        """Note a pause of the real audio that is not inserted."""
+        with self._lock:
+            self._clock.skip(seconds)
+
+    def end_utterance(self) -> None:
+        """Queue the silence that brings out the last words; the stream goes on after it."""
+        with self._lock:
+            if self._flush_to < self._clock.model_samples:
+                self._pad(-self._clock.model_samples % self._position)
+                self._pad(self._n_pad * self._position)
+                self._flush_to = self._clock.model_samples
+
+    def end_stream(self) -> None:
+        """Queue the end: as :meth:`end_utterance`, and the last frames become whole."""
+        self.end_utterance()
+        with self._lock:
+            if self._clock.model_samples:
+                self._pad(LOOKAHEAD)
+                self._flush_to = self._clock.model_samples
+
+    @property
+    def due(self) -> bool:
+        """Whether there is a step to do."""
+        with self._lock:
+            return self._next_size() > 0
+
+    @property
+    def heard(self) -> float:
+        """Seconds of real audio inserted so far, pauses included."""
+        with self._lock:
+            return self._clock.now
+
+    @property
+    def processed(self) -> float:
+        """Seconds of real audio that the model has consumed."""
+        with self._lock:
+            return self._clock.real(self._taken)
+
+    @property
+    def lag(self) -> float:
+        """Seconds of audio that wait to be processed."""
+        with self._lock:
+            return len(self._queue) / 16000
+
+    @property
+    def tentative(self) -> str:
+        """Text that is recognised but not committed."""
+        return self._assembler.tentative
+
+    # -- owner thread
+
+    def step(self) -> None:
+        """Do one block, if one is due; its words are appended to ``words``."""
+        with self._lock:
+            size = self._next_size()
+            samples = self._queue.take(size)
+            self._taken += size
+        if size == 0:
+            return
+        for token in self._tokens.step(samples):
+            if self._on_token is not None:
+                self._on_token(token)
+            self.words += self._assembler.add(token.k, token.id, token.probability)
+        with self._lock:
+            done = self._queue_empty_after_flush()
+            self._clock.forget((self._tokens.generated - 2) * self._position)
+        if done:
+            self.words += self._assembler.close()
+
+    # -- inside
+
+    def _pad(self, n_samples: int) -> None:
+        self._queue.put(np.zeros(n_samples, np.float32))
+        self._clock.pad(n_samples)
+
+    def _next_size(self) -> int:
+        """Samples of the next block: the look-ahead, then whole positions; 0 if not there."""
+        if self._taken == 0:
+            size = LOOKAHEAD
+        else:
+            size = self._block * self._position
+            left = self._flush_to - self._taken
+            if left >= self._position:  # an utterance may end within the block
+                size = min(size, left // self._position * self._position)
+        return size if len(self._queue) >= size else 0
+
+    def _queue_empty_after_flush(self) -> bool:
+        return self._flush_to == self._clock.model_samples and self._next_size() == 0
+
+    def _end_time(self, k: int) -> float:
+        with self._lock:
+            sample = (k + self._end_offset) * self._position
+            return self._clock.real(max(0.0, sample))

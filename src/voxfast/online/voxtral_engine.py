@@ -1,0 +1,93 @@
+"""Voxtral Realtime as an engine: a checkpoint, and the options its streams take."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from voxfast.errors import InvalidOptionError
+from voxfast.models.tekken import VoxtralTokenizer
+from voxfast.models.traits import read_traits
+from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.online.voxtral import BlankGuard, VoxtralStream
+
+__all__ = ["VoxtralEngine", "VoxtralOptions"]
+
+MAX_BLOCK = 128  # positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxtralOptions:
+    """Options of ``Model.session`` for Voxtral Realtime.
+
+    Attributes:
+        delay_ms: how far the text follows the audio: more context, fewer errors. One of
+            ``Model.delays_ms``; None takes the one that the checkpoint recommends.
+        language: Voxtral finds the language itself and takes none but None or "auto".
+        prompt: Voxtral takes none.
+        block_ms: audio that the encoder takes at once, a multiple of 80. Larger blocks cost
+            less per second on large models and add as much to the latency.
+        blank_guard: breaks ruts of blanks; off if None.
+    """
+
+    delay_ms: int | None = None
+    language: str | None = None
+    prompt: str | None = None
+    block_ms: int = 80
+    blank_guard: BlankGuard | None = None
+
+
+class VoxtralEngine:
+    """See :class:`voxfast.online.engine.Engine`."""
+
+    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
+        self._name = name
+        self._traits = read_traits(folder)
+        self._model = load_voxtral(folder, dtype)
+        self._tokenizer = VoxtralTokenizer(folder / "tekken.json", self._model.args.vocab_size)
+        self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
+        self.is_demo = self._traits.demo
+        self.delays_ms = self._traits.delays_ms
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        return self._model.dtype
+
+    def stream(self, **options: Any) -> VoxtralStream:
+        unknown = options.keys() - {field.name for field in fields(VoxtralOptions)}
+        if unknown:
+            raise InvalidOptionError(f"{self._name} has no option {min(unknown)!r}")
+        chosen = VoxtralOptions(**options)
+        delay_ms = self._tokenizer.default_delay_ms if chosen.delay_ms is None else chosen.delay_ms
+        self._check(chosen, delay_ms)
+        return VoxtralStream(
+            self._model,
+            self._tokenizer,
+            self._traits,
+            delay_ms,
+            block=chosen.block_ms // self._tokenizer.position_ms,
+            guard=chosen.blank_guard,
+        )
+
+    def _check(self, chosen: VoxtralOptions, delay_ms: int) -> None:
+        if delay_ms not in self.delays_ms:
+            raise InvalidOptionError(
+                f"{self._name} was trained for delays of {', '.join(map(str, self.delays_ms))} ms; "
+                f"got delay_ms={delay_ms!r}"
+            )
+        if chosen.language not in (None, "auto"):
+            raise InvalidOptionError(
+                f"{self._name} finds the language itself and cannot be told one; "
+                f"got language={chosen.language!r}"
+            )
+        if chosen.prompt:
+            raise InvalidOptionError(
+                f"{self._name} takes no prompt; got prompt={chosen.prompt!r:.40}"
+            )
+        position_ms = self._tokenizer.position_ms
+        if chosen.block_ms not in range(position_ms, MAX_BLOCK * position_ms + 1, position_ms):
+            raise InvalidOptionError(
+                f"block_ms must be a multiple of {position_ms}, {MAX_BLOCK * position_ms} at "
+                f"most; got {chosen.block_ms!r}"
+            )

@@ -1,0 +1,152 @@
+"""Tokens of a Voxtral stream to words with times."""
+
+import codecs
+import logging
+import unicodedata
+from collections.abc import Callable
+
+from voxfast.models.traits import Traits
+from voxfast.timed import Word
+
+__all__ = ["WordAssembler", "split_words"]
+
+log = logging.getLogger(__name__)
+
+
+# Scripts written without spaces: there every character is a word of its own.
+_UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),  # Han iteration marks
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9F),  # halfwidth Katakana
+    (0x20000, 0x3FFFF),
+)
+
+
+def _is_unspaced(character: str) -> bool:
+    code = ord(character)
+    return any(first <= code <= last for first, last in _UNSPACED)
+
+
+def _is_opening(character: str) -> bool:
+    return unicodedata.category(character) in ("Ps", "Pi")
+
+
+def _joins_previous(character: str) -> bool:
+    """Marks, and punctuation that opens nothing, stay with what stands before them."""
+    return unicodedata.category(character)[0] in "MP" and not _is_opening(character)
+
+
+def split_words(text: str) -> list[str]:
+    """Cut a text into words that give it again when joined.
+
+    A word keeps the space before it. In scripts without spaces every character, with its
+    marks and the punctuation at it, is a word.
+    """
+    words: list[str] = []
+    current = ""
+    for character in text:
+        if not current.strip() or _joins_previous(character):
+            starts = False
+        elif character.isspace():
+            starts = True
+        elif _is_opening(current[-1]):
+            starts = False
+        else:
+            starts = _is_unspaced(character) or any(map(_is_unspaced, current))
+        if starts:
+            words.append(current)
+            current = ""
+        current += character
+    return [*words, current] if current else words
+
+
+class WordAssembler:
+    """Collects the tokens of one stream; gives out words when nothing can change them.
+
+    A marker announces a group: one word, or several that share its time. Text is assembled
+    from bytes, so a character that spans tokens is whole. A word is committed when the next
+    one begins or the group ends; in scripts without spaces character by character.
+
+    Args:
+        marker: id of the marker token.
+        piece: the bytes of a text token, None for a special one.
+        end_time: seconds of real audio at which the group of generated token k ends.
+        traits: the checkpoint's timing, and how unlikely a word may be.
+    """
+
+    def __init__(
+        self,
+        marker: int,
+        piece: Callable[[int], bytes | None],
+        end_time: Callable[[int], float],
+        traits: Traits,
+    ) -> None:
+        self._marker, self._piece, self._end_time = marker, piece, end_time
+        self._timing, self._least_probability = traits.timing, traits.least_probability
+        # Incomplete characters wait for their bytes; bytes that can never become one are
+        # dropped, because U+FFFD would be text that the model did not mean.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+        self._text = ""
+        self._probability = 1.0
+        self._end: float | None = None  # of the open group
+        self._start: float | None = None  # of the open group, once it has a word
+        self._last_start = 0.0
+        self._last_end = 0.0
+
+    @property
+    def tentative(self) -> str:
+        """Text that is not committed yet."""
+        return self._text
+
+    def add(self, k: int, token: int, probability: float) -> list[Word]:
+        """Take generated token k; return the words that it completes."""
+        piece = self._piece(token)
+        if piece is None:
+            words = self.close()
+            if token == self._marker:
+                self._end = self._end_time(k)
+            return words
+        if self._end is None:  # text without a marker: its own place is the best guess
+            self._end = self._end_time(k)
+        before = self._text
+        *complete, self._text = split_words(before + self._decoder.decode(piece)) or [""]
+        words = []
+        for text in complete:
+            if len(text) > len(before):  # the token belongs to this word, too
+                self._probability *= probability
+            words += self._word(text)
+            before, self._probability = "", 1.0
+        self._probability *= probability
+        return words
+
+    def close(self) -> list[Word]:
+        """End the group; return its last word, if there is one."""
+        words = self._word(self._text) if self._text.strip() else []
+        self._text, self._probability = "", 1.0
+        self._start = self._end = None
+        return words
+
+    def _word(self, text: str) -> list[Word]:
+        """Words of one group share its time: the model does not say where each one ends."""
+        if self._probability < self._least_probability:
+            log.debug("left out %r, of probability %.3f", text, self._probability)
+            return []
+        if self._start is None:
+            end = self._last_end if self._end is None else max(self._end, self._last_start)
+            self._start = max(self._begin(end, len(text.strip())), self._last_start)
+            self._last_start, self._last_end = self._start, end
+        return [Word(text, round(self._start, 3), round(self._last_end, 3), self._probability)]
+
+    def _begin(self, end: float, characters: int) -> float:
+        """Where a word that ends at ``end`` seconds began; see ``WordTiming``."""
+        timing = self._timing
+        begin = end - timing.start_base - timing.start_per_character * characters
+        touches = begin - self._last_end < timing.least_pause
+        return min(self._last_end, end) if touches else begin

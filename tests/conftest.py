@@ -1,0 +1,36 @@
+"""Fixtures for all tests: the embedded checkpoint, the recordings, what is known of them."""
+
+from pathlib import Path
+
+import pytest
+from evaluation import (
+    REAL_FOLDER,
+    VOXTRAL_FOLDER,
+    EvalItem,
+    load_eval_items,
+    load_voxtral_tokens,
+)
+
+
+@pytest.fixture(scope="session")
+def voxtral_folder() -> Path:
+    """The checkpoint that ships with the package, original Mistral layout."""
+    return VOXTRAL_FOLDER
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """Real recordings, out of the vocabulary of the small checkpoints."""
+    return REAL_FOLDER
+
+
+@pytest.fixture(scope="session")
+def eval_items() -> list[EvalItem]:
+    """The 40 short clips, then the one of 180 s; audio is read when it is asked for."""
+    return load_eval_items()
+
+
+@pytest.fixture(scope="session")
+def voxtral_tokens() -> dict[int, dict[str, list[int]]]:
+    """Greedy tokens of voxtral-numbers by delay in positions (3, 6, 12) and clip name."""
+    return load_voxtral_tokens()

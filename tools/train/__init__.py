@@ -1,0 +1,1 @@
+"""Makes a small Voxtral Realtime checkpoint from synthetic speech; see README.md."""

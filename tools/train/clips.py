@@ -1,0 +1,130 @@
+"""Clips: phrases with pauses between them, gains and noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .pool import Pool
+from .speech import SAMPLE_RATE, Phrase, Word
+
+__all__ = ["TRAINING_STYLE", "Clip", "ClipStyle", "Noise", "assemble", "draw_clip"]
+
+SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which noise levels refer
+
+Range = tuple[float, float]
+
+
+class Pause(NamedTuple):
+    """Pauses of ``shortest`` to ``longest`` seconds, taken with the given probability."""
+
+    probability: float
+    shortest: float
+    longest: float
+
+
+@dataclass(frozen=True)
+class ClipStyle:
+    """How clips are assembled; ranges are uniform.
+
+    Attributes:
+        pauses: kinds of pauses between phrases; their probabilities sum to 1.
+        lead_in: seconds before the first phrase.
+        no_lead_in: probability that the clip starts with speech at once.
+        phrase_gain, clip_gain: decibels.
+        tail: seconds at the end that stay without speech.
+        misses: phrases that may fail to fit before the clip is closed.
+    """
+
+    pauses: tuple[Pause, ...]
+    lead_in: Range = (0.0, 1.0)
+    no_lead_in: float = 0.0
+    phrase_gain: Range = (-3.0, 2.0)
+    clip_gain: Range = (-15.0, 3.0)
+    tail: float = 0.0
+    misses: int = 4
+
+
+TRAINING_STYLE = ClipStyle(
+    pauses=(Pause(0.25, 0.0, 0.15), Pause(0.67, 0.0, 1.5), Pause(0.08, 1.5, 4.0)), no_lead_in=0.2
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Audio [N] float32 at 16 kHz, its words, and (voice, first second) wherever it changes."""
+
+    audio: NDArray[np.float32]
+    words: list[Word]
+    voices: list[tuple[str, float]]
+
+
+def assemble(
+    next_phrase: Callable[[float], Phrase], seconds: float, style: ClipStyle, rng: Generator
+) -> Clip:
+    """A clip of ``seconds``, filled with phrases as long as they fit.
+
+    Args:
+        next_phrase: a phrase for the second at which it would start.
+    """
+    audio = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    words: list[Word] = []
+    voices: list[tuple[str, float]] = []
+    time = 0.0 if rng.random() < style.no_lead_in else rng.uniform(*style.lead_in)
+    misses = 0
+    while misses < style.misses and time < seconds:
+        phrase = next_phrase(time)
+        first = int(time * SAMPLE_RATE)
+        after = first + len(phrase.audio)
+        if after > len(audio) - style.tail * SAMPLE_RATE:
+            misses += 1
+            continue
+        audio[first:after] = phrase.audio * _amplitude(rng.uniform(*style.phrase_gain))
+        time = first / SAMPLE_RATE
+        words += [Word(word.text, time + word.start, time + word.end) for word in phrase.words]
+        if not voices or voices[-1][0] != phrase.voice:
+            voices.append((phrase.voice, time))
+        time = after / SAMPLE_RATE + _draw_pause(style.pauses, rng)
+    audio *= _amplitude(rng.uniform(*style.clip_gain))
+    return Clip(audio, words, voices)
+
+
+def draw_clip(pool: Pool, seconds: float, rng: Generator) -> Clip:
+    """A training clip: phrases of the pool, of one voice in 60 % of the clips."""
+    numbers = pool.choose(rng, one_voice=rng.random() < 0.6)
+    return assemble(lambda _: pool[int(rng.choice(numbers))], seconds, TRAINING_STYLE, rng)
+
+
+class Noise:
+    """White and pink noise of unit variance, two minutes each."""
+
+    def __init__(self, seed: int = 7) -> None:
+        rng = np.random.default_rng(seed)
+        length = 120 * SAMPLE_RATE
+        white = rng.standard_normal(length)
+        spectrum = np.fft.rfft(rng.standard_normal(length))
+        # 1/f in power; flat below 20 bins (a sixth of a hertz), where it would be a mere drift.
+        spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
+        pink = np.fft.irfft(spectrum, length)
+        self._banks = [white.astype(np.float32), (pink / pink.std()).astype(np.float32)]
+
+    def add(self, audio: NDArray[np.float32], below: Range, rng: Generator) -> NDArray[np.float32]:
+        """``audio`` with each kind of noise in 60 % of the cases, ``below`` dB below speech."""
+        for bank in self._banks:
+            if rng.random() < 0.6:
+                places = int(rng.integers(len(bank))) + np.arange(len(audio))
+                level = np.float32(SPEECH_LEVEL) * _amplitude(-rng.uniform(*below))
+                audio = audio + level * bank[places % len(bank)]
+        return audio
+
+
+def _amplitude(decibels: float) -> np.float32:
+    return np.float32(10 ** (decibels / 20))
+
+
+def _draw_pause(pauses: tuple[Pause, ...], rng: Generator) -> float:
+    chosen = rng.choice(len(pauses), p=[pause.probability for pause in pauses])
+    return float(rng.uniform(pauses[chosen].shortest, pauses[chosen].longest))

@@ -1,0 +1,124 @@
+"""The closed vocabulary and the grammar of the phrases that are spoken.
+
+A rule is a list of weighted templates; ``<name>`` stands for one expansion of that rule, and
+everything else is a word of the vocabulary. Rules do not recurse, so that a phrase ends.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from numpy.random import Generator
+
+__all__ = ["RULES", "VOCABULARY", "draw_phrase", "expand"]
+
+MAX_WORDS = 12
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+DIGITS = _words("zero one two three four five six seven eight nine")
+TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
+TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
+OF_NUMBERS = _words("hundred thousand point minus percent")
+OF_COMMANDS = _words(
+    "set stop start turn left right north south east west red green blue metres seconds minutes "
+    "hours degrees volume light music door window kitchen on off up down open close play pause "
+    "wait next yes no please and"
+)
+
+VOCABULARY: tuple[str, ...] = (*DIGITS, *TEENS, *TENS, *OF_NUMBERS, *OF_COMMANDS)
+
+Rules = Mapping[str, Sequence[tuple[float, str]]]
+
+
+def _one_of(words: Sequence[str]) -> list[tuple[float, str]]:
+    return [(1, word) for word in words]
+
+
+def _repeated(rule: str, weights: Sequence[float]) -> list[tuple[float, str]]:
+    """Templates of 1, 2, 3 … times ``rule`` with the given weights."""
+    return [(weight, " ".join([rule] * times)) for times, weight in enumerate(weights, start=1)]
+
+
+RULES: Rules = {
+    # The larger half is uniform random words, so that words must be heard: a decoder that knows
+    # the commands by heart could guess them from their context.
+    "phrase": [(55, "<words>"), (23, "<number>"), (22, "<commands>")],
+    "words": _repeated("<any>", [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]),
+    "number": [(66, "<real>"), (25, "<real> point <fraction>"), (9, "minus <real>")],
+    "real": [
+        (35, "<below hundred>"),
+        (20, "<hundreds>"),
+        (8, "<below hundred> thousand"),
+        (7, "<below hundred> thousand <unit> hundred"),
+        (30, "<digits>"),
+    ],
+    "hundreds": [
+        (20, "<unit> hundred"),
+        (48, "<unit> hundred <below hundred>"),
+        (32, "<unit> hundred and <below hundred>"),
+    ],
+    "below hundred": [(30, "<unit>"), (25, "<teen>"), (15, "<ten>"), (30, "<ten> <unit>")],
+    "digits": _repeated("<digit>", [1, 1, 1, 1, 1]),
+    "fraction": _repeated("<digit>", [1, 1, 1]),
+    "commands": [(80, "<command>"), (20, "<command> and <command>")],
+    "command": [(85, "<order>"), (8, "please <order>"), (7, "<order> please")],
+    "order": [
+        (1, "turn <direction>"),
+        (1, "turn <direction> <number> <measure>"),
+        (1, "set <setting> <number>"),
+        (1, "set <setting> <number> percent"),
+        (1.4, "<move> <opening>"),
+        (0.6, "<move> <colour> <opening>"),
+        (2, "turn <switch> <switched>"),
+        (0.8, "<action>"),
+        (1.2, "<action> <number> <measure>"),
+        (2, "<direction> <number> <measure>"),
+        (2, "<answer> <colour> <coloured>"),
+    ],
+    "any": _one_of(VOCABULARY),
+    "digit": _one_of(DIGITS),
+    "unit": _one_of(DIGITS[1:]),
+    "teen": _one_of(TEENS),
+    "ten": _one_of(TENS),
+    "direction": _one_of(_words("left right north south east west up down")),
+    "measure": _one_of(_words("metres seconds minutes hours degrees percent")),
+    "setting": _one_of(_words("volume light music kitchen")),
+    "move": _one_of(_words("open close")),
+    "opening": _one_of(_words("door window kitchen")),
+    "colour": _one_of(_words("red green blue")),
+    "coloured": _one_of(_words("light door window")),
+    "switch": _one_of(_words("on off")),
+    "switched": _one_of(["light", "music", "kitchen light"]),
+    "action": _one_of(_words("start stop play pause wait next")),
+    "answer": _one_of(_words("yes no")),
+}
+
+
+def expand(template: str, rng: Generator, rules: Rules = RULES) -> str:
+    """``template`` with every ``<rule>`` replaced by a random expansion of that rule.
+
+    Raises:
+        KeyError: the template names a rule that does not exist.
+    """
+    while "<" in template:
+        before, _, rest = template.partition("<")
+        name, _, after = rest.partition(">")
+        template = before + _choose(rules[name], rng) + after
+    return template
+
+
+def _choose(templates: Sequence[tuple[float, str]], rng: Generator) -> str:
+    # One uniform number instead of rng.choice, which would make arrays of the templates each time.
+    place = rng.random() * sum(weight for weight, _ in templates)
+    for weight, template in templates:
+        place -= weight
+        if place < 0:
+            return template
+    return templates[-1][1]  # only where rounding took the last step
+
+
+def draw_phrase(rng: Generator) -> tuple[str, ...]:
+    """One random phrase of 1 to ``MAX_WORDS`` words of the vocabulary."""
+    return tuple(expand("<phrase>", rng).split()[:MAX_WORDS])
