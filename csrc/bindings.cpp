@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "cpu.h"
+#include "linear.h"
 #include "log_mel.h"
 #include "op.h"
 #include "sliding_attention.h"
@@ -20,13 +21,17 @@ NB_MODULE(_ext, m) {
   m.doc() = "Native ops of voxfast; see voxfast.ops.";
   m.attr("built_for_mlx") = VOXFAST_MLX_VERSION;
 
-  m.def("set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
-        "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
+  m.def(
+      "set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
+      "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
   m.def("isa", [] { return std::string(voxfast::kernels().isa); });
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);
   m.def("ring_copies", &voxfast::ring_copies);
 
+  m.def("linear", &voxfast::linear, "x"_a, "w"_a, "scales"_a = nb::none(),
+        "biases"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(), "group_size"_a = 64,
+        "bits"_a = 4, "out_dtype"_a = nb::none(), "stream"_a = nb::none());
   m.def("log_mel", &voxfast::log_mel, "samples"_a, "n_mels"_a = 128,
         "log_floor"_a = nb::none(), "shift"_a = 0.0f, "scale"_a = 1.0f, nb::kw_only(),
         "stream"_a = nb::none());

@@ -39,13 +39,15 @@ int wanted_threads() {
   return count < most ? count : most;
 }
 
+// One job at a time. A job is open while its gate says so; workers that come late find it
+// closed and go back to sleep, so a caller never waits for a worker that the system has
+// not scheduled, only for those that are at work.
 class Pool {
  public:
-  explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) {
+  explicit Pool(int threads) : workers_(threads - 1) {
+    for (int i = 0; i < workers_; ++i) {
       std::thread([this] { work(); }).detach();
     }
-    workers_ = threads - 1;
   }
 
   void run(int64_t count, detail::Body body, void* context) {
@@ -60,15 +62,15 @@ class Pool {
     context_ = context;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
-    resting_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
+    uint64_t number = jobs_.load(std::memory_order_relaxed) + 1;
+    gate_.store(number << NUMBER_SHIFT | OPEN, std::memory_order_release);
+    jobs_.store(number, std::memory_order_release);
+    jobs_.notify_all();
     drain();
-    // Every worker passes through every generation, so none can still hold this
-    // body when the caller's stack frame goes.
-    for (int done = resting_.load(std::memory_order_acquire); done != workers_;
-         done = resting_.load(std::memory_order_acquire)) {
-      resting_.wait(done, std::memory_order_acquire);
+    uint64_t inside = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
+    while (inside & INSIDE) {
+      gate_.wait(inside, std::memory_order_acquire);
+      inside = gate_.load(std::memory_order_acquire);
     }
   }
 
@@ -76,6 +78,11 @@ class Pool {
   void forget_workers() { workers_ = 0; }
 
  private:
+  // The gate: number of the job, whether it is open, workers inside.
+  static constexpr uint64_t INSIDE = 0xffff;
+  static constexpr uint64_t OPEN = 0x10000;
+  static constexpr int NUMBER_SHIFT = 17;
+
   void drain() {
     for (int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
          i = next_.fetch_add(1, std::memory_order_relaxed)) {
@@ -83,25 +90,39 @@ class Pool {
     }
   }
 
+  bool enter(uint64_t number) {
+    uint64_t gate = gate_.load(std::memory_order_relaxed);
+    do {
+      if (gate >> NUMBER_SHIFT != number || !(gate & OPEN)) {
+        return false;
+      }
+    } while (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel));
+    return true;
+  }
+
   void work() {
-    uint32_t seen = 0;
+    uint64_t seen = 0;
     for (;;) {
-      generation_.wait(seen, std::memory_order_acquire);
-      seen = generation_.load(std::memory_order_acquire);
-      drain();
-      resting_.fetch_add(1, std::memory_order_release);
-      resting_.notify_one();
+      jobs_.wait(seen, std::memory_order_acquire);
+      seen = jobs_.load(std::memory_order_acquire);
+      if (enter(seen)) {
+        drain();
+        uint64_t before = gate_.fetch_sub(1, std::memory_order_acq_rel);
+        if (!(before & OPEN) && (before & INSIDE) == 1) {
+          gate_.notify_one();
+        }
+      }
     }
   }
 
   std::mutex busy_;
-  int workers_{0};
+  int workers_;
   detail::Body body_{nullptr};
   void* context_{nullptr};
   int64_t count_{0};
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<int> resting_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<uint64_t> gate_{0};
+  alignas(64) std::atomic<uint64_t> jobs_{0};
 };
 
 // Never destroyed: workers may still sleep on it while the process exits.

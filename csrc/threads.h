@@ -23,7 +23,8 @@ void parallel_for(int64_t count, Body body, void* context);
 template <typename F>
 void parallel_for(int64_t count, F&& body) {
   detail::parallel_for(
-      count, [](void* context, int64_t index) {
+      count,
+      [](void* context, int64_t index) {
         (*static_cast<std::remove_reference_t<F>*>(context))(index);
       },
       const_cast<void*>(static_cast<const void*>(&body)));

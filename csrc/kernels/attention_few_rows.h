@@ -187,7 +187,7 @@ VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* s
 // State of R rows; lane i of a vector of scores belongs to row i % R.
 template <int R>
 struct Softmax {
-  float most[R];     // greatest score so far
+  float most[R];    // greatest score so far
   f32v total = {};  // of the weights; to be summed over the lanes of a row
 
   Softmax() {

@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 
+#include "kernels/linear.h"
 #include "kernels/log_mel.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
@@ -18,6 +19,9 @@ namespace voxfast::VOXFAST_ISA {
 const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
+    .linear_plan = linear_plan,
+    .linear_prepare = linear_prepare,
+    .linear_multiply = linear_multiply,
     .log_mel = log_mel,
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,

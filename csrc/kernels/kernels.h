@@ -46,11 +46,17 @@ struct LogMelArguments {
   float scale;
 };
 
+struct LinearArguments;
 struct SlidingAttentionArguments;
 
 struct Kernels {
   const char* isa;
   int lanes;  // float32 lanes of one vector
+
+  // linear (linear_arguments.h): how the work is cut; one row of x; one task.
+  void (*linear_plan)(LinearArguments&, int threads);
+  void (*linear_prepare)(const LinearArguments&, int64_t row);
+  void (*linear_multiply)(const LinearArguments&, int64_t task);
   // Computes `lanes` frames from `first` on, as far as there are any. What a frame
   // becomes does not depend on its neighbours.
   void (*log_mel)(const LogMelArguments& arguments, int64_t first);

@@ -9,6 +9,18 @@ def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def num_threads() -> int: ...
 def ring_copies() -> int: ...
+def linear(
+    x: mx.array,
+    w: mx.array,
+    scales: mx.array | None = None,
+    biases: mx.array | None = None,
+    bias: mx.array | None = None,
+    *,
+    group_size: int = 64,
+    bits: int = 4,
+    out_dtype: mx.Dtype | None = None,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
 def log_mel(
     samples: mx.array,
     n_mels: int = 128,

@@ -5,7 +5,7 @@ compose with ``mx.eval``, ``mx.async_eval`` and ``mx.compile``. On a CPU stream 
 voxfast's kernels, on a GPU stream the same function composed of MLX's ops.
 
 Dimension letters: B batch, L new positions, C ring capacity, T mel frames, N samples,
-H query heads, H_kv KV heads, D head size.
+H query heads, H_kv KV heads, D head size; of matrix products: N outputs, K inputs.
 """
 
 import os
@@ -17,7 +17,7 @@ import numpy as np
 
 from voxfast._native import _ext
 
-__all__ = ["log_mel", "rotary_tables", "sliding_attention", "use_native"]
+__all__ = ["linear", "log_mel", "rotary_tables", "sliding_attention", "use_native"]
 
 Offset = int | mx.array
 Rotary = tuple[mx.array, mx.array]
@@ -39,6 +39,57 @@ def use_native(enabled: bool) -> Iterator[None]:
 
 if os.environ.get("VOXFAST_NATIVE") == "0":
     _ext.set_native(False)
+
+
+def linear(
+    x: mx.array,
+    w: mx.array,
+    scales: mx.array | None = None,
+    biases: mx.array | None = None,
+    bias: mx.array | None = None,
+    *,
+    group_size: int = 64,
+    bits: int = 4,
+    out_dtype: mx.Dtype | None = None,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """Matrix product with weights as models store them: ``x @ w.T + bias``.
+
+    Products are accumulated in float32 whatever the dtypes. On CPU streams a row's result
+    depends neither on the rows beside it nor on the number of threads; weights are read as
+    they lie, and once for few rows. GPU streams and macOS use MLX's own products.
+
+    Args:
+        x: [..., K], float32, float16 or bfloat16.
+        w: [N, K] of such floats; or uint32 [N, K · bits / 32] as ``mx.quantize`` packs it.
+        scales, biases: [N, K / group_size] floats of one dtype, for packed w only: a weight
+            is ``code * scale + bias`` of its group.
+        bias: [N] floats, added to every row.
+        group_size: of packed w: 32, 64 or 128.
+        bits: of packed w: 2, 3, 4, 5, 6 or 8.
+        out_dtype: float32, float16 or bfloat16; None for what MLX promotes the arguments to.
+            Asking for float32 keeps what is accumulated; where MLX multiplies, it is
+            rounded first.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        [..., N].
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit together, and on another group size,
+            number of bits, or dtype.
+    """
+    return _ext.linear(
+        x,
+        w,
+        scales,
+        biases,
+        bias,
+        group_size=group_size,
+        bits=bits,
+        out_dtype=out_dtype,
+        stream=stream,
+    )
 
 
 def log_mel(

@@ -1,0 +1,44 @@
+#pragma once
+
+// One call of linear, as the kernels see it. Plain data: see kernels.h.
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace voxfast {
+
+// y[m][n] = sum over k of x[m][k] * w[n][k], plus bias[n]: M rows, N outputs, K inputs.
+struct LinearArguments {
+  int64_t m, n, k;
+
+  // Row i begins at x + x_rows[i]; offsets and strides of x count elements.
+  const void* x;
+  FloatType x_type;
+  const int64_t* x_rows;
+  int64_t x_stride;
+
+  // [N, K] of w_type, or, if bits is not 0, rows of K codes of so many bits, lowest bits
+  // first, worth code * scale + bias of their group. Rows lie w_stride bytes apart.
+  const char* w;
+  FloatType w_type;
+  int64_t w_stride;
+  int bits, group_size;
+  // [N, K / group_size] with dense rows; the strides between rows count elements.
+  const void *scales, *biases;
+  FloatType scale_type;
+  int64_t scale_stride, bias_stride;
+
+  const void* bias;  // [N], dense, or null
+  FloatType bias_type;
+  void* out;  // [M, N], dense
+  FloatType out_type;
+
+  // Written by linear_plan. `prepared` is memory for x as the kernel reads it;
+  // linear_prepare is called for every row, then linear_multiply for every task, which
+  // computes task_rows outputs (rows of w) for all rows of x.
+  int64_t prepared_bytes, task_rows, tasks;
+  char* prepared;
+};
+
+}  // namespace voxfast

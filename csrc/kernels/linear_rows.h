@@ -1,0 +1,109 @@
+#pragma once
+
+// linear: what its kernels share. Rows of any float type in and out, and sums.
+
+#include "kernels/linear_arguments.h"
+#include "kernels/simd.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+VOXFAST_INLINE int64_t smallest(int64_t a, int64_t b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
+  return (x + step - 1) / step * step;
+}
+
+VOXFAST_INLINE int64_t float_size(FloatType type) {
+  return type == FloatType::float32 ? 4 : 2;
+}
+
+// The first `count` numbers, fewer than a vector, and zeros.
+template <typename T>
+VOXFAST_INLINE f32v load_first(const T* p, int64_t count) {
+  T padded[LANES] = {};
+  std::memcpy(padded, p, static_cast<size_t>(count) * sizeof(T));
+  return load(padded);
+}
+
+template <typename T>
+void load_floats_of(const T* p, int64_t stride, int64_t count, float* out) {
+  int64_t i = 0;
+  if (stride == 1) {
+    for (; i + LANES <= count; i += LANES) {
+      store(out + i, load(p + i));
+    }
+  }
+  for (; i < count; ++i) {
+    out[i] = to_float(p[i * stride]);
+  }
+}
+
+// Reads `count` numbers from element `first` on, `stride` elements apart.
+VOXFAST_INLINE void load_floats(const void* p, FloatType type, int64_t first,
+                                int64_t stride, int64_t count, float* out) {
+  switch (type) {
+    case FloatType::float32:
+      return load_floats_of(static_cast<const float*>(p) + first, stride, count, out);
+    case FloatType::float16:
+      return load_floats_of(static_cast<const f16*>(p) + first, stride, count, out);
+    case FloatType::bfloat16:
+      return load_floats_of(static_cast<const bf16*>(p) + first, stride, count, out);
+  }
+}
+
+template <typename T>
+void store_floats_of(T* p, const float* x, int64_t count) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    store(p + i, load(x + i));
+  }
+  for (; i < count; ++i) {
+    p[i] = from_float<T>(x[i]);
+  }
+}
+
+// Adds the bias to outputs n ... n + count - 1 of row m and writes them.
+VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t n,
+                                   int64_t count, float* x) {
+  constexpr int64_t STEP = 64;
+  float bias[STEP];
+  for (int64_t i = 0; a.bias != nullptr && i < count; i += STEP) {
+    int64_t width = smallest(count - i, STEP);
+    load_floats(a.bias, a.bias_type, n + i, 1, width, bias);
+    for (int64_t j = 0; j < width; ++j) {
+      x[i + j] += bias[j];
+    }
+  }
+  int64_t first = m * a.n + n;
+  switch (a.out_type) {
+    case FloatType::float32:
+      return store_floats_of(static_cast<float*>(a.out) + first, x, count);
+    case FloatType::float16:
+      return store_floats_of(static_cast<f16*>(a.out) + first, x, count);
+    case FloatType::bfloat16:
+      return store_floats_of(static_cast<bf16*>(a.out) + first, x, count);
+  }
+}
+
+// The sum of the lanes, halves added to each other.
+VOXFAST_INLINE float sum_halves(f32v x) {
+  typedef float f32x4 __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+  typedef float f32x8 __attribute__((vector_size(32)));
+  f32x8 half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  f32v half = x;
+#endif
+#if defined(__AVX2__)
+  f32x4 four = __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+               __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#else
+  f32x4 four = half;
+#endif
+  four += __builtin_shufflevector(four, four, 2, 3, 2, 3);
+  return four[0] + four[1];
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA
