@@ -285,10 +285,12 @@ void attend_few_rows(const Tile<T>& t) {
   int size = round_up(a.head_size, CHUNK);
   int64_t stride = STAGED ? size : a.head_size;
   int most_keys = STAGED ? smaller(MAX_BLOCK, STAGE / size) : MAX_BLOCK;
-  alignas(64) float q[R * MAX_HEAD_SIZE] = {}, weighted[R * MAX_HEAD_SIZE] = {};
+  alignas(64) float q[R * MAX_HEAD_SIZE], weighted[R * MAX_HEAD_SIZE];
   alignas(64) float stage[STAGED ? STAGE : 1];
   alignas(64) f32v scores[MAX_BLOCK * R / LANES];
   float row[MAX_HEAD_SIZE];
+  std::memset(q, 0, sizeof(float) * R * size);
+  std::memset(weighted, 0, sizeof(float) * R * size);
   for (int r = 0; r < t.rows; ++r) {
     read_query(t, r, row);
     for (int d = 0; d < a.head_size; ++d) {
