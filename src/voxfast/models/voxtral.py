@@ -20,7 +20,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
-from voxfast.ops import Rotary, rotary_tables
+from voxfast.ops import Rotary, linear, rotary_tables
 
 __all__ = ["DecoderState", "EncoderState", "Voxtral"]
 
@@ -97,9 +97,13 @@ class CausalConv(nn.Module):
         n_out = (x.shape[1] - self.KERNEL) // self.stride + 1
         if n_out <= 0:
             return None, x
-        used = x[:, : (n_out - 1) * self.stride + self.KERNEL]
-        out = nn.gelu(mx.conv1d(used, self.weight, stride=self.stride) + self.bias)
-        return out, x[:, n_out * self.stride :]
+        # Each output is one product with KERNEL neighbouring frames: a row of an overlapping view.
+        _, length, dim = x.shape
+        windows = mx.as_strided(
+            x, (1, n_out, self.KERNEL * dim), (length * dim, self.stride * dim, 1)
+        )
+        out = linear(windows, self.weight.reshape(len(self.weight), -1), bias=self.bias)
+        return nn.gelu(out), x[:, n_out * self.stride :]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import compare_tensors, load_tensors, read_json, weight_files
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import VoxtralArgs, parse_args
+from voxfast.nn import serve_linears
 
 __all__ = ["Layout", "layout_names", "load_voxtral", "read_config"]
 
@@ -122,6 +123,7 @@ def load_voxtral(folder: Path, dtype: mx.Dtype | None = None) -> Voxtral:
     del tensors
     for _, tensor in tree_flatten(model.parameters()):
         mx.eval(tensor)  # one by one: never two copies of more than one tensor
+    serve_linears(model)
     return model
 
 
