@@ -12,7 +12,7 @@ from voxfast.cache import SlidingKVCache
 from voxfast.ops import rotary_tables
 
 SCALE = 0.25
-BACK = st.sampled_from([0, 0, 1, 2, 3, 4, 6, 8, 40])
+BACK = st.sampled_from([0, 0, 0, 0, 0, 1, 1, 2, 3, 5, 8])  # positions taken back after a step
 
 
 @pytest.fixture(autouse=True)
@@ -179,12 +179,12 @@ def test_rings_grow_in_blocks_up_to_their_size():
 # ---- going back -----------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     window=st.sampled_from([1, 2, 5, 20]),
     max_rows=st.sampled_from([1, 3, 8]),
     block=st.sampled_from([1, 16]),
-    moves=st.lists(st.tuples(st.integers(1, 8), BACK), min_size=1, max_size=40),
+    moves=st.lists(st.tuples(st.integers(1, 8), BACK), min_size=1, max_size=60),
 )
 def test_trimming_equals_never_having_written(window, max_rows, block, moves):
     rng = np.random.default_rng(len(moves))
