@@ -19,7 +19,8 @@ namespace voxfast {
 // Position p attends to max(0, p - window + 1) ... p.
 //
 // A call is exact if C >= window + L - 1, or if nothing wraps (offset + L <= C). C >= L
-// always. What a kernel finds violated at run time it reports as std::invalid_argument.
+// always. Offsets are only known at evaluation: a kernel that finds one violated throws on
+// its stream, which MLX raises from eval as std::runtime_error; nothing is written then.
 //
 // cos, sin: [B or 1, L, D / 2] of float32, rotary tables for the new positions (both or
 // neither): q and k are rotated before use, and k is stored rotated. traditional: pairs
@@ -28,7 +29,9 @@ namespace voxfast {
 //
 // Returns (out [B, L, H, D], keys, values). The rings are donated: when the caller holds
 // no other reference the new rows are written in place; else MLX's rules demand a copy,
-// which ring_copies() counts. Products accumulate in float32.
+// which ring_copies() counts. Products accumulate in float32, in an order that depends on
+// L: calls that cut a stream differently agree to rounding. A NaN or infinity among the
+// new rows may reach all outputs of its KV head in the same call.
 std::tuple<mlx::core::array, mlx::core::array, mlx::core::array> sliding_attention(
     const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v,
     const mlx::core::array& keys, const mlx::core::array& values,

@@ -164,15 +164,19 @@ class SoleInputs {
   std::vector<mx::array> cleared_;
 };
 
-// Waits until the stream has done what was queued before, at most as long as a ring's
-// copy could cost with all that comes with it. A CPU stream may itself be waiting for a
-// GPU that gets its work only after this evaluation, so it must not be forever.
+// Waits until the stream has done what was queued so far. With a GPU about, not forever:
+// the stream may itself be waiting for work that the GPU is given only after this.
 void drain(const mx::Stream& s) {
   constexpr auto PATIENCE = std::chrono::milliseconds(100);
+  static const bool alone = !mx::is_available(mx::Device::gpu);
   auto done = std::make_shared<std::promise<void>>();
   auto future = done->get_future();
   mx::scheduler::enqueue(s, [done] { done->set_value(); });
-  future.wait_for(PATIENCE);
+  if (alone) {
+    future.wait();
+  } else {
+    future.wait_for(PATIENCE);
+  }
 }
 
 // Gives `out` the buffer of `ring` if nobody else can see it; else a new one, and the

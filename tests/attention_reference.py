@@ -23,6 +23,27 @@ def normal(rng: np.random.Generator, shape: Sequence[int], dtype: mx.Dtype) -> m
     return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(dtype)
 
 
+def inputs(
+    heads: int = 4,
+    kv_heads: int = 2,
+    size: int = 16,
+    length: int = 1,
+    capacity: int = 8,
+    batch: int = 1,
+    dtype: mx.Dtype = mx.float32,
+    seed: int = 0,
+) -> dict[str, mx.array]:
+    """Arrays for one call, by the names of sliding_attention's parameters."""
+    rng = np.random.default_rng(seed)
+    return {
+        "q": normal(rng, (batch, length, heads, size), dtype),
+        "k": normal(rng, (batch, length, kv_heads, size), dtype),
+        "v": normal(rng, (batch, length, kv_heads, size), dtype),
+        "keys": normal(rng, (batch, kv_heads, capacity, size), dtype),
+        "values": normal(rng, (batch, kv_heads, capacity, size), dtype),
+    }
+
+
 def rotate(x: np.ndarray, offset: int, theta: float, traditional: bool) -> np.ndarray:
     """x [B, N, H, D] of positions from ``offset`` on, rotated by float64 angles."""
     size = x.shape[-1]

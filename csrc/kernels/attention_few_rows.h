@@ -4,6 +4,7 @@
 // converted in registers, and multiplied with R rows; the lanes run over the head.
 
 #include "kernels/attention_rows.h"
+#include "kernels/lane_sums.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -51,68 +52,6 @@ template <>
 VOXFAST_INLINE int packed<bf16>(int i) {
   return i / CHUNK * CHUNK + i % 2 * LANES + i % CHUNK / 2;
 }
-
-#if defined(__AVX512F__)
-#define VOXFAST_HALVES_16(a, b)                                                        \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,   \
-                           23) +                                                       \
-   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, \
-                           30, 31))
-#define VOXFAST_HALVES_8(a, b)                                                           \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,   \
-                           27) +                                                         \
-   __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, \
-                           31))
-#define VOXFAST_HALVES_4(a, b)                                                           \
-  (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28,   \
-                           29) +                                                         \
-   __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, \
-                           31))
-#define VOXFAST_HALVES_2(a, b)                                                          \
-  (__builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, \
-                           30) +                                                        \
-   __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, \
-                           31))
-#elif defined(__AVX2__)
-#define VOXFAST_HALVES_8(a, b)                               \
-  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + \
-   __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
-#define VOXFAST_HALVES_4(a, b)                               \
-  (__builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + \
-   __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
-#define VOXFAST_HALVES_2(a, b)                                \
-  (__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + \
-   __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
-#else
-#define VOXFAST_HALVES_4(a, b) \
-  (__builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7))
-#define VOXFAST_HALVES_2(a, b) \
-  (__builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7))
-#endif
-
-// Lane i of the result is the sum of the lanes of x[i]. Each step adds the halves of two
-// vectors' sections and leaves half as many vectors.
-VOXFAST_INLINE f32v sums(f32v* x) {
-#if defined(__AVX512F__)
-  for (int i = 0; i < 8; ++i) {
-    x[i] = VOXFAST_HALVES_16(x[i], x[i + 8]);
-  }
-#endif
-#if defined(__AVX2__)
-  for (int i = 0; i < 4; ++i) {
-    x[i] = VOXFAST_HALVES_8(x[i], x[i + 4]);
-  }
-#endif
-  for (int i = 0; i < 2; ++i) {
-    x[i] = VOXFAST_HALVES_4(x[i], x[i + 2]);
-  }
-  return VOXFAST_HALVES_2(x[0], x[1]);
-}
-
-#undef VOXFAST_HALVES_16
-#undef VOXFAST_HALVES_8
-#undef VOXFAST_HALVES_4
-#undef VOXFAST_HALVES_2
 
 // ---- one block of keys ------------------------------------------------------------
 
@@ -278,37 +217,50 @@ void widen_rows(const T* rows, int count, int from, int to, float* out) {
 
 // STAGED: the head is no multiple of CHUNK, so blocks of rows are widened first.
 template <typename T, int R, bool STAGED>
-void attend_few_rows(const Tile<T>& t) {
+struct FewRows {
   typedef typename Choose<STAGED, float, T>::type U;
-  constexpr int STAGE = 8192;
-  const auto& a = t.a;
-  int size = round_up(a.head_size, CHUNK);
-  int64_t stride = STAGED ? size : a.head_size;
+  static constexpr int STAGE = 8192;
+
+  const Tile<T>& t;
+  int size = round_up(t.a.head_size, CHUNK);
+  int64_t stride = STAGED ? size : t.a.head_size;
   int most_keys = STAGED ? smaller(MAX_BLOCK, STAGE / size) : MAX_BLOCK;
-  alignas(64) float q[R * MAX_HEAD_SIZE] = {}, weighted[R * MAX_HEAD_SIZE] = {};
-  alignas(64) float stage[STAGED ? STAGE : 1];
+  Softmax<R> softmax;
+  alignas(64) float q[R * MAX_HEAD_SIZE], weighted[R * MAX_HEAD_SIZE];  // [R, size]
   alignas(64) f32v scores[MAX_BLOCK * R / LANES];
-  float row[MAX_HEAD_SIZE];
-  for (int r = 0; r < t.rows; ++r) {
-    read_query(t, r, row);
-    for (int d = 0; d < a.head_size; ++d) {
-      q[r * size + packed<U>(d)] = row[d];
+  alignas(64) float stage[STAGED ? STAGE : 1];
+
+  explicit FewRows(const Tile<T>& tile) : t(tile) {
+    float row[MAX_HEAD_SIZE];
+    std::memset(q, 0, sizeof(float) * R * size);
+    std::memset(weighted, 0, sizeof(float) * R * size);
+    for (int r = 0; r < t.rows; ++r) {
+      read_query(t, r, row);
+      for (int d = 0; d < t.a.head_size; ++d) {
+        q[r * size + packed<U>(d)] = row[d];
+      }
     }
   }
-  Softmax<R> softmax;
-  int64_t slot = t.begin % a.capacity;
-  for (int64_t position = t.begin; position < t.end;) {
-    int count = static_cast<int>(
-        smaller(smaller(int64_t{most_keys}, t.end - position), a.capacity - slot));
-    int groups = (count * R + LANES - 1) / LANES;
-    const U *keys, *values, *soon;
+
+  // `count` rows of a ring from `slot` on, `stride` apart.
+  const U* rows(const T* ring, int64_t slot, int count) {
+    const T* first = ring + slot * t.a.head_size;
     if constexpr (STAGED) {
-      widen_rows(t.keys + slot * a.head_size, count, a.head_size, size, stage);
-      keys = soon = stage;
+      widen_rows(first, count, t.a.head_size, size, stage);
+      return stage;
     } else {
-      keys = t.keys + slot * a.head_size;
-      soon = t.values + slot * a.head_size;
+      return first;
     }
+  }
+
+  // Keys and values of positions that do not wrap. While the scores are computed the
+  // values are fetched, and while the values are added the next keys.
+  void add_block(int64_t position, int64_t slot, int count) {
+    const U *keys = rows(t.keys, slot, count), *soon = keys;
+    if constexpr (!STAGED) {
+      soon = rows(t.values, slot, count);
+    }
+    int groups = (count * R + LANES - 1) / LANES;
     for (int j = 0; j < groups; ++j) {
       int first = j * (LANES / R);
       scores[j] = score_keys<U, R>(q, keys + first * stride, soon + first * stride,
@@ -318,28 +270,41 @@ void attend_few_rows(const Tile<T>& t) {
       mask_scores<T, R>(t, position, count, scores, groups);
     }
     softmax.add(scores, groups, weighted, size);
-    if constexpr (STAGED) {
-      widen_rows(t.values + slot * a.head_size, count, a.head_size, size, stage);
-      values = stage;
-    } else {
-      values = t.values + slot * a.head_size;
-      soon = slot + count == a.capacity ? t.keys : keys + count * stride;
+    const U* values = rows(t.values, slot, count);
+    if constexpr (!STAGED) {
+      soon = rows(t.keys, slot + count == t.a.capacity ? 0 : slot + count, count);
     }
     add_values<U, R>(reinterpret_cast<const float*>(scores), values, soon, stride, size,
                      count, weighted);
+  }
+
+  void write_results() {
+    float row[MAX_HEAD_SIZE];
+    for (int r = 0; r < t.rows; ++r) {
+      float total = 0.0f;
+      for (int i = r; i < LANES; i += R) {
+        total += softmax.total[i];
+      }
+      for (int d = 0; d < t.a.head_size; ++d) {
+        row[d] = weighted[r * size + packed<U>(d)];
+      }
+      write_result(t, r, row, softmax.most[r], total);
+    }
+  }
+};
+
+template <typename T, int R, bool STAGED>
+void attend_few_rows(const Tile<T>& t) {
+  FewRows<T, R, STAGED> few(t);
+  int64_t slot = t.begin % t.a.capacity;
+  for (int64_t position = t.begin; position < t.end;) {
+    int64_t left = smaller(t.end - position, t.a.capacity - slot);
+    int count = static_cast<int>(smaller(left, int64_t{few.most_keys}));
+    few.add_block(position, slot, count);
     position += count;
-    slot = slot + count == a.capacity ? 0 : slot + count;
+    slot = slot + count == t.a.capacity ? 0 : slot + count;
   }
-  for (int r = 0; r < t.rows; ++r) {
-    float total = 0.0f;
-    for (int i = r; i < LANES; i += R) {
-      total += softmax.total[i];
-    }
-    for (int d = 0; d < a.head_size; ++d) {
-      row[d] = weighted[r * size + packed<U>(d)];
-    }
-    write_result(t, r, row, softmax.most[r], total);
-  }
+  few.write_results();
 }
 
 template <typename T, int R>

@@ -34,18 +34,20 @@ struct ManyRows {
   alignas(64) float scores[KEYS * PANEL_VECTORS * LANES];
 };
 
-// Memory that will be wanted soon, to be fetched a little at a time.
+// The next block of the rings, fetched a little with each tile of scores.
 struct Ahead {
-  const char* next;
-  int64_t left;
+  const char *keys, *values;
+  int64_t left, step;  // bytes of each
 
-  VOXFAST_INLINE void fetch(int64_t bytes) {
-    bytes = smaller(bytes, left);
-    for (int64_t i = 0; i < bytes; i += 64) {
-      __builtin_prefetch(next + i, 0, 2);
+  VOXFAST_INLINE void fetch() {
+    int64_t now = smaller(step, left);
+    for (int64_t i = 0; i < now; i += 64) {
+      __builtin_prefetch(keys + i, 0, 2);
+      __builtin_prefetch(values + i, 0, 2);
     }
-    next += bytes;
-    left -= bytes;
+    keys += now;
+    values += now;
+    left -= now;
   }
 };
 
@@ -57,7 +59,7 @@ void score_panel(const float* queries, const float* keys, int head_size, int fro
   for (int key = from; key < to; key += TILE) {
     const float* row = keys + key * S;
     f32v sum[TILE][V] = {};
-    ahead.fetch(1024);
+    ahead.fetch();
     for (int d = 0; d < head_size; ++d) {
       f32v q[V];
       for (int i = 0; i < V; ++i) {
@@ -196,6 +198,18 @@ void widen_block(const T* ring, int capacity, int64_t slot, int count, int head_
 }
 
 template <typename T, int S>
+Ahead next_block(const Tile<T>& t, int64_t position) {
+  constexpr int PANEL = PANEL_VECTORS * LANES, KEYS = ManyRows<S>::KEYS;
+  int64_t slot = position % t.a.capacity, size = t.a.head_size * sizeof(T);
+  int64_t count = smaller(t.end - position, smaller(int64_t{KEYS}, t.a.capacity - slot));
+  int64_t tiles = (t.rows + PANEL - 1) / PANEL * (KEYS / 8);
+  auto at = [&](const T* ring) {
+    return reinterpret_cast<const char*>(ring) + slot * size;
+  };
+  return {at(t.keys), at(t.values), count * size, (count * size / tiles + 64) / 64 * 64};
+}
+
+template <typename T, int S>
 void read_queries(const Tile<T>& t, ManyRows<S>& m) {
   constexpr int PANEL = PANEL_VECTORS * LANES;
   float query[MAX_HEAD_SIZE];
@@ -228,17 +242,12 @@ void attend_many_rows(const Tile<T>& t) {
     int64_t slot = position % a.capacity;
     widen_block<T, S>(t.keys, a.capacity, slot, count, a.head_size, m.keys);
     widen_block<T, S>(t.values, a.capacity, slot, count, a.head_size, m.values);
-    int64_t following = (position + count) % a.capacity * a.head_size;
-    Ahead ahead[2] = {{reinterpret_cast<const char*>(t.keys + following), 0},
-                      {reinterpret_cast<const char*>(t.values + following), 0}};
-    ahead[0].left = ahead[1].left = static_cast<int64_t>(sizeof(T)) *
-                                    smaller(t.end - position - count, int64_t{m.KEYS}) *
-                                    a.head_size;
+    Ahead ahead = next_block<T, S>(t, position + count);
     for (int row = 0; row < t.rows; row += PANEL) {
       if (t.rows - row > LANES) {
-        attend_panel<T, S, 2>(t, m, row, position, count, ahead[row / PANEL % 2]);
+        attend_panel<T, S, 2>(t, m, row, position, count, ahead);
       } else {
-        attend_panel<T, S, 1>(t, m, row, position, count, ahead[row / PANEL % 2]);
+        attend_panel<T, S, 1>(t, m, row, position, count, ahead);
       }
     }
   }

@@ -23,7 +23,7 @@ VOXFAST_INLINE int round_up(int x, int step) { return (x + step - 1) / step * st
 VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
   const f32v least = broadcast(-126.0f);
   const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-  f32v y = x < least ? least : x;
+  f32v y = max(least, x);
   f32v n = (y + shifter) - shifter;
   f32v r = y - n;
   f32v p = r * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
@@ -87,13 +87,28 @@ void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t
   }
 }
 
-// Reads one row, rotated where there are tables, and rounded to T as a stored row is.
+// Row [b, l, head] of an array [B, L, heads, D]. Rows of one head lie far from each
+// other, so one that comes soon is fetched on the way.
 template <typename T>
 void read_row(const SlidingAttentionArguments& a, const void* base,
               const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
+  constexpr int SOON = 4, LINE = 64 / sizeof(T);
   const T* p =
       static_cast<const T*>(base) + b * strides[0] + l * strides[1] + head * strides[2];
+  if (l + SOON < a.length) {
+    for (int d = 0; d < a.head_size; d += LINE) {
+      __builtin_prefetch(p + SOON * strides[1] + d);
+    }
+  }
   load_row(p, strides[3], a.head_size, out);
+}
+
+// The same, rotated where there are tables, and rounded to T as a stored row is.
+template <typename T>
+void read_rotated(const SlidingAttentionArguments& a, const void* base,
+                  const int64_t* strides, int64_t b, int64_t l, int64_t head,
+                  float* out) {
+  read_row<T>(a, base, strides, b, l, head, out);
   if (a.cos != nullptr) {
     rotate_row(out, a, b, l);
     T rounded[MAX_HEAD_SIZE];
@@ -111,11 +126,9 @@ void write_rows(const SlidingAttentionArguments& a, int64_t index) {
   int64_t slot = a.offset[b * a.offset_stride] % a.capacity;
   float row[MAX_HEAD_SIZE];
   for (int64_t l = 0; l < a.length; ++l) {
-    read_row<T>(a, a.k, a.k_strides, b, l, h, row);
+    read_rotated<T>(a, a.k, a.k_strides, b, l, h, row);
     store_row(keys + slot * size, row, a.head_size);
-    const T* v = static_cast<const T*>(a.v) + b * a.v_strides[0] + l * a.v_strides[1] +
-                 h * a.v_strides[2];
-    load_row(v, a.v_strides[3], a.head_size, row);
+    read_row<T>(a, a.v, a.v_strides, b, l, h, row);
     store_row(values + slot * size, row, a.head_size);
     slot = slot + 1 == a.capacity ? 0 : slot + 1;
   }
@@ -175,8 +188,8 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
 template <typename T>
 void read_query(const Tile<T>& t, int r, float* out) {
   int row = t.row + r;
-  read_row<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
-              t.h * t.group + row % t.group, out);
+  read_rotated<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
+                  t.h * t.group + row % t.group, out);
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
     out[d] *= factor;

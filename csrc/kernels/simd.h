@@ -185,15 +185,62 @@ VOXFAST_INLINE void store(float* p, f64v x) {
 
 VOXFAST_INLINE void store(float* p, f32v x) { std::memcpy(p, &x, sizeof x); }
 
-template <typename T>
-VOXFAST_INLINE void store(T* p, f32v x) {
-  for (int i = 0; i < LANES; ++i) {
-    p[i] = from_float<T>(x[i]);
-  }
+// Rounds as from_float<bf16> does.
+VOXFAST_INLINE void store(bf16* p, f32v x) {
+  typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
+  u32v bits = (u32v)x;
+  u32v rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  bits = (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded;
+#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+  __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits);
+#else
+  typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
+  u16v narrow = __builtin_convertvector(bits, u16v);
+#endif
+  std::memcpy(p, &narrow, sizeof narrow);
 }
 
-VOXFAST_INLINE f32v max(f32v a, f32v b) { return a > b ? a : b; }
-VOXFAST_INLINE f32v min(f32v a, f32v b) { return a < b ? a : b; }
+VOXFAST_INLINE void store(f16* p, f32v x) {
+#if defined(__AVX512F__)
+  __m256i narrow = _mm512_maskz_cvtps_ph(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(p, &narrow, sizeof narrow);
+#elif defined(__F16C__)
+  __m128i narrow = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(p, &narrow, sizeof narrow);
+#elif defined(__aarch64__)
+  float16x4_t narrow = vcvt_f16_f32((float32x4_t)x);
+  std::memcpy(p, &narrow, sizeof narrow);
+#else
+  for (int i = 0; i < LANES; ++i) {
+    p[i] = from_float<f16>(x[i]);
+  }
+#endif
+}
+
+// b where either is NaN. The x86 instructions do just that, but GCC does not find them.
+VOXFAST_INLINE f32v max(f32v a, f32v b) {
+#if defined(__AVX512F__)
+  return (f32v)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (f32v)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (f32v)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+VOXFAST_INLINE f32v min(f32v a, f32v b) {
+#if defined(__AVX512F__)
+  return (f32v)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (f32v)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (f32v)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
 
 // By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)
 VOXFAST_INLINE float sum(f32v x) {

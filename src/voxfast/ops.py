@@ -211,8 +211,8 @@ def sliding_attention(
 
     Raises:
         ValueError: on shapes or dtypes that do not fit together, and when the ring is too
-            small: it takes C ≥ window + L - 1, or C ≥ offset + L while nothing wraps. For
-            an offset given as an array that is found at evaluation.
+            small: it takes C ≥ window + L - 1, or C ≥ offset + L while nothing wraps.
+        RuntimeError: at evaluation, when that is so for an offset given as an array.
     """
     if isinstance(offset, int):
         capacity, length = keys.shape[2] if keys.ndim == 4 else 0, q.shape[1] if q.ndim > 1 else 0

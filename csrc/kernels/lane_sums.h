@@ -1,0 +1,74 @@
+#pragma once
+
+// Horizontal sums of LANES vectors at once: log2(LANES) steps instead of one reduction
+// for each vector.
+
+#include "kernels/simd.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+#define VOXFAST_HALVES_16(a, b)                                                        \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,   \
+                           23) +                                                       \
+   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, \
+                           30, 31))
+#define VOXFAST_HALVES_8(a, b)                                                           \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26,   \
+                           27) +                                                         \
+   __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, \
+                           31))
+#define VOXFAST_HALVES_4(a, b)                                                           \
+  (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28,   \
+                           29) +                                                         \
+   __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, \
+                           31))
+#define VOXFAST_HALVES_2(a, b)                                                          \
+  (__builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, \
+                           30) +                                                        \
+   __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, \
+                           31))
+#elif defined(__AVX2__)
+#define VOXFAST_HALVES_8(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + \
+   __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+#define VOXFAST_HALVES_4(a, b)                               \
+  (__builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + \
+   __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+#define VOXFAST_HALVES_2(a, b)                                \
+  (__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + \
+   __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
+#else
+#define VOXFAST_HALVES_4(a, b) \
+  (__builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7))
+#define VOXFAST_HALVES_2(a, b) \
+  (__builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7))
+#endif
+
+// Lane i of the result is the sum of the lanes of x[i]. Each step adds the halves of two
+// vectors' sections and leaves half as many vectors.
+VOXFAST_INLINE f32v sums(f32v* x) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < 8; ++i) {
+    x[i] = VOXFAST_HALVES_16(x[i], x[i + 8]);
+  }
+#endif
+#if defined(__AVX2__)
+  for (int i = 0; i < 4; ++i) {
+    x[i] = VOXFAST_HALVES_8(x[i], x[i + 4]);
+  }
+#endif
+  for (int i = 0; i < 2; ++i) {
+    x[i] = VOXFAST_HALVES_4(x[i], x[i + 2]);
+  }
+  return VOXFAST_HALVES_2(x[0], x[1]);
+}
+
+#undef VOXFAST_HALVES_16
+#undef VOXFAST_HALVES_8
+#undef VOXFAST_HALVES_4
+#undef VOXFAST_HALVES_2
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA
