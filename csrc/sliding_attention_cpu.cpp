@@ -140,10 +140,14 @@ class SoleInputs {
  public:
   SoleInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
       : inputs_(inputs) {
-    bool traced = std::any_of(outputs.begin(), outputs.end(),
-                              [](const mx::array& out) { return out.is_tracer(); });
+    auto evaluated = [&](const mx::array& out) { return &out.inputs() == &inputs; };
+    auto traced = [](const mx::array& out) { return out.is_tracer(); };
+    if (std::none_of(outputs.begin(), outputs.end(), evaluated) ||
+        std::any_of(outputs.begin(), outputs.end(), traced)) {
+      return;  // nobody else would keep the inputs, or the graph is still wanted
+    }
     for (auto& out : outputs) {
-      if (!traced && &out.inputs() != &inputs) {
+      if (!evaluated(out)) {
         out.inputs().clear();
         cleared_.push_back(out);
       }
