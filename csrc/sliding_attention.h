@@ -19,8 +19,9 @@ namespace voxfast {
 // Position p attends to max(0, p - window + 1) ... p.
 //
 // A call is exact if C >= window + L - 1, or if nothing wraps (offset + L <= C). C >= L
-// always. Offsets are only known at evaluation: a kernel that finds one violated throws on
-// its stream, which MLX raises from eval as std::runtime_error; nothing is written then.
+// always. Offsets are only known at evaluation: a kernel that finds one violated throws
+// on its stream, which MLX raises from eval as std::runtime_error; nothing is written
+// then.
 //
 // cos, sin: [B or 1, L, D / 2] of float32, rotary tables for the new positions (both or
 // neither): q and k are rotated before use, and k is stored rotated. traditional: pairs
