@@ -4,9 +4,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 
@@ -16,7 +15,9 @@ __all__ = ["OwnerThread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+# What a function returned, or what it raised.
+Reply = SimpleQueue[tuple[Any, BaseException | None]]
+Jobs = SimpleQueue[tuple[Reply, Callable[[], Any]] | None]
 
 
 class OwnerThread:
@@ -55,12 +56,20 @@ class OwnerThread:
             )
         if threading.current_thread() is self._thread:
             return function(*args, **kwargs)
-        future: Future[T] = Future()
+        # A Future's locks are taken in Python code, where an interrupt may leave them taken, and
+        # the owner then waits for ever; a SimpleQueue's are not.
+        reply: Reply = SimpleQueue()
         with self._lock:  # no job may come behind the end
             if not self._stop.alive:
                 raise VoxfastError("the model is closed; load it again")
-            self._jobs.put((future, lambda: function(*args, **kwargs)))
-        return future.result()
+            self._jobs.put((reply, lambda: function(*args, **kwargs)))
+        result, error = reply.get()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+        return cast(T, result)
 
     def close(self) -> None:
         """End the thread once it has done what was given to it."""
@@ -69,12 +78,12 @@ class OwnerThread:
 
 def _work(jobs: Jobs) -> None:
     while (job := jobs.get()) is not None:
-        future, function = job
+        reply, function = job
         try:
-            future.set_result(function())
+            reply.put((function(), None))
         except BaseException as error:  # everything belongs to the caller who waits
-            future.set_exception(error)
-        del job, future, function  # hold nothing while idle
+            reply.put((None, error))
+        del job, reply, function  # hold nothing while idle
     # Without this MLX 0.32 aborts the process when a thread that used it has ended.
     mx.clear_streams()
 

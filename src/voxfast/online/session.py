@@ -1,26 +1,37 @@
 """A live stream's two faces: for apps, and for WhisperLiveKit. One implementation."""
 
+import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import RLock
+from threading import Lock, RLock
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxfast.audio import check_samples
+from voxfast.audio import SAMPLE_RATE, check_samples
 from voxfast.errors import InvalidOptionError, SessionClosedError, VoxfastError
 from voxfast.online.owner import OwnerThread
 from voxfast.timed import Word
 
 __all__ = ["OnlineProcessor", "Session", "Stream", "Tentative"]
 
+log = logging.getLogger(__name__)
+
+# Of the owner thread's time that a session takes at once: short, so that Ctrl-C is answered and
+# other sessions have their turn; long against the way there and back.
+SLICE_SECONDS = 0.05
+BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
+
 
 class Stream(Protocol):
     """What a session needs of a model's stream; see :class:`voxfast.online.voxtral.VoxtralStream`.
 
-    Everything but ``step`` is cheap and may be called from any thread.
+    Methods are called on the owner thread, properties from any; all but ``step`` are cheap. An
+    ``end_`` method that is called twice does no more than once.
     """
 
     words: list[Word]
@@ -51,6 +62,45 @@ class Tentative:
     end: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """Something that a stream is to be told, in the order in which it came."""
+
+    apply: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+    samples: int = 0
+    pause: float = 0.0  # seconds
+
+
+class _OverloadLog:
+    """Warns once when audio comes faster than it is processed, and says when that is over."""
+
+    def __init__(self) -> None:
+        self._begin = self._busy = 0.0
+        self._is_behind = False
+
+    def begin(self, waiting: float) -> None:
+        """Processing begins with so many seconds of audio waiting.
+
+        A backlog alone is no overload, since a recording comes as one; but a backlog that is
+        as long as the last call took to process what came before it is.
+        """
+        if waiting >= BEHIND_SECONDS and self._busy >= 0.9 * waiting and not self._is_behind:
+            self._is_behind = True
+            log.warning(
+                "%.1f s behind: audio comes faster than it is processed; nothing is dropped",
+                waiting,
+            )
+        elif waiting < CAUGHT_UP_SECONDS and self._is_behind:
+            self._is_behind = False
+            log.warning("caught up: %.1f s behind", waiting)
+        self._begin = time.monotonic()
+
+    def end(self) -> None:
+        """Processing ended."""
+        self._busy = time.monotonic() - self._begin
+
+
 class Session:
     """A live stream, for apps. Made by :meth:`voxfast.Model.session`.
 
@@ -62,15 +112,22 @@ class Session:
                     print(word.text, word.start, word.end)
             for word in session.finish(): ...
 
-    May be driven from changing threads; concurrent calls wait for each other. A call that is
-    rejected leaves the session as it was. A call that is interrupted (Ctrl-C) loses nothing:
-    words that it would have returned come with the next call.
+    May be driven from changing threads; calls that process wait for each other, the others do
+    not. A call that is rejected leaves the session as it was. A call that is interrupted
+    (Ctrl-C) loses nothing: words that it would have returned come with the next call, and
+    ``heard`` tells whether its audio was taken. What comes in while a call processes waits for
+    the next call; ``lag`` tells how much that is, and the log warns when it grows.
     """
 
     def __init__(self, stream: Stream, owner: OwnerThread) -> None:
         self._stream, self._owner = stream, owner
-        self._lock = RLock()
+        # Everything that changes the stream is queued with one append and applied on the owner
+        # thread, which no signal reaches: an interrupt finds it done or not begun.
+        self._arrivals: deque[_Arrival] = deque()
+        self._arriving = Lock()
+        self._processing = RLock()
         self._state = "open"
+        self._overload = _OverloadLog()
 
     def __enter__(self) -> Self:
         return self
@@ -84,10 +141,10 @@ class Session:
         self.close()
 
     def insert(self, samples: Any, sample_rate: int = 16000) -> None:
-        """Queue audio without processing it; cheap.
+        """Queue audio without processing it; cheap, also while another thread processes.
 
         Args:
-            samples: [N] mono audio of any length, float32 in -1 ... 1 or int16.
+            samples: [N] mono audio of any length, float32 in -1 ... 1 or int16; copied.
             sample_rate: its rate; anything but 16000 is rejected.
 
         Raises:
@@ -95,24 +152,23 @@ class Session:
             SessionClosedError: after ``finish()`` or ``close()``.
         """
         checked = check_samples(samples, sample_rate)
-        with self._lock:
-            self._check_open()
-            self._stream.push(checked)
+        if checked is samples or checked.base is not None:
+            checked = checked.copy()  # the caller may go on to write into its buffer
+        self._queue(_Arrival(self._stream.push, (checked,), len(checked)))
 
     def process(self) -> list[Word]:
         """Process everything that was inserted; return the words that are now certain."""
-        with self._lock:
-            self._check_open()
-            return self._drain()
+        self._check_open()
+        self._drain()
+        return self.take()
 
     def feed(self, samples: Any, sample_rate: int = 16000) -> list[Word]:
         """:meth:`insert`, then :meth:`process`: the words that this audio made certain.
 
         A committed word is never taken back.
         """
-        with self._lock:
-            self.insert(samples, sample_rate)
-            return self._drain()
+        self.insert(samples, sample_rate)
+        return self.process()
 
     def flush(self) -> list[Word]:
         """Bring out the last words of an utterance; the stream goes on.
@@ -120,19 +176,22 @@ class Session:
         The model is given the silence it needs to write what it has heard. Times of later
         words are not shifted by it.
         """
-        with self._lock:
-            self._check_open()
-            self._stream.end_utterance()
-            return self._drain()
+        self._queue(_Arrival(self._stream.end_utterance))
+        self._drain()
+        return self.take()
 
     def take(self) -> list[Word]:
         """Words that are certain and that no call has returned yet; processes nothing.
 
         For those of a call that raised or was interrupted, also after it.
         """
-        words = self._stream.words[:]
-        del self._stream.words[: len(words)]
-        return words
+        words = self._stream.words
+        count = len(words)
+        # Python looks for signals and other threads at calls, and from here on there is none:
+        # words are either still there or on their way to the caller.
+        taken = words[:count]
+        del words[:count]
+        return taken
 
     def skip(self, seconds: float) -> None:
         """Note a pause that is not fed: later words are that much later.
@@ -142,23 +201,27 @@ class Session:
         """
         if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             raise InvalidOptionError(f"a pause must be 0 seconds or longer; got {seconds!r}")
-        with self._lock:
-            self._check_open()
-            self._stream.skip(float(seconds))
+        self._queue(_Arrival(self._stream.skip, (float(seconds),), pause=float(seconds)))
 
     def finish(self) -> list[Word]:
-        """End the stream; return its last words. The session takes no audio afterwards."""
-        with self._lock:
-            self._check_open()
-            self._stream.end_stream()
-            words = self._drain()
-            self._state = "finished"
-            return words
+        """End the stream; return its last words. The session takes no audio afterwards.
+
+        If it is interrupted, the stream has ended; call it again for the words.
+        """
+        with self._arriving:
+            if self._state != "ending":
+                self._check_open()
+            self._state = "ending"
+            self._arrivals.append(_Arrival(self._stream.end_stream))
+        self._drain()
+        words = self.take()
+        self._state = "finished"
+        return words
 
     def close(self) -> None:
         """Give up the stream. Does nothing if that was done."""
-        with self._lock:
-            if self._state == "open":
+        with self._arriving:
+            if self._state in ("open", "ending"):
                 self._state = "closed"
 
     @property
@@ -169,7 +232,9 @@ class Session:
     @property
     def heard(self) -> float:
         """Seconds of audio inserted so far, pauses included."""
-        return self._stream.heard
+        with self._arriving:
+            waiting = sum(a.samples / SAMPLE_RATE + a.pause for a in self._arrivals)
+            return self._stream.heard + waiting
 
     @property
     def processed(self) -> float:
@@ -179,23 +244,56 @@ class Session:
     @property
     def lag(self) -> float:
         """Seconds of audio that wait to be processed."""
-        return self._stream.lag
+        with self._arriving:
+            return self._stream.lag + sum(a.samples for a in self._arrivals) / SAMPLE_RATE
+
+    # -- inside
 
     def _check_open(self) -> None:
+        if self._state == "ending":
+            raise SessionClosedError("the session is ending; call finish() for its last words")
         if self._state != "open":
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
-    def _drain(self) -> list[Word]:
-        """Step until nothing is due. Steps are short, so Ctrl-C is answered between them."""
-        try:
-            while self._stream.due:
-                self._owner.run(self._stream.step)
-        except VoxfastError:
-            raise
-        except Exception:
-            self._state = "broken by an earlier error"
-            raise
-        return self.take()
+    def _queue(self, arrival: _Arrival) -> None:
+        with self._arriving:
+            self._check_open()
+            self._arrivals.append(arrival)
+
+    def _drain(self) -> None:
+        """Process what has arrived by now; what arrives meanwhile is left for the next call.
+
+        Ctrl-C is answered between slices.
+        """
+        with self._processing:
+            self._overload.begin(self.lag)
+            count = len(self._arrivals)
+            try:
+                while self._owner.run(self._slice, count):
+                    count = 0
+            except VoxfastError:
+                raise
+            except Exception:
+                self._state = "broken by an earlier error"
+                raise
+            self._overload.end()
+
+    # -- owner thread
+
+    def _slice(self, count: int) -> bool:
+        """Apply the first arrivals, then step for a while; returns whether more is due."""
+        with self._arriving:
+            # Fewer may be left: a call that was interrupted may have queued a slice, too.
+            for _ in range(min(count, len(self._arrivals))):
+                arrival = self._arrivals[0]
+                arrival.apply(*arrival.arguments)
+                self._arrivals.popleft()
+        end = time.monotonic() + SLICE_SECONDS
+        while self._stream.due:
+            self._stream.step()
+            if time.monotonic() >= end:
+                return self._stream.due
+        return False
 
 
 class OnlineProcessor:

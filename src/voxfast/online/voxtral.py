@@ -150,8 +150,8 @@ class TokenStream:
 class VoxtralStream:
     """A stream for a session: queue, clock, tokens and words.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue and are safe from any thread;
-    ``step`` belongs to the owner thread. Words wait in ``words`` until they are fetched.
+    ``push``, ``skip`` and the ``end_`` methods only queue; properties are safe from any thread.
+    Words wait in ``words`` until they are fetched.
 
     Args:
         start, block, guard: see :class:`TokenStream`.
@@ -182,11 +182,10 @@ class VoxtralStream:
         self._end_offset = traits.timing.end_offset
         self._queue = SampleQueue()
         self._taken = 0  # samples given to the token stream
+        self._is_ended = False
         self._flush_to = 0  # take partial blocks up to this sample of the model's audio
         self._lock = Lock()
         self.words: list[Word] = []
-
-    # -- any thread
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Queue real audio."""
@@ -211,7 +210,8 @@ class VoxtralStream:
         """Queue the end: as :meth:`end_utterance`, and the last frames become whole."""
         self.end_utterance()
         with self._lock:
-            if self._clock.model_samples:
+            if self._clock.model_samples and not self._is_ended:
+                self._is_ended = True
                 self._pad(LOOKAHEAD)
                 self._flush_to = self._clock.model_samples
 
@@ -243,8 +243,6 @@ class VoxtralStream:
     def tentative(self) -> str:
         """Text that is recognised but not committed."""
         return self._assembler.tentative
-
-    # -- owner thread
 
     def step(self) -> None:
         """Do one block, if one is due; its words are appended to ``words``."""
