@@ -37,12 +37,16 @@ class Minute:
     Attributes:
         end: seconds of audio at its end.
         ms_per_position: median over the minute's positions.
+        undisturbed_ms: their tenth percentile, which other programs on the machine move least.
+        cpu_ms_per_position: processor time of all threads, mean over the minute.
         resident_mb: of the process, at its end.
         cache_mb: freed memory that MLX keeps for reuse.
     """
 
     end: float
     ms_per_position: float
+    undisturbed_ms: float
+    cpu_ms_per_position: float
     resident_mb: float
     cache_mb: float
 
@@ -68,41 +72,104 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def soak(model: voxfast.Model, seconds: float) -> tuple[list[Minute], list[list[str]]]:
-    """Returns the minutes, and [reference, hypothesis] words per ten minutes of audio."""
-    minutes: list[Minute] = []
-    texts: list[list[str]] = []
-    steps: list[float] = []
+def chunks(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in chunks of 80 ms."""
     rest = np.zeros(0, np.float32)
-    with model.session() as session:
+    for piece in pieces:
+        rest = np.concatenate([rest, piece])
+        whole = len(rest) // CHUNK * CHUNK
+        yield from rest[:whole].reshape(-1, CHUNK)
+        rest = rest[whole:]
+
+
+class Texts:
+    """What was said and what was recognised, by ten minutes of the stream."""
+
+    def __init__(self) -> None:
+        self.pairs: list[list[str]] = [["", ""]]
+        self._begin = 0.0
+
+    def said(self, text: str, start: float) -> None:
+        """A clip begins at ``start``; it counts whole to the ten minutes that it begins in."""
+        if text and start // 600 >= len(self.pairs):
+            self._begin = start
+            self.pairs.append(["", ""])
+        self.pairs[-1][0] += f" {text}"
+
+    def heard(self, words: list[voxfast.Word]) -> None:
+        for word in words:
+            self.pairs[-1 if word.end > self._begin else -2][1] += word.text
+
+
+class Steps:
+    """Feeds a session, and keeps the times that its positions took."""
+
+    def __init__(self, session: voxfast.Session) -> None:
+        self.session = session
+        self.seconds: list[float] = []
+        self._cpu = time.process_time()
+
+    def feed(self, chunk: np.ndarray) -> list[voxfast.Word]:
+        start = time.perf_counter()
+        words = self.session.feed(chunk)
+        self.seconds.append(time.perf_counter() - start)
+        return words
+
+    def minute(self) -> Minute:
+        """The times since the last call."""
+        gc.collect()
+        cpu = time.process_time()
+        minute = Minute(
+            self.session.heard,
+            1000 * float(np.median(self.seconds)),
+            1000 * float(np.percentile(self.seconds, 10)),
+            1000 * (cpu - self._cpu) / len(self.seconds),
+            resident_mb(),
+            mx.get_cache_memory() / 2**20,
+        )
+        self.seconds.clear()
+        self._cpu = cpu
+        return minute
+
+
+def soak(session: voxfast.Session, seconds: float) -> tuple[list[Minute], Texts]:
+    """Feed the whole stream; returns its minutes and its texts."""
+    texts, minutes, steps = Texts(), [], Steps(session)
+
+    def pieces() -> Iterator[np.ndarray]:
         for samples, said in speech(seconds):
-            ten = int(session.heard // 600)
-            while len(texts) <= ten:
-                texts.append(["", ""])
-            texts[ten][0] += f" {said}"
-            samples = np.concatenate([rest, samples])
-            whole = len(samples) // CHUNK * CHUNK
-            rest = samples[whole:]
-            for i in range(0, whole, CHUNK):
-                start = time.perf_counter()
-                words = session.feed(samples[i : i + CHUNK])
-                steps.append(time.perf_counter() - start)
-                texts[ten][1] += "".join(word.text for word in words)
-                if session.heard // 60 > len(minutes):
-                    gc.collect()
-                    minutes.append(
-                        Minute(
-                            session.heard,
-                            1000 * float(np.median(steps)),
-                            resident_mb(),
-                            mx.get_cache_memory() / 2**20,
-                        )
-                    )
-                    steps.clear()
-                    if len(minutes) % 10 == 0:
-                        print(asdict(minutes[-1]), flush=True)
-        texts[-1][1] += "".join(word.text for word in session.finish())
+            texts.said(said, session.heard)
+            yield samples
+
+    for chunk in chunks(pieces()):
+        texts.heard(steps.feed(chunk))
+        if session.heard // 60 > len(minutes):
+            minutes.append(steps.minute())
+            if len(minutes) % 10 == 0:
+                print(asdict(minutes[-1]), flush=True)
+    texts.heard(session.flush())
     return minutes, texts
+
+
+def race(model: voxfast.Model, old: voxfast.Session) -> dict[str, float]:
+    """Ten more minutes of an old session against minutes 10 to 20 of a young one.
+
+    Both take the same chunks in turn, so that whatever else happens on the machine meets both.
+    """
+    with model.session() as young:
+        for chunk in chunks(samples for samples, _ in speech(600, seed=1)):
+            young.feed(chunk)
+        pair = Steps(old), Steps(young)
+        for chunk in chunks(samples for samples, _ in speech(600, seed=2)):
+            for steps in pair:
+                steps.feed(chunk)
+    old_ms, young_ms = (1000 * float(np.median(steps.seconds)) for steps in pair)
+    return {"old_ms": old_ms, "young_ms": young_ms, "old_over_young": old_ms / young_ms}
+
+
+def by_ten_minutes(values: list[float]) -> list[float]:
+    """The median of every ten minutes that are complete."""
+    return [float(np.median(values[i : i + 10])) for i in range(0, len(values) - 9, 10)]
 
 
 def plot(minutes: list[Minute], path: Path) -> None:
@@ -113,10 +180,15 @@ def plot(minutes: list[Minute], path: Path) -> None:
 
     x = [minute.end / 60 for minute in minutes]
     figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 5))
-    top.plot(x, [minute.ms_per_position for minute in minutes])
+    top.plot(x, [minute.ms_per_position for minute in minutes], label="median")
+    top.plot(x, [minute.undisturbed_ms for minute in minutes], label="10th percentile")
+    top.legend(loc="lower right")
     top.set(ylabel="ms per 80 ms position", ylim=(0, None), title="One session, without end")
-    bottom.plot(x, [minute.resident_mb for minute in minutes])
-    bottom.set(ylabel="resident memory (MB)", xlabel="minutes of audio", ylim=(0, None))
+    resident = [minute.resident_mb for minute in minutes]
+    bottom.plot(x, resident)
+    bottom.set(
+        ylabel="resident memory (MB)", xlabel="minutes of audio", ylim=(0, 1.2 * max(resident))
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -128,21 +200,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    with voxfast.load(args.model) as model:
+    if args.hours < 0.5:
+        parser.error(f"--hours must be 0.5 or more, to compare tens of minutes; got {args.hours}")
+    with voxfast.load(args.model) as model, model.session() as session:
         start = time.perf_counter()
-        minutes, texts = soak(model, args.hours * 3600)
+        minutes, texts = soak(session, args.hours * 3600)
         seconds = time.perf_counter() - start
-    rates = [word_error_rate([said], [heard]) for said, heard in texts if said.split()]
-    tens = [
-        float(np.median([m.ms_per_position for m in minutes[i : i + 10]]))
-        for i in range(0, len(minutes) - 9, 10)
-    ]
+        raced = race(model, session)
+    rates = [word_error_rate([said], [heard]) for said, heard in texts.pairs if said.split()]
+    tens = by_ten_minutes([minute.ms_per_position for minute in minutes])
+    undisturbed = by_ten_minutes([minute.undisturbed_ms for minute in minutes])
+    second = min(1, len(tens) - 1)
     resident = [minute.resident_mb for minute in minutes[2:]]
     summary = {
         "hours": args.hours,
         "real_time_factor": seconds / (args.hours * 3600),
         "ms_per_position_by_ten_minutes": tens,
-        "last_over_second_ten_minutes": tens[-1] / tens[min(1, len(tens) - 1)],
+        "undisturbed_ms_by_ten_minutes": undisturbed,
+        "cpu_ms_by_ten_minutes": by_ten_minutes([m.cpu_ms_per_position for m in minutes]),
+        "last_over_second_ten_minutes": tens[-1] / tens[second],
+        "undisturbed_last_over_second_ten_minutes": undisturbed[-1] / undisturbed[second],
+        "race_at_the_end": raced,
         "resident_growth_mb": resident[-1] - resident[0],
         "resident_spread_mb": max(resident) - min(resident),
         "word_error_rate_by_ten_minutes": rates,
