@@ -22,9 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import load_eval_items
-from scoring import word_error_rate
 
 import voxfast
+from voxfast.bench.scoring import word_error_rate
 
 CHUNK = 1280
 SAMPLE_RATE = 16000

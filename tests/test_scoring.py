@@ -4,7 +4,15 @@ import math
 
 import pytest
 from evaluation import EvalWord
-from scoring import score, word_error_rate
+
+from voxfast.bench.scoring import (
+    character_error_rate,
+    normalise,
+    normalise_words,
+    score,
+    word_error_rate,
+)
+from voxfast.timed import Word
 
 
 def words(*entries: tuple[str, float, float]) -> list[EvalWord]:
@@ -70,3 +78,30 @@ def test_rejects_what_cannot_be_compared() -> None:
         score([REFERENCE], [words((" one two", 1.0, 2.0))])
     with pytest.raises(ValueError, match="' '"):
         score([REFERENCE], [words((" ", 1.0, 2.0))])
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Don’t -- stop, O'Brien!", "don't stop o'brien"),
+        ("'Tis well-known: 3.5 %", "tis well known 3 5"),
+        ("ＡＢＣ  naïve", "abc naïve"),
+        ("你好, world。", "你 好 world"),
+        (" ... ", ""),
+    ],
+)
+def test_normalisation(text: str, normal: str) -> None:
+    assert normalise(text) == normal
+    assert normalise(normal) == normal
+
+
+def test_parts_of_a_word_share_its_times() -> None:
+    found = normalise_words([Word(" Well-known,", 1.0, 2.0), Word(" --", 2.0, 3.0)])
+    assert found == [Word("well", 1.0, 2.0), Word("known", 1.0, 2.0)]
+
+
+def test_character_error_rate() -> None:
+    assert character_error_rate(["abcd", ""], ["abxd", "yz"]) == 3 / 4
+    assert character_error_rate(["ab", "ab"], ["ab", ""]) == 2 / 4
+    with pytest.raises(ValueError, match="no character"):
+        character_error_rate([""], ["a"])

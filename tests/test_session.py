@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from evaluation import EvalItem
-from scoring import score
 
 import voxfast
+from voxfast.bench.scoring import score
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral import Voxtral

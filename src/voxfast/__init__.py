@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from voxfast.errors import (
     AudioFileError,
     CheckpointError,
+    DatasetError,
     InvalidAudioError,
     InvalidOptionError,
     ModelNotFoundError,
@@ -63,6 +64,7 @@ __all__ = [
     "AudioFileError",
     "BlankGuard",
     "CheckpointError",
+    "DatasetError",
     "InvalidAudioError",
     "InvalidOptionError",
     "Model",

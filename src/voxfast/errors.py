@@ -31,3 +31,7 @@ class CheckpointError(VoxfastError, ValueError):
 
 class SessionClosedError(VoxfastError, RuntimeError):
     """A session that was used after ``finish()`` or ``close()``."""
+
+
+class DatasetError(VoxfastError, ValueError):
+    """A data set, or a file of results, that a benchmark cannot use."""

@@ -1,17 +1,38 @@
-"""Scores of recognised words against words whose times are known.
+"""Scores of recognised words against words that are known.
 
-Used by the tests and the benches. A clip is a sequence of words; scores are pooled over
-clips, so a long clip counts for as many words as it has.
+A clip is a sequence of words; scores are pooled over clips, so a long clip counts for as many
+words as it has.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
-import jiwer
 import numpy as np
 
-__all__ = ["Score", "TimeError", "TimedWord", "score", "word_error_rate"]
+from voxfast.bench.extras import need
+from voxfast.online.words import split_words
+from voxfast.timed import Word
+
+__all__ = [
+    "NORMALISATION",
+    "Score",
+    "TimeError",
+    "TimedWord",
+    "align",
+    "character_error_rate",
+    "normalise",
+    "normalise_words",
+    "score",
+    "word_error_rate",
+]
+
+NORMALISATION = (
+    "Unicode NFKC, lower case; letters, marks, digits and apostrophes inside words stay, "
+    "everything else separates words; in scripts without spaces every character is a word; "
+    "numbers and abbreviations are compared as they are written"
+)
 
 
 class TimedWord(Protocol):
@@ -23,6 +44,10 @@ class TimedWord(Protocol):
     def start(self) -> float: ...
     @property
     def end(self) -> float: ...
+
+
+A = TypeVar("A", bound=TimedWord)
+B = TypeVar("B", bound=TimedWord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +81,23 @@ class Score:
     end: TimeError
 
 
-def score(
-    references: Sequence[Sequence[TimedWord]], hypotheses: Sequence[Sequence[TimedWord]]
-) -> Score:
+def normalise(text: str) -> str:
+    """The words that are compared, separated by single spaces; see :data:`NORMALISATION`."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    kept = []
+    for i, character in enumerate(text):
+        inside = 0 < i < len(text) - 1 and text[i - 1].isalnum() and text[i + 1].isalnum()
+        is_word = unicodedata.category(character)[0] in "LMN"
+        kept.append(character if is_word or (character == "'" and inside) else " ")
+    return " ".join(" ".join(word.split()) for word in split_words("".join(kept)) if word.strip())
+
+
+def normalise_words(words: Iterable[Word]) -> list[Word]:
+    """The same for words with times; the parts of a word share its times."""
+    return [replace(word, text=part) for word in words for part in normalise(word.text).split()]
+
+
+def score(references: Sequence[Sequence[A]], hypotheses: Sequence[Sequence[B]]) -> Score:
     """Compare clips of reference words with as many clips of recognised words.
 
     Words are aligned by text alone (least edits); case counts, spaces around a word do not.
@@ -69,10 +108,10 @@ def score(
     """
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references, but {len(hypotheses)} hypotheses")
-    correct: list[tuple[TimedWord, TimedWord]] = []
+    correct: list[tuple[A, B]] = []
     errors = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        pairs, clip_errors = _align(reference, hypothesis)
+        pairs, clip_errors = align(reference, hypothesis)
         correct += pairs
         errors += clip_errors
     n_words = sum(map(len, references))
@@ -94,26 +133,39 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
         ValueError: as for :func:`score`.
     """
     return score(
-        [[_Untimed(word) for word in text.split()] for text in references],
-        [[_Untimed(word) for word in text.split()] for text in hypotheses],
+        [[Word(word, 0.0, 0.0) for word in text.split()] for text in references],
+        [[Word(word, 0.0, 0.0) for word in text.split()] for text in hypotheses],
     ).word_error_rate
 
 
-@dataclass(frozen=True, slots=True)
-class _Untimed:
-    text: str
-    start: float = 0.0
-    end: float = 0.0
+def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Pooled character error rate of texts; the spaces between words are characters.
+
+    Raises:
+        ValueError: if no reference has a character.
+    """
+    errors, length = 0, sum(map(len, references))
+    if length == 0:
+        raise ValueError("the references hold no character, so there is no error rate")
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        if not reference or not hypothesis:  # nothing for jiwer to align
+            errors += len(reference) + len(hypothesis)
+            continue
+        found = need("jiwer").process_characters(reference, hypothesis)
+        errors += found.substitutions + found.deletions + found.insertions
+    return errors / length
 
 
-def _align(
-    reference: Sequence[TimedWord], hypothesis: Sequence[TimedWord]
-) -> tuple[list[tuple[TimedWord, TimedWord]], int]:
-    """The pairs of equal words, and the number of edits between the two clips."""
+def align(reference: Sequence[A], hypothesis: Sequence[B]) -> tuple[list[tuple[A, B]], int]:
+    """The pairs of equal words, and the number of edits between the two clips.
+
+    Raises:
+        ValueError: on a word that is empty or has spaces inside.
+    """
     reference_text, hypothesis_text = _text(reference), _text(hypothesis)
     if not reference or not hypothesis:  # nothing for jiwer to align
         return [], len(reference) + len(hypothesis)
-    output = jiwer.process_words(reference_text, hypothesis_text)
+    output = need("jiwer").process_words(reference_text, hypothesis_text)
     pairs = [
         (reference[chunk.ref_start_idx + i], hypothesis[chunk.hyp_start_idx + i])
         for chunk in output.alignments[0]

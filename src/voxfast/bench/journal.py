@@ -1,0 +1,223 @@
+"""Files of results: whole ones, and those of a benchmark that is under way."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, Self
+
+import mlx.core as mx
+
+from voxfast._native import _ext
+from voxfast._version import version
+from voxfast.bench.measure import Record
+from voxfast.errors import DatasetError
+
+__all__ = ["Journal", "Run", "load_runs", "machine", "model_identity", "versions", "write_results"]
+
+FORMAT = "voxfast bench 1"
+
+
+@dataclass
+class Run:
+    """One model with one set of options over a data set.
+
+    Attributes:
+        options: mode, chunk length, delay, dtype: what was asked for.
+        model: its identity; see :func:`model_identity`.
+        setting: data set, machine and versions.
+        records: what was measured, stream by stream.
+    """
+
+    options: dict[str, Any]
+    model: dict[str, Any]
+    setting: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """Everything but the records."""
+        return {"options": self.options, "model": self.model, "setting": self.setting}
+
+
+class Journal:
+    """The records of a benchmark so far, beside the file that its results will go to.
+
+    Every record is on the disk before the next stream begins. A benchmark that was
+    interrupted finds its records here, and goes on after them.
+
+    Raises:
+        DatasetError: from the constructor, if the records were made in another setting.
+    """
+
+    def __init__(self, results: Path | None, heads: Sequence[dict[str, Any]]) -> None:
+        self._path = None if results is None else results.with_name(f"{results.name}.part")
+        self._file: IO[str] | None = None
+        self.done: list[list[Record]] = [[] for _ in heads]
+        if self._path is None:
+            return
+        begun = self._path.exists() and self._read(self._path, heads)
+        self._file = self._path.open("r+" if begun else "w", encoding="utf-8", newline="\n")
+        if begun:  # over a line that was cut off
+            self._file.seek(self._whole)
+            self._file.truncate()
+        else:
+            self._write(list(heads))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, run: int, record: Record) -> None:
+        """Keep a record of the run of that number."""
+        self.done[run].append(record)
+        if self._file is not None:
+            self._write({"run": run, "record": record.to_json()})
+
+    def remove(self) -> None:
+        """Delete the file: its records are in the results."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _write(self, line: Any) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self, path: Path, heads: Sequence[dict[str, Any]]) -> bool:
+        """Take over the records of a file; False if it holds not even its first line."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        self._whole = sum(map(len, whole))
+        if not whole:
+            return False
+        if difference := _difference(json.loads(whole[0]), json.loads(json.dumps(list(heads)))):
+            raise DatasetError(
+                f"{path} is of a benchmark that was interrupted, and {difference}; repeat that "
+                f"command to go on with it, or delete the file to begin again"
+            )
+        for line in whole[1:]:
+            entry = json.loads(line)
+            self.done[entry["run"]].append(Record.from_json(entry["record"]))
+        return True
+
+
+def _difference(before: Any, after: Any, place: str = "") -> str | None:
+    """The first place at which two plain structures differ, in words."""
+    if before == after:
+        return None
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *after]:
+            if found := _difference(before.get(key), after.get(key), f"{place} {key}".strip()):
+                return found
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for old, new in zip(before, after, strict=True):
+            if found := _difference(old, new, place):
+                return found
+    return f"its {place or 'number of runs'} was {before!r:.80}, not {after!r:.80}"
+
+
+def write_results(path: Path, runs: Sequence[Run], summaries: Sequence[dict[str, Any]]) -> None:
+    """Write a file of results; it appears whole or not at all."""
+    document = {
+        "format": FORMAT,
+        "date": datetime.date.today().isoformat(),
+        "command": sys.argv,
+        "runs": [
+            run.head | {"summary": summary, "records": [record.to_json() for record in run.records]}
+            for run, summary in zip(runs, summaries, strict=True)
+        ],
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_runs(path: Path) -> list[Run]:
+    """The runs of a file of results.
+
+    Raises:
+        DatasetError: if it is none.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError(f"its format is {document['format']!r}")
+        return [
+            Run(
+                run["options"],
+                run["model"],
+                run["setting"],
+                [Record.from_json(record) for record in run["records"]],
+            )
+            for run in document["runs"]
+        ]
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} holds no results of voxfast bench: {error!r}") from error
+
+
+def model_identity(name: str, folder: Path) -> dict[str, Any]:
+    """What a model is, beyond its name.
+
+    The fingerprint covers the names and sizes of its files, and the first and last megabyte
+    of each: reading many gigabytes to the end would take longer than many a benchmark.
+    """
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".safetensors", ".txt"):
+            continue
+        length = path.stat().st_size
+        size += length
+        digest.update(f"{path.name} {length}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(2**20))
+            file.seek(max(0, length - 2**20))
+            digest.update(file.read())
+    return {"name": name, "bytes": size, "fingerprint": digest.hexdigest()[:16]}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": _ext.num_threads(),
+        "kernels": _ext.isa(),
+        "device": str(mx.default_device()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that may change a figure."""
+    packages = ("mlx", "numpy", "jiwer")
+    return {
+        "voxfast": version(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def _processor() -> str:
+    """The processor's own name, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

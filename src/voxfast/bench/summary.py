@@ -1,0 +1,188 @@
+"""Figures of a run, from its records."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from voxfast.bench.journal import Run
+from voxfast.bench.measure import HeardWord, Record
+from voxfast.bench.scoring import (
+    NORMALISATION,
+    align,
+    character_error_rate,
+    normalise,
+    normalise_words,
+    score,
+    word_error_rate,
+)
+from voxfast.timed import Word
+
+__all__ = ["label", "latencies", "summarise"]
+
+WORST = 10
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """All figures of a run; None where there is nothing to compute one of.
+
+    Returns:
+        plain data: ``seconds``, ``compute_seconds``, ``real_time_factor``; error rates over
+        everything (``word_error_rate``, ``character_error_rate``) and per utterance
+        (``per_utterance``); the ``worst`` utterances; ``latency``; ``word_times``, errors
+        where the times are known; ``step_ms`` and ``memory_mb``.
+    """
+    records = run.records
+    seconds = sum(record.seconds for record in records)
+    compute = sum(record.compute_seconds for record in records)
+    return {
+        "normalisation": NORMALISATION,
+        "streams": len(records),
+        "seconds": round(seconds, 3),
+        "compute_seconds": round(compute, 3),
+        "real_time_factor": compute / seconds if seconds else None,
+        **_errors(records),
+        "latency": _latency(records),
+        "word_times": _word_times(records),
+        **_steps(records),
+    }
+
+
+def label(run: Run, others: Sequence[Run] = ()) -> str:
+    """A short name of a run: its model, and the options in which it differs from others."""
+    words = [str(run.model["name"]).rpartition("/")[2]]
+    shown: dict[str, Callable[[Any], str]] = {
+        "mode": str,
+        "chunk_ms": "{} ms chunks".format,
+        "delay_ms": "{} ms delay".format,
+        "dtype": str,
+        "language": str,
+    }
+    for key, text in shown.items():
+        value = run.options.get(key)
+        if value is not None and any(
+            other.options.get(key) not in (value, None) for other in others
+        ):
+            words.append(text(value))
+    if any(other.setting["machine"] != run.setting["machine"] for other in others):
+        words.append(str(run.setting["machine"]["processor"]))
+    return ", ".join(words)
+
+
+def latencies(records: Sequence[Record], *, aware: bool) -> list[float]:
+    """Seconds from the end of a word to its appearance, without words that the end of the
+    audio brought out: in a longer stream they would have appeared later.
+
+    The end is the true one where it is known, of words that were recognised; elsewhere the
+    one that the model gave.
+    """
+    found = []
+    for record in records:
+        for end, word in _ends(record):
+            at = word.shown if aware else word.fed
+            if at is not None:
+                found.append(at - end)
+    return found
+
+
+def _ends(record: Record) -> list[tuple[float, HeardWord]]:
+    """Recognised words with their ends."""
+    if record.truth is None:
+        return [(word.end, word) for word in record.words]
+    # Alignment is of the normalised words; each leads back to the word it is a part of.
+    parts = [_Part(part, word) for word in record.words for part in normalise(word.text).split()]
+    pairs, _ = align(normalise_words(record.truth), parts)
+    return [(true.end, part.whole) for true, part in pairs]
+
+
+class _Part:
+    """A normalised part of a recognised word."""
+
+    def __init__(self, text: str, whole: HeardWord) -> None:
+        self.text, self.whole = text, whole
+        self.start, self.end = whole.start, whole.end
+
+
+def _errors(records: Sequence[Record]) -> dict[str, Any]:
+    pairs = [(r, normalise(r.reference), normalise(r.hypothesis)) for r in records]
+    spoken = [pair for pair in pairs if pair[1]]
+    if not spoken:
+        return {
+            "word_error_rate": None,
+            "character_error_rate": None,
+            "words": 0,
+            "per_utterance": None,
+            "worst": [],
+        }
+    said, heard = [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    each = [(word_error_rate([pair[1]], [pair[2]]), pair[0]) for pair in spoken]
+    rates = [rate for rate, _ in each]
+    worst = sorted((entry for entry in each if entry[0] > 0), key=lambda entry: -entry[0])
+    return {
+        "word_error_rate": word_error_rate(said, heard),
+        "character_error_rate": character_error_rate(said, heard),
+        "words": sum(len(text.split()) for text in said),
+        "per_utterance": _spread(rates) | {"without_error": rates.count(0.0) / len(rates)},
+        "worst": [
+            {
+                "name": record.name,
+                "word_error_rate": rate,
+                "reference": record.reference,
+                "hypothesis": record.hypothesis,
+            }
+            for rate, record in worst[:WORST]
+        ],
+    }
+
+
+def _latency(records: Sequence[Record]) -> dict[str, Any] | None:
+    unaware, aware = latencies(records, aware=False), latencies(records, aware=True)
+    if not unaware:
+        return None
+    known = sum(record.truth is not None for record in records)
+    ends = "true" if known == len(records) else "the model's" if not known else "mixed"
+    return {
+        "ends": ends,
+        "words": len(unaware),
+        "unaware": _spread(unaware),
+        "aware": _spread(aware),
+    }
+
+
+def _word_times(records: Sequence[Record]) -> dict[str, Any] | None:
+    known: list[tuple[Sequence[Word], Sequence[Word]]] = [
+        (normalise_words(record.truth), normalise_words(record.words))
+        for record in records
+        if record.truth
+    ]
+    if not known:
+        return None
+    found = score([true for true, _ in known], [words for _, words in known])
+    if not found.n_correct:
+        return None
+    return {"words": found.n_correct, "start": asdict(found.start), "end": asdict(found.end)}
+
+
+def _steps(records: Sequence[Record]) -> dict[str, Any]:
+    steps = [step for record in records for step in record.steps]
+    if not steps:
+        return {"step_ms": None, "memory_mb": None}
+    resident = [step.resident_mb for step in steps]
+    return {
+        "step_ms": _spread([step.median_ms for step in steps])
+        | {"longest": max(step.longest_ms for step in steps)},
+        "memory_mb": {"first": resident[0], "last": resident[-1], "most": max(resident)},
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    assert not any(map(math.isnan, values))
+    middle, high, higher = (float(x) for x in np.percentile(values, [50, 90, 95]))
+    return {
+        "mean": float(np.mean(values)),
+        "median": middle,
+        "percentile_90": high,
+        "percentile_95": higher,
+    }

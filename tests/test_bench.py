@@ -1,0 +1,294 @@
+"""The benchmark: data sets, figures by hand, interruptions, and the embedded model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from evaluation import EVAL_FOLDER, EvalItem
+from fakes import FakeModel, FakeSession
+
+import voxfast
+from voxfast import cli
+from voxfast.bench.dataset import Clip, Stream, fingerprint, load_dataset, streams
+from voxfast.bench.journal import Run, load_runs
+from voxfast.bench.measure import measure
+from voxfast.bench.summary import label, latencies, summarise
+from voxfast.errors import DatasetError
+from voxfast.timed import Word
+
+
+def write_clips(folder: Path, lengths: dict[str, float], **entry: Any) -> Path:
+    """Silent clips, and a manifest that says the fake model's words are in them."""
+    items = []
+    for name, seconds in lengths.items():
+        soundfile.write(folder / f"{name}.wav", np.zeros(int(seconds * 16000)), 16000)
+        words = [f"w{i + 1}" for i in range(int(seconds / 0.5))]
+        items.append({"file": f"{name}.wav", "text": " ".join([*words, "end"]), **entry})
+    manifest = folder / "clips.json"
+    manifest.write_text(json.dumps(items))
+    return manifest
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    model = FakeModel()
+    monkeypatch.setattr(voxfast, "load", model.load)
+    return model
+
+
+# -- data sets
+
+
+def test_librispeech_layout(tmp_path: Path) -> None:
+    for speaker, chapter in (("84", "121123"), ("174", "50561")):
+        folder = tmp_path / "test-clean" / speaker / chapter
+        folder.mkdir(parents=True)
+        names = [f"{speaker}-{chapter}-000{i}" for i in range(2)]
+        for name in names:
+            soundfile.write(folder / f"{name}.flac", np.zeros(8000), 16000)
+        lines = "".join(f"{name} GO ON\n" for name in names)
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text(lines)
+    clips = load_dataset(tmp_path)
+    assert [clip.name for clip in clips][:2] == ["174-50561-0000", "174-50561-0001"]
+    assert {clip.text for clip in clips} == {"GO ON"}
+    chapters = streams(clips, "chapter")
+    assert [(s.name, len(s.clips), s.text) for s in chapters] == [
+        ("174-50561", 2, "GO ON GO ON"),
+        ("84-121123", 2, "GO ON GO ON"),
+    ]
+    assert len(streams(clips, "single")) == 4
+    assert load_dataset(tmp_path, limit=3) == clips[:3]
+
+
+def test_manifest_and_times_in_a_chapter(tmp_path: Path) -> None:
+    manifest = write_clips(
+        tmp_path, {"a": 1.0, "b": 2.0}, words=[{"word": "x", "start": 0.25, "end": 0.5}]
+    )
+    (stream,) = streams(load_dataset(manifest), "chapter")
+    samples, words = stream.load()
+    assert len(samples) == 16000 * (1 + 2) + 8000
+    assert words == (Word("x", 0.25, 0.5), Word("x", 1.75, 2.0))
+    lines = "\n".join(json.dumps(entry) for entry in json.loads(manifest.read_text()))
+    (tmp_path / "clips.jsonl").write_text(lines)
+    assert [clip.words for clip in load_dataset(tmp_path / "clips.jsonl")] == [words[:1]] * 2
+
+
+def test_the_fingerprint_sees_every_change(tmp_path: Path) -> None:
+    manifest = write_clips(tmp_path, {"a": 1.0})
+    before = fingerprint(load_dataset(manifest))
+    assert fingerprint(load_dataset(manifest)) == before
+    manifest.write_text(manifest.read_text().replace("w1", "w9"))
+    assert fingerprint(load_dataset(manifest)) != before
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "is no manifest"),
+        ("3", "no list but int"),
+        ("[]", "holds no clips"),
+        ('[{"text": "a"}]', "none of file, audio"),
+        ('[{"file": "no.wav", "text": "a"}]', "no.wav"),
+        ('[{"file": "a.wav"}]', "none of text"),
+        ('[{"file": "a.wav", "text": "a"}, {"file": "a.wav", "text": "b"}]', "two clips"),
+        ('[{"file": "a.wav", "text": "a", "words": [{"word": "a"}]}]', "no word with start"),
+        (
+            '[{"file": "a.wav", "text": "a", "words": [{"word": "a", "start": 2, "end": 1}]}]',
+            "ends before",
+        ),
+    ],
+)
+def test_data_sets_that_cannot_be(tmp_path: Path, manifest: str, message: str) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 16000)
+    (tmp_path / "clips.json").write_text(manifest)
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(tmp_path)
+
+
+def test_a_transcript_without_audio(tmp_path: Path) -> None:
+    (tmp_path / "1-2.trans.txt").write_text("1-2-0000 GO\n")
+    with pytest.raises(DatasetError, match="1-2-0000"):
+        load_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="does not exist"):
+        load_dataset(tmp_path / "nothing")
+
+
+# -- figures by hand
+
+
+def clocked(path: Path, truth: tuple[Word, ...] | None, *, chunk_ms: int | None) -> Run:
+    """Two seconds through the fake model; every reading of the clock is 0.1 s later."""
+    soundfile.write(path, np.zeros(32000), 16000)
+    ticks = iter(np.arange(0, 1e4, 0.1))
+    stream = Stream("a", (Clip("a", path, "w1 w2 x w4 w5", "c", truth),))
+    record = measure(FakeModel(), stream, chunk_ms=chunk_ms, now=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    return Run({"chunk_ms": chunk_ms}, {"name": "owner/fake"}, {"machine": {}}, [record])
+
+
+def test_latency_and_speed(tmp_path: Path) -> None:
+    run = clocked(tmp_path / "a.wav", None, chunk_ms=800)
+    (record,) = run.records
+    # Chunks end at 0.8, 1.6 and 2.0 s, each takes 0.1 s; so does the end.
+    assert record.compute_seconds == pytest.approx(0.4)
+    assert record.hypothesis == "w1 w2 w3 w4 end"
+    assert [word.fed for word in record.words] == [0.8, 1.6, 1.6, 2.0, None]
+    assert latencies(run.records, aware=False) == pytest.approx([0.3, 0.6, 0.1, 0.0])
+    assert latencies(run.records, aware=True) == pytest.approx([0.4, 0.7, 0.2, 0.1])
+    found = summarise(run)
+    assert found["real_time_factor"] == pytest.approx(0.2)
+    assert found["word_error_rate"] == pytest.approx(2 / 5)
+    assert found["per_utterance"]["without_error"] == 0
+    assert found["worst"][0]["hypothesis"] == "w1 w2 w3 w4 end"
+    assert found["word_times"] is None
+    assert found["latency"]["ends"] == "the model's"
+    assert [step.second for step in record.steps] == [1.6, 2.0]
+    assert record.steps[0].median_ms == pytest.approx(100)
+
+
+def test_a_slow_model_falls_behind(tmp_path: Path) -> None:
+    run = clocked(tmp_path / "a.wav", None, chunk_ms=50)
+    # A chunk of 50 ms takes 100: word n, at 500 n ms, has waited for all chunks until then.
+    assert latencies(run.records, aware=True) == pytest.approx([0.55, 1.05, 1.55, 2.05])
+
+
+def test_known_times(tmp_path: Path) -> None:
+    truth = (Word("W1", 0.1, 0.4), Word("w2", 0.5, 1.0), Word("x", 1.0, 1.5))
+    run = clocked(tmp_path / "a.wav", truth, chunk_ms=800)
+    assert latencies(run.records, aware=False) == pytest.approx([0.4, 0.6])
+    found = summarise(run)
+    assert found["latency"]["ends"] == "true"
+    assert found["word_times"]["words"] == 2
+    assert found["word_times"]["end"]["mean_absolute"] == pytest.approx(0.05)
+    assert found["word_times"]["start"]["bias"] == pytest.approx(-0.05)
+
+
+def test_everything_at_once_has_no_latency(tmp_path: Path) -> None:
+    found = summarise(clocked(tmp_path / "a.wav", None, chunk_ms=None))
+    assert found["latency"] is found["step_ms"] is None
+    assert found["real_time_factor"] == pytest.approx(0.1)
+
+
+def test_labels_say_what_differs() -> None:
+    setting = {"machine": {"processor": "m"}}
+    a = Run({"delay_ms": 480, "mode": "single", "chunk_ms": None}, {"name": "o/v"}, setting)
+    b = Run({"delay_ms": 240, "mode": "single", "chunk_ms": 80}, {"name": "o/v"}, setting)
+    assert [label(run, (a, b)) for run in (a, b)] == ["v, 480 ms delay", "v, 240 ms delay"]
+
+
+# -- the command
+
+
+def deterministic(path: Path) -> list[Any]:
+    """What a benchmark must find again, whenever it is repeated."""
+    return [
+        (
+            run.options,
+            run.model,
+            run.setting,
+            [(r.name, r.reference, r.hypothesis, len(r.steps)) for r in run.records],
+            [[(w.text, w.start, w.end, w.fed) for w in r.words] for r in run.records],
+            summarise(run)["per_utterance"],
+            summarise(run)["latency"]["unaware"],
+        )
+        for run in load_runs(path)
+    ]
+
+
+def test_interrupted_and_resumed(fake: FakeModel, tmp_path: Path) -> None:
+    data = write_clips(tmp_path, {"a": 1.0, "b": 2.0, "c": 1.5, "d": 0.7})
+    command = ["bench", str(data), "--delay-ms", "240", "--delay-ms", "480", "-q", "-o"]
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    assert cli.main([*command, str(whole)]) == 0
+
+    def interrupt(session: FakeSession) -> None:
+        if len(fake.sessions) - before == 4 and session.heard > 0.5:
+            raise KeyboardInterrupt
+
+    fake.on_feed = interrupt
+    journal = tmp_path / "parts.json.part"
+    for _ in range(2):  # each time after three streams of eight
+        before = len(fake.sessions)
+        assert cli.main([*command, str(parts)]) == 130
+        assert not parts.exists()
+        with journal.open("a") as file:
+            file.write('{"run": 1, "rec')  # as a crash would leave it
+    before = len(fake.sessions)
+    assert cli.main([*command, str(parts)]) == 0
+    assert len(fake.sessions) - before == 2
+    assert not journal.exists()
+    assert deterministic(parts) == deterministic(whole)
+
+
+def test_other_options_do_not_resume(
+    fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
+    output = tmp_path / "out.json"
+
+    def interrupt(session: FakeSession) -> None:
+        raise KeyboardInterrupt
+
+    fake.on_feed = interrupt
+    assert cli.main(["bench", str(data), "-q", "-o", str(output)]) == 130
+    assert cli.main(["bench", str(data), "-q", "--chunk-ms", "160", "-o", str(output)]) == 1
+    assert "options chunk_ms was 80, not 160" in capsys.readouterr().err
+
+
+def test_bad_use(fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench"]) == 2
+    assert cli.main(["bench", str(tmp_path / "none")]) == 1
+    (tmp_path / "x.json").write_text('{"format": "other"}')
+    assert cli.main(["bench", "--compare", str(tmp_path / "x.json")]) == 1
+    assert "no results of voxfast bench" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(
+    fake: FakeModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jiwer", None)
+    assert cli.main(["bench", str(write_clips(tmp_path, {"a": 1.0}))]) == 1
+    assert 'pip install "voxfast[bench]"' in capsys.readouterr().err
+
+
+def test_all_modes_on_the_embedded_model(
+    eval_items: list[EvalItem], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "set" / "1" / "2"
+    folder.mkdir(parents=True)
+    lines = []
+    for i, item in enumerate(eval_items[:3]):
+        shutil.copy(EVAL_FOLDER / f"{item.name}.flac", folder / f"1-2-000{i}.flac")
+        lines.append(f"1-2-000{i} {item.transcript.upper()}\n")
+    (folder / "1-2.trans.txt").write_text("".join(lines))
+    output, figures = tmp_path / "out.json", tmp_path / "figures"
+    modes = [f"--mode={mode}" for mode in ("utterance", "single", "chapter")]
+    command = ["bench", str(tmp_path / "set"), *modes, "-q", "-o", str(output)]
+    assert cli.main([*command, "--chunk-ms", "320"]) == 0
+    runs = load_runs(output)
+    assert [run.options["mode"] for run in runs] == ["utterance", "single", "chapter"]
+    for run in runs:
+        found = summarise(run)
+        assert found["word_error_rate"] == 0
+        assert found["per_utterance"]["without_error"] == 1
+    assert [len(run.records) for run in runs] == [3, 3, 1]
+    assert [r.hypothesis for r in runs[0].records] == [r.hypothesis for r in runs[1].records]
+    document = json.loads(output.read_text())
+    assert document["runs"][0]["setting"]["versions"]["mlx"]
+    assert document["runs"][0]["summary"]["streams"] == 3
+    capsys.readouterr()
+    command = ["bench", "--compare", str(output), "--figures", str(figures), "--peers"]
+    assert cli.main(command) == 0
+    assert "voxtral-numbers, chapter" in capsys.readouterr().out
+    assert {path.name for path in figures.iterdir()} == {
+        "error_rate.png",
+        "latency.png",
+        "stream.png",
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.iterdir())
