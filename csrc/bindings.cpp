@@ -7,6 +7,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "alignment_frame.h"
 #include "cpu.h"
 #include "linear.h"
 #include "log_mel.h"
@@ -31,6 +32,8 @@ NB_MODULE(_ext, m) {
   m.def("num_threads", &voxfast::num_threads);
   m.def("ring_copies", &voxfast::ring_copies);
 
+  m.def("alignment_frame", &voxfast::alignment_frame, "queries"_a, "keys"_a, "heads"_a,
+        "first"_a, "count"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("linear", &voxfast::linear, "x"_a, "w"_a, "scales"_a = nb::none(),
         "biases"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
         "group_size"_a = 64, "bits"_a = 4, "out_dtype"_a = nb::none(),

@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 
+#include "kernels/alignment_frame.h"
 #include "kernels/linear.h"
 #include "kernels/log_mel.h"
 #include "kernels/rowwise_kernels.h"
@@ -20,6 +21,7 @@ namespace voxfast::VOXFAST_ISA {
 const Kernels kernels = {
     .isa = VOXFAST_NAME(VOXFAST_ISA),
     .lanes = LANES,
+    .alignment_frame = alignment_frame,
     .linear_plan = linear_plan,
     .linear_prepare = linear_prepare,
     .linear_multiply = linear_multiply,

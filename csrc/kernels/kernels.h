@@ -46,6 +46,7 @@ struct LogMelArguments {
   float scale;
 };
 
+struct AlignmentTile;
 struct LinearArguments;
 struct RowwiseArguments;
 struct SlidingAttentionArguments;
@@ -53,6 +54,9 @@ struct SlidingAttentionArguments;
 struct Kernels {
   const char* isa;
   int lanes;  // float32 lanes of one vector
+
+  // Finds the best key of each row of a tile (alignment_frame_arguments.h).
+  void (*alignment_frame)(const AlignmentTile&);
 
   // linear (linear_arguments.h): how the work is cut; one row of x; one task.
   void (*linear_plan)(LinearArguments&, int threads);

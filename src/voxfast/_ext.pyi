@@ -1,5 +1,7 @@
 """Types of the extension; see csrc/bindings.cpp. Ops are documented in voxfast.ops."""
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 built_for_mlx: str
@@ -9,6 +11,15 @@ def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def num_threads() -> int: ...
 def ring_copies() -> int: ...
+def alignment_frame(
+    queries: Sequence[mx.array],
+    keys: Sequence[mx.array],
+    heads: Sequence[Sequence[int]],
+    first: int,
+    count: int,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
 def linear(
     x: mx.array,
     w: mx.array,

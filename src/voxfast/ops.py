@@ -4,12 +4,13 @@ All are lazy MLX ops: they return unevaluated ``mx.array``, take a stream or dev
 compose with ``mx.eval``, ``mx.async_eval`` and ``mx.compile``. On a CPU stream they run
 voxfast's kernels, on a GPU stream the same function composed of MLX's ops.
 
-Dimension letters: B batch, L new positions, C ring capacity, T mel frames, N samples,
-H query heads, H_kv KV heads, D head size; of matrix products: N outputs, K inputs.
+Dimension letters: B batch, L new positions, S stored positions, C ring capacity, T mel
+frames, N samples, H query heads, H_kv KV heads, D head size; of matrix products: N outputs,
+K inputs.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ import numpy as np
 from voxfast._native import _ext
 
 __all__ = [
+    "alignment_frame",
     "linear",
     "log_mel",
     "rms_norm",
@@ -47,6 +49,43 @@ def use_native(enabled: bool) -> Iterator[None]:
 
 if os.environ.get("VOXFAST_NATIVE") == "0":
     _ext.set_native(False)
+
+
+def alignment_frame(
+    queries: Sequence[mx.array],
+    keys: Sequence[mx.array],
+    heads: Sequence[Sequence[int]],
+    first: int,
+    count: int,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """The audio position that the alignment heads attend to (AlignAtt, arXiv 2305.11408).
+
+    For each head the argmax of ``q · k`` over the positions of the audio, then the median
+    over all heads of all layers. Products accumulate in float32; of equal ones the first
+    position wins; a NaN never does.
+
+    Args:
+        queries: [B, H, L, D] rotated queries of each layer that has alignment heads;
+            float32, float16 or bfloat16, in any layout.
+        keys: [B, H_kv, S, D] rotated keys of the same layers and dtypes, in any layout (a
+            slice of a cache is not copied); H is a multiple of H_kv. They are held until
+            the result is evaluated: evaluate it before the next step, which could not
+            write a ring in place that is held here.
+        heads: the query heads used of each layer, each once.
+        first, count: position of the first audio token among the S, and their number.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        [B, L] of int32, relative to ``first``: element n // 2 of the n heads' positions in
+        ascending order.
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit together, a head that is not there
+            or is given twice, and positions beyond S.
+    """
+    return _ext.alignment_frame(queries, keys, heads, first, count, stream=stream)
 
 
 def linear(

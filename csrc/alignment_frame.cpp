@@ -1,0 +1,226 @@
+#include "alignment_frame.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "cpu.h"
+#include "kernels/alignment_frame_arguments.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
+#include "op.h"
+#include "threads.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "alignment_frame";
+constexpr int MAX_HEAD_SIZE = 512;
+
+using Heads = std::vector<std::vector<int>>;
+
+size_t count_heads(const Heads& heads) {
+  size_t n = 0;
+  for (const auto& layer : heads) {
+    n += layer.size();
+  }
+  return n;
+}
+
+// The op in terms of MLX's own: what GPU streams run. inputs: the queries, then the keys.
+mx::array composed(const std::vector<mx::array>& inputs, const Heads& heads, int first,
+                   int count, const mx::Stream& s) {
+  std::vector<mx::array> frames;
+  size_t layers = heads.size();
+  for (size_t i = 0; i < layers; ++i) {
+    const auto &q = inputs[i], &k = inputs[layers + i];
+    int group = q.shape(1) / k.shape(1), n = static_cast<int>(heads[i].size());
+    std::vector<int> kv_heads;
+    for (int head : heads[i]) {
+      kv_heads.push_back(head / group);
+    }
+    auto stop = k.shape();
+    stop[2] = first + count;
+    auto stored = mx::slice(k, {0, 0, first, 0}, stop, s);
+    auto asking = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
+    stored = mx::take(stored, mx::array(kv_heads.data(), {n}), 1, s);
+    // Scores that are rounded to half precision would tie.
+    auto scores =
+        mx::matmul(mx::astype(asking, mx::float32, s),
+                   mx::swapaxes(mx::astype(stored, mx::float32, s), -1, -2, s), s);
+    auto least = mx::array(-std::numeric_limits<float>::infinity());
+    frames.push_back(
+        mx::argmax(mx::where(mx::isnan(scores, s), least, scores, s), -1, false, s));
+  }
+  auto sorted = mx::sort(mx::concatenate(frames, 1, s), 1, s);  // [B, n, L]
+  int middle = static_cast<int>(count_heads(heads) / 2);
+  return mx::astype(mx::take(sorted, middle, 1, s), mx::int32, s);
+}
+
+// One call on a CPU stream: the tiles, and where they put what each head found.
+struct Work {
+  std::vector<AlignmentTile> tiles;
+  std::vector<int32_t> frames;  // [B, L, n]
+  int64_t n;
+  int64_t multiplications = 0;
+  int32_t* out;  // [B, L]
+};
+
+void run(Work& work) {
+  constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
+  auto kernel = kernels().alignment_frame;
+  auto size = static_cast<int64_t>(work.tiles.size());
+  if (work.multiplications > SERIAL_WORK) {
+    parallel_for(size, [&](int64_t i) { kernel(work.tiles[i]); });
+  } else {
+    std::for_each(work.tiles.begin(), work.tiles.end(), kernel);
+  }
+  for (auto row = work.frames.begin(); row != work.frames.end(); row += work.n) {
+    auto middle = row + work.n / 2;
+    std::nth_element(row, middle, row + work.n);
+    *work.out++ = *middle;
+  }
+}
+
+class AlignmentFrame : public mx::Primitive {
+ public:
+  AlignmentFrame(mx::Stream s, Heads heads, int first, int count)
+      : Primitive(s), heads_(std::move(heads)), first_(first), count_(count) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    auto& out = outputs[0];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    auto work = std::make_shared<Work>();
+    work->n = static_cast<int64_t>(count_heads(heads_));
+    work->frames.resize(out.size() * work->n);
+    work->out = out.data<int32_t>();
+    int64_t column = 0;
+    for (size_t i = 0; i < heads_.size(); ++i) {
+      add_layer(*work, inputs[i], inputs[heads_.size() + i], heads_[i], column);
+      column += static_cast<int64_t>(heads_[i].size());
+    }
+    mx::cpu::get_command_encoder(stream()).dispatch([work] { run(*work); });
+  }
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+    throw std::logic_error("[alignment_frame] GPU streams run the composition");
+  }
+
+  const char* name() const override { return "VoxfastAlignmentFrame"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    const auto& o = static_cast<const AlignmentFrame&>(other);
+    return heads_ == o.heads_ && first_ == o.first_ && count_ == o.count_;
+  }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    return {{inputs[0].shape(0), inputs[0].shape(2)}};
+  }
+
+ private:
+  // Tiles for one layer, whose heads fill the frames from `column` on.
+  void add_layer(Work& work, const mx::array& q, const mx::array& k,
+                 const std::vector<int>& heads, int64_t column) const {
+    int group = q.shape(1) / k.shape(1), most = kernels().lanes / 2;
+    auto at = [](const mx::array& x, int64_t b, int64_t head,
+                 int64_t row) -> const void* {
+      int64_t element = b * x.strides(0) + head * x.strides(1) + row * x.strides(2);
+      return x.data<char>() + element * static_cast<int64_t>(x.itemsize());
+    };
+    for (int64_t b = 0; b < q.shape(0); ++b) {
+      for (int h = 0; h < k.shape(1); ++h) {
+        AlignmentTile tile{};
+        tile.type = float_type(q.dtype());
+        tile.head_size = q.shape(3), tile.count = count_;
+        tile.keys = at(k, b, h, first_);
+        tile.key_stride = k.strides(2), tile.key_element_stride = k.strides(3);
+        tile.query_element_stride = q.strides(3);
+        auto flush = [&] {
+          if (tile.rows > 0) {
+            work.tiles.push_back(tile);
+            work.multiplications += int64_t{tile.rows} * count_ * tile.head_size;
+            tile.rows = 0;
+          }
+        };
+        for (size_t j = 0; j < heads.size(); ++j) {
+          for (int64_t l = 0; heads[j] / group == h && l < q.shape(2); ++l) {
+            tile.queries[tile.rows] = at(q, b, heads[j], l);
+            tile.frames[tile.rows] = work.frames.data() + (b * q.shape(2) + l) * work.n +
+                                     column + static_cast<int64_t>(j);
+            if (++tile.rows == most) {
+              flush();
+            }
+          }
+        }
+        flush();
+      }
+    }
+  }
+
+  Heads heads_;
+  int first_, count_;
+};
+
+void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>& heads,
+                 int first, int count) {
+  if (!is_kernel_float(q.dtype()) || k.dtype() != q.dtype()) {
+    reject(NAME, "queries and keys must be float32, float16 or bfloat16, both the same",
+           describe("queries", q), describe("keys", k));
+  }
+  if (q.ndim() != 4 || q.size() == 0 || q.shape(3) > MAX_HEAD_SIZE) {
+    reject(NAME, "queries must be [B, H, L, D], not empty, with D <= ", MAX_HEAD_SIZE,
+           describe("queries", q));
+  }
+  if (k.ndim() != 4 || k.shape(0) != q.shape(0) || k.shape(3) != q.shape(3) ||
+      k.shape(1) == 0 || q.shape(1) % k.shape(1) != 0) {
+    reject(NAME, "keys must be [B, H_kv, S, D] like queries, H a multiple of H_kv",
+           describe("keys", k), describe("queries", q));
+  }
+  if (first < 0 || count < 1 || k.shape(2) - first < count) {
+    reject(NAME, "first must be >= 0, count >= 1, and first + count at most S; got ",
+           first, " and ", count, describe("keys", k));
+  }
+  if (heads.empty()) {
+    reject(NAME, "every layer given needs a head at least");
+  }
+  for (int head : heads) {
+    if (head < 0 || head >= q.shape(1)) {
+      reject(NAME, "head ", head, " is not one of the queries'", describe("queries", q));
+    }
+  }
+  if (std::set<int>(heads.begin(), heads.end()).size() != heads.size()) {
+    reject(NAME, "a head must not be given twice for one layer");
+  }
+}
+
+}  // namespace
+
+mx::array alignment_frame(const std::vector<mx::array>& queries,
+                          const std::vector<mx::array>& keys, const Heads& heads,
+                          int first, int count, mx::StreamOrDevice s_) {
+  if (queries.empty() || queries.size() != keys.size() ||
+      queries.size() != heads.size()) {
+    reject(NAME, "queries, keys and heads must have one entry per layer each; got ",
+           queries.size(), ", ", keys.size(), " and ", heads.size());
+  }
+  for (size_t i = 0; i < heads.size(); ++i) {
+    check_layer(queries[i], keys[i], heads[i], first, count);
+    if (queries[i].shape(0) != queries[0].shape(0) ||
+        queries[i].shape(2) != queries[0].shape(2)) {
+      reject(NAME, "B and L must be those of the first layer",
+             describe("queries", queries[i]), describe("the first", queries[0]));
+    }
+  }
+  auto s = mx::to_stream(s_);
+  auto inputs = queries;
+  inputs.insert(inputs.end(), keys.begin(), keys.end());
+  if (!use_kernels(s)) {
+    return composed(inputs, heads, first, count, s);
+  }
+  return mx::array({queries[0].shape(0), queries[0].shape(2)}, mx::int32,
+                   std::make_shared<AlignmentFrame>(s, heads, first, count),
+                   std::move(inputs));
+}
+
+}  // namespace voxfast
