@@ -19,18 +19,15 @@ struct Best {
   f32v score = broadcast(-INFINITE);
   i32v key = {};
 
-  // Scores of keys from `first` on, of which `count` are meant.
-  void add(f32v scores, int32_t first, int64_t count) {
+  // Scores of keys from `first` on.
+  void add(f32v scores, int32_t first) {
     i32v keys;
     for (int i = 0; i < LANES; ++i) {
-      keys[i] = i / R;
-    }
-    if (count < LANES / R) {
-      scores = keys < static_cast<int32_t>(count) ? scores : broadcast(-INFINITE);
+      keys[i] = first + i / R;
     }
     i32v better = scores > score;
     score = better ? scores : score;
-    key = better ? keys + first : key;
+    key = better ? keys : key;
   }
 
   // Of equal scores the first key.
@@ -66,6 +63,7 @@ void align_rows(const AlignmentTile& t) {
   if constexpr (STAGED) {
     std::memset(stage, 0, sizeof(float) * KEYS * size);
   }
+  // Behind the last key its score is repeated, which does not win against itself.
   for (int64_t first = 0; first < t.count; first += KEYS) {
     int count = static_cast<int>(smaller(t.count - first, int64_t{KEYS}));
     const T* block = keys + first * t.key_stride;
@@ -75,12 +73,12 @@ void align_rows(const AlignmentTile& t) {
                  stage + k * size);
       }
       best.add(score_keys<float, R>(q, stage, stage, size, size, count),
-               static_cast<int32_t>(first), count);
+               static_cast<int32_t>(first));
     } else {
       const T* soon =
           keys + smaller(first + AHEAD * KEYS, t.count - count) * t.key_stride;
       best.add(score_keys<T, R>(q, block, soon, t.key_stride, size, count),
-               static_cast<int32_t>(first), count);
+               static_cast<int32_t>(first));
     }
   }
   for (int r = 0; r < t.rows; ++r) {

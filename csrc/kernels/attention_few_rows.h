@@ -56,7 +56,7 @@ VOXFAST_INLINE int packed<bf16>(int i) {
 // ---- one block of keys ------------------------------------------------------------
 
 // Scores of LANES / R keys by R rows, key by key. keys: the first of `count` rows, of
-// which only those are read; the rest get scores of no meaning.
+// which only those are read; the rest get the score of the last one.
 template <typename U, int R>
 VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* soon,
                                int64_t stride, int size, int count) {
