@@ -194,6 +194,11 @@ def _check(samples: object) -> Samples:
     """:func:`check_samples` for any rate."""
     if not isinstance(samples, np.ndarray):
         samples = _from_mlx(samples)
+    if isinstance(samples, np.ma.MaskedArray):
+        raise InvalidAudioError(
+            "a masked array; say what stands in for masked samples: samples.filled(0)"
+        )
+    samples = np.asarray(samples)  # of any other subclass, a memory map for one
     if samples.dtype not in (np.float32, np.int16):
         raise InvalidAudioError(_dtype_message(samples))
     if samples.ndim != 1:

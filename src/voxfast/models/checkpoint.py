@@ -1,10 +1,12 @@
 """Reading checkpoint folders: JSON and safetensors files, checked before they are used.
 
 Files come from anywhere, so nothing in them is believed: sizes in headers are compared with
-the file before anything is allocated, and names of shards cannot lead out of the folder.
+the file before anything is allocated, and neither names of shards nor links lead out of the
+folder.
 """
 
 import json
+import stat
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +16,40 @@ import mlx.core as mx
 
 from voxfast.errors import CheckpointError
 
-__all__ = ["compare_tensors", "load_tensors", "read_json", "weight_files"]
+__all__ = ["check_file", "compare_tensors", "load_tensors", "read_json", "weight_files"]
 
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
-_MAX_JSON = 64 << 20
+MAX_JSON = 64 << 20
 _MAX_DIMENSIONS = 8
+
+
+def check_file(path: Path, most_bytes: int | None = None) -> None:
+    """Check a file of a checkpoint before it is opened.
+
+    Args:
+        path: of the file; the folder it is named in is the checkpoint's.
+        most_bytes: the largest size that such a file has.
+
+    Raises:
+        CheckpointError: if it is missing, too large, no regular file (reading a device may
+            never end), or a link that leads out of the folder.
+    """
+    try:
+        real, folder = path.resolve(strict=True), path.parent.resolve()
+        status = real.stat()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be opened ({error})") from error
+    allowed = [folder]
+    if folder.parent.name == "snapshots":  # the hub's cache links snapshots/REVISION to blobs
+        allowed.append(folder.parent.parent / "blobs")
+    if real.parent not in allowed:
+        raise CheckpointError(
+            f"{path}: is a link to {real}, outside the checkpoint; put the file itself there"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: is not a regular file")
+    if most_bytes is not None and status.st_size > most_bytes:
+        raise CheckpointError(f"{path}: {status.st_size} bytes; expected {most_bytes} at most")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,9 +58,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, larger than 64 MB, or no JSON object.
     """
+    check_file(path, MAX_JSON)
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes is too large for JSON")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
@@ -62,8 +92,8 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index}: {name!r:.80} is not the name of a shard")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: the shard {name} is missing; download it again")
+        if not _is_file(folder / name):
+            raise CheckpointError(f"{folder}: the shard {name:.80} is missing; download it again")
     return [folder / name for name in names]
 
 
@@ -110,13 +140,22 @@ def compare_tensors(
         raise CheckpointError(f"the tensors do not fit the configuration; {'; '.join(problems)}")
 
 
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _check_safetensors(path: Path) -> None:
     """Compare a safetensors header with its file (format: github.com/huggingface/safetensors)."""
+    check_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(size - 8, _MAX_JSON):
+        if not 2 <= length <= min(size - 8, MAX_JSON):
             raise CheckpointError(f"{path}: not a safetensors file, or cut off in its header")
         try:
             header = json.loads(file.read(length))
@@ -133,7 +172,7 @@ def _check_safetensors(path: Path) -> None:
 def _check_entry(path: Path, name: str, entry: Any, data: int) -> None:
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in _ITEM_SIZE:
+    if not isinstance(dtype, str) or dtype not in _ITEM_SIZE:
         raise CheckpointError(
             f"{path}: {name!r:.80} has type {dtype!r:.20}; expected one of {', '.join(_ITEM_SIZE)}"
         )

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models import traits
+from voxfast.models.checkpoint import check_file
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
 from voxfast.models.voxtral_weights import layout_names, load_voxtral
@@ -84,6 +85,7 @@ def convert(
         (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         for name in ("tekken.json", traits.FILE):
             if (source / name).is_file():
+                check_file(source / name)
                 shutil.copyfile(source / name, folder / name)
         if target.exists():
             target.rmdir()

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from voxfast.errors import InvalidOptionError
+from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral_weights import load_voxtral
@@ -49,6 +49,7 @@ class VoxtralEngine:
         self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
         self.is_demo = self._traits.demo
         self.delays_ms = self._traits.delays_ms
+        self._check_times(folder)
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -69,6 +70,22 @@ class VoxtralEngine:
             block=chosen.block_ms // self._tokenizer.position_ms,
             guard=chosen.blank_guard,
         )
+
+    def _check_times(self, folder: Path) -> None:
+        """The files of a checkpoint must agree on time."""
+        position, samples = self._tokenizer.position_ms, self._model.args.samples_per_position
+        if position * 16 != samples:
+            raise CheckpointError(
+                f"{folder}: positions last {position} ms by tekken.json and {samples / 16:g} ms "
+                "by the configuration"
+            )
+        odd = [d for d in self.delays_ms if d % position]
+        if odd or self._tokenizer.default_delay_ms not in self.delays_ms:
+            raise CheckpointError(
+                f"{folder}: delays of {', '.join(map(str, self.delays_ms[:20]))} ms must be "
+                f"multiples of {position} ms and include {self._tokenizer.default_delay_ms} ms, "
+                "which tekken.json recommends"
+            )
 
     def _check(self, chosen: VoxtralOptions, delay_ms: int) -> None:
         if delay_ms not in self.delays_ms:

@@ -1,0 +1,420 @@
+"""Every place where bytes from outside come in, and what must hold there.
+
+An entry makes one input from a random number generator and gives it to voxfast. It returns
+in a word what happened; anything but a right answer or a VoxfastError is raised.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import soundfile
+from evaluation import DATA_FOLDER
+
+from fuzzing.mutate import mutate_bytes, mutate_json, mutate_json_text
+from fuzzing.tiny import write_tiny_voxtral
+from voxfast import audio, hub
+from voxfast._pcm import SAMPLE_FORMATS
+from voxfast.errors import VoxfastError
+from voxfast.models.checkpoint import load_tensors, weight_files
+from voxfast.models.tekken import VoxtralTokenizer
+from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.online.voxtral_engine import VoxtralEngine
+from voxfast.timed import Word
+
+__all__ = ["ENTRIES", "Entry"]
+
+MOST_SAMPLES = 1 << 22  # of one file: a few bytes of FLAC can be hours of silence
+
+
+@dataclass
+class Entry:
+    """One entry.
+
+    Args:
+        attack: gives one mutated input to voxfast; see above.
+        folder: a scratch folder of its own.
+    """
+
+    attack: Callable[[Random, Path], None]
+    folder: Path
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def run(self, seed: int) -> None:
+        """Try input number ``seed``."""
+        try:
+            self.attack(Random(seed), self.folder)
+            outcome = "accepted"
+        except VoxfastError as error:
+            outcome = type(error).__name__
+            if not str(error).strip():
+                raise AssertionError("an error without a message") from error
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+
+# ---- audio ------------------------------------------------------------------------------
+
+
+@cache
+def _speech() -> np.ndarray:
+    samples, _ = soundfile.read(DATA_FOLDER / "eval" / "eval_00.flac", dtype="float32")
+    return np.asarray(samples[:6000])
+
+
+@cache
+def _encoded(container: str) -> tuple[bytes, ...]:
+    """Some small valid files of a container."""
+    kinds: dict[str, list[tuple[str, str, int, int]]] = {
+        "wav": [
+            ("WAV", "PCM_16", 16000, 1), ("WAV", "PCM_24", 44100, 2), ("WAV", "FLOAT", 8000, 1),
+            ("WAVEX", "PCM_32", 16000, 2), ("WAV", "PCM_U8", 16000, 1), ("RF64", "PCM_16", 8000, 1),
+            ("WAV", "ULAW", 8000, 1), ("WAV", "IMA_ADPCM", 16000, 1), ("WAV", "DOUBLE", 16000, 3),
+        ],
+        "flac": [("FLAC", "PCM_16", 16000, 1), ("FLAC", "PCM_24", 44100, 2)],
+        "ogg": [("OGG", "VORBIS", 16000, 1), ("OGG", "OPUS", 48000, 2)],
+        "mp3": [("MP3", "MPEG_LAYER_III", 16000, 1), ("MP3", "MPEG_LAYER_III", 44100, 2)],
+        "aiff": [("AIFF", "PCM_16", 16000, 1), ("CAF", "PCM_24", 8000, 2), ("AU", "ALAW", 8000, 1)],
+    }  # fmt: skip
+    files = []
+    for format_, subtype, rate, channels in kinds[container]:
+        file = io.BytesIO()
+        samples = np.repeat(_speech()[:, None], channels, axis=1)
+        soundfile.write(file, samples, rate, subtype=subtype, format=format_)
+        files.append(file.getvalue())
+    return tuple(files)
+
+
+def _check_blocks(blocks: Iterator[np.ndarray], size: int | None) -> None:
+    """All blocks are audio, and of the promised size but for the last."""
+    total, last = 0, size
+    for block in blocks:
+        assert last == size, "a short block that was not the last"
+        assert block.dtype == np.float32
+        assert block.ndim == 1
+        assert block.size
+        assert np.isfinite(block).all()
+        total += len(block)
+        if size is not None:
+            assert len(block) <= size
+            last = len(block)
+        if total > MOST_SAMPLES:
+            break
+
+
+def _file_of(container: str) -> Callable[[Random, Path], None]:
+    def attack(rng: Random, folder: Path) -> None:
+        files = _encoded(container)
+        path = folder / "file"
+        path.write_bytes(mutate_bytes(rng, rng.choice(files), other=rng.choice(files)))
+        seconds = rng.choice((1 / 16000, 0.01, 0.1, 1.0)) if len(files) < 9 else 0.1
+        if rng.random() < 0.2:
+            promised = audio.duration(path)
+            assert promised is None or 0 <= promised < float("inf")
+        start = rng.choice((0.0, 0.0, 0.0, 0.1, 1e3, 1e9))
+        block = max(0.01, seconds)
+        _check_blocks(
+            audio.stream_file(path, start=start, block_seconds=block), round(block * 16e3)
+        )
+
+    return attack
+
+
+class _Pipe(io.RawIOBase):
+    """Gives out bytes in pieces of random sizes, as a pipe does."""
+
+    def __init__(self, data: bytes, rng: Random) -> None:
+        self._data, self._rng = io.BytesIO(data), rng
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(min(size, self._rng.choice((1, 7, 4096, 1 << 20))))
+
+
+def _stdin(rng: Random, folder: Path) -> None:
+    files = _encoded("wav")
+    kind = rng.random()
+    if kind < 0.7:
+        data = mutate_bytes(rng, rng.choice(files), other=rng.choice(files))
+    elif kind < 0.9:
+        data = rng.randbytes(rng.choice((0, 1, 3, 4, 100, 5000)))
+    else:
+        data = mutate_bytes(rng, rng.choice(_encoded(rng.choice(("flac", "ogg", "mp3")))))
+    _check_blocks(
+        audio.stream_pcm(
+            _Pipe(data, rng),  # type: ignore[arg-type]
+            raw_rate=rng.choice((16000, 8000, 44100, 999, 0, -1, 768_000, 1 << 40)),
+            raw_format=rng.choice((*SAMPLE_FORMATS, "s16be")),  # type: ignore[arg-type]
+            block_seconds=rng.choice((0.08, 1e-4, 1.0, 3600.0, 0.0, float("nan"))),
+        ),
+        None,
+    )
+
+
+_DTYPES = (
+    *("float32",) * 16, *("int16",) * 12, "float64", "float16", ">f4", ">i2", "int8",
+    "uint8", "uint16", "int32", "int64", "uint64", "bool", "complex64", "object", "U3", "S2",
+    "M8[s]", "m8[s]", "V4", "f4,i2", "longdouble",
+)  # fmt: skip
+_SHAPES = (
+    (0,),
+    (1,),
+    (7,),
+    (400,),
+    (9,),
+    (33,),
+    (161,),
+    (1000,),
+    (),
+    (3, 2),
+    (1, 50),
+    (50, 1),
+    (2, 3, 4),
+    (0, 5),
+    (1, 1, 9),
+)
+_LOUD = (0.0, 0.5, 0.9, 0.1, 1.0, -1.0, 15.9, 16.0, 16.1, 32767.0, 1e30, np.inf, -np.inf, np.nan)
+
+
+def _array(rng: Random) -> Any:
+    """Something that may or may not be audio."""
+    dtype, shape = rng.choice(_DTYPES), rng.choice(_SHAPES)
+    with np.errstate(all="ignore"):
+        raw = np.asarray(np.random.default_rng(rng.randrange(1 << 32)).uniform(-1, 1, shape))
+        if raw.size and rng.random() < 0.5:
+            raw[(rng.randrange(raw.size),) if raw.ndim == 1 else ...] = rng.choice(_LOUD)
+        try:
+            x = np.asarray(raw * (30000 if "i2" in dtype or "int" in dtype else 1)).astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            x = np.zeros(shape, dtype)
+    match rng.randrange(24):
+        case 0:
+            x = x[..., ::-1] if x.ndim else x
+        case 1:
+            x = np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x
+        case 2:
+            x.setflags(write=False)
+        case 3 if x.dtype == np.float32:  # misaligned
+            x = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32)
+        case 4:
+            return np.ma.masked_array(x)
+        case 5:
+            return x.tolist()
+        case 6:
+            return rng.choice(
+                (None, 3, "audio", b"\0\0", bytearray(8), memoryview(b"abcd"), {}, [x])
+            )
+        case 7 if x.dtype in (np.float32, np.int16, np.int32, np.uint8):
+            return mx.array(np.ascontiguousarray(x))
+        case 8 if x.dtype == np.float32:
+            return mx.array(np.ascontiguousarray(x)).astype(rng.choice((mx.float16, mx.bfloat16)))
+        case 9 if x.ndim:
+            return np.broadcast_to(x[..., :1], (*x.shape[:-1], 1 << 12)) if x.size else x
+    return x
+
+
+def _pcm(rng: Random, folder: Path) -> None:
+    x = _array(rng)
+    rate = rng.choice((*(16000,) * 9, 16000.0, 8000, 0, -1, float("nan"), None, "16000"))
+    resampling = rng.random() < 0.3
+    if resampling:
+        rate = rng.choice((8000, 44100, 22050.5, 999, 768_001, float("nan"), float("inf"), 1e300))
+        checked = audio.resample(x, rate)
+    else:
+        checked = audio.check_samples(x, rate)  # type: ignore[arg-type]
+        assert rate == 16000
+    assert isinstance(x, np.ndarray | mx.array)
+    assert type(checked) is np.ndarray
+    assert x.dtype in (np.float32, np.int16, mx.float32, mx.int16)
+    assert checked.dtype == np.float32
+    assert checked.ndim == 1
+    assert checked.flags.c_contiguous
+    assert np.isfinite(checked).all()
+    if not resampling:
+        plain = np.array(x)
+        expected = plain / 32768 if plain.dtype == np.int16 else plain
+        np.testing.assert_array_equal(checked, expected.astype(np.float32))
+
+
+# ---- checkpoints ------------------------------------------------------------------------
+
+
+@cache
+def _tiny(folder: Path) -> Path:
+    return write_tiny_voxtral(folder / "tiny")
+
+
+@cache
+def _sharded(folder: Path) -> Path:
+    """The tiny checkpoint in two shards with an index."""
+    target = folder / "sharded"
+    shutil.copytree(_tiny(folder), target)
+    tensors = mx.load(str(target / "consolidated.safetensors"))
+    assert isinstance(tensors, dict)
+    (target / "consolidated.safetensors").unlink()
+    names = sorted(tensors)
+    index = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        shard = f"model-{number:05d}-of-00002.safetensors"
+        mx.save_safetensors(str(target / shard), {name: tensors[name] for name in part})
+        index |= dict.fromkeys(part, shard)
+    (target / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    secret = {"outside": mx.zeros((1,))}
+    mx.save_safetensors(str(folder / "outside.safetensors"), secret)
+    return target
+
+
+@cache
+def _text(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@cache
+def _json(path: Path) -> Any:
+    return json.loads(_text(path))
+
+
+def _use(engine: VoxtralEngine) -> None:
+    """Run a stream over a little audio: whatever the checkpoint says, words are sound."""
+    stream = engine.stream()
+    stream.push(_speech()[:3000])
+    stream.end_stream()
+    for _ in range(200):
+        if not stream.due:
+            break
+        stream.step()
+    _check_words(stream.words)
+
+
+def _check_words(words: list[Word]) -> None:
+    start = 0.0
+    for word in words:
+        assert 0 <= start <= word.start <= word.end < 1e6
+        start = word.start
+
+
+def _json_file(name: str) -> Callable[[Random, Path], None]:
+    def attack(rng: Random, folder: Path) -> None:
+        tiny = _tiny(folder)
+        original = _text(tiny / name)
+        data = mutate_json_text(rng, _json(tiny / name))
+        (tiny / name).write_bytes(data)
+        try:
+            _use(VoxtralEngine("tiny", tiny, None))
+        finally:
+            (tiny / name).write_bytes(original)
+
+    return attack
+
+
+def _config(rng: Random, folder: Path) -> None:
+    """params.json, mostly without what comes after the weights."""
+    if rng.random() < 0.05:
+        _json_file("params.json")(rng, folder)
+        return
+    tiny = _tiny(folder)
+    original = _text(tiny / "params.json")
+    (tiny / "params.json").write_bytes(mutate_json_text(rng, _json(tiny / "params.json")))
+    try:
+        load_voxtral(tiny)
+    finally:
+        (tiny / "params.json").write_bytes(original)
+
+
+def _tokenizer(rng: Random, folder: Path) -> None:
+    tiny = _tiny(folder)
+    path = folder / "tekken.json"
+    path.write_bytes(mutate_json_text(rng, _json(tiny / "tekken.json")))
+    tokenizer = VoxtralTokenizer(path, 320)
+    assert 10 <= tokenizer.position_ms <= 16000
+    assert 0 < tokenizer.default_delay_ms <= 10_000
+    for token in (*range(300), 319, 320, 1 << 40):
+        piece = tokenizer.piece(token)
+        assert piece is None or isinstance(piece, bytes)
+    if rng.random() < 0.05:
+        _json_file("tekken.json")(rng, folder)
+
+
+def _index(rng: Random, folder: Path) -> None:
+    sharded = _sharded(folder)
+    path = sharded / "model.safetensors.index.json"
+    original = _text(path)
+    index = mutate_json(rng, _json(path))
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(shards, dict) and shards and rng.random() < 0.5:
+        shards[rng.choice(list(shards))] = rng.choice(
+            ("../outside.safetensors", str(folder / "outside.safetensors"), "..", ".", "x\0y",
+             "./model-00001-of-00002.safetensors", "params.json", "a" * 300, "", None, 3, ["x"])
+        )  # fmt: skip
+    try:
+        text = json.dumps(index).encode()
+        path.write_bytes(mutate_bytes(rng, text) if rng.random() < 0.1 else text)
+        files = weight_files(sharded)
+        assert all(file.parent == sharded and file.suffix == ".safetensors" for file in files)
+        assert "outside" not in load_tensors(files)
+    finally:
+        path.write_bytes(original)
+
+
+def _safetensors(rng: Random, folder: Path) -> None:
+    tiny = _tiny(folder)
+    data = _text(tiny / "consolidated.safetensors")
+    length = int.from_bytes(data[:8], "little")
+    kind = rng.random()
+    if kind < 0.45:
+        header = mutate_json_text(rng, json.loads(data[8 : 8 + length]))
+        size = rng.choice((len(header),) * 20 + (0, len(header) - 1, 1 << 63, 1 << 40, len(data)))
+        data = size.to_bytes(8, "little") + header + data[8 + length :]
+    elif kind < 0.9:
+        data = mutate_bytes(rng, data)
+    else:
+        data = data[: rng.randrange(len(data))]
+    path = folder / "mutated.safetensors"
+    path.write_bytes(data)
+    tensors = load_tensors([path])
+    mx.eval(list(tensors.values()))
+    if rng.random() < 0.02:
+        target = tiny / "consolidated.safetensors"
+        original = _text(target)
+        target.write_bytes(data)
+        try:
+            _use(VoxtralEngine("tiny", tiny, None))
+        finally:
+            target.write_bytes(original)
+
+
+def _name(rng: Random, folder: Path) -> None:
+    """Names of models; nothing is asked of a network (HF_HUB_OFFLINE)."""
+    known = ["voxtral-numbers", str(_tiny(folder)), "owner/name", *hub.ALIASES]
+    name = mutate_bytes(rng, rng.choice(known).encode()).decode("utf-8", rng.choice(_DECODING))
+    found = hub.resolve(name)
+    assert found.is_dir()
+
+
+_DECODING = ("replace", "surrogateescape", "ignore")
+
+ENTRIES: dict[str, Callable[[Random, Path], None]] = {
+    "wav": _file_of("wav"),
+    "flac": _file_of("flac"),
+    "ogg": _file_of("ogg"),
+    "mp3": _file_of("mp3"),
+    "aiff": _file_of("aiff"),
+    "stdin": _stdin,
+    "pcm": _pcm,
+    "config": _config,
+    "tokenizer": _tokenizer,
+    "traits": _json_file("voxfast.json"),
+    "index": _index,
+    "safetensors": _safetensors,
+    "name": _name,
+}
+"""By name; each takes a random number generator and its scratch folder."""
