@@ -9,17 +9,14 @@ product and one argmax per head and read each back. The floor is one read of the
 of keys, as memchr does it on all threads.
 """
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
-import numpy as np
 import pytest
+from floors import read_seconds
 
-from voxfast._native import _ext
 from voxfast.cache import SlidingKVCache
 from voxfast.ops import alignment_frame, linear, rms_norm, rotary_tables, swiglu, use_native
 
@@ -85,27 +82,6 @@ def peers(call: Call) -> Callable[[], object]:
         return sorted(frames)[len(frames) // 2]
 
     return run
-
-
-def read_seconds(n_bytes: int) -> float:
-    """One read of so many bytes on all threads."""
-    memchr = ctypes.CDLL(None).memchr
-    memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-    memchr.restype = ctypes.c_void_p
-    parts = np.array_split(np.ones(n_bytes, np.uint8), _ext.num_threads())
-    repeats = max(1, int(4e7 // n_bytes))  # starting the threads must not count
-
-    def read(part: np.ndarray) -> None:
-        for _ in range(repeats):
-            memchr(part.ctypes.data, 0, part.size)
-
-    seconds = []
-    with ThreadPoolExecutor(len(parts)) as pool:
-        for _ in range(9):
-            start = time.perf_counter()
-            list(pool.map(read, parts))
-            seconds.append((time.perf_counter() - start) / repeats)
-    return statistics.median(seconds)
 
 
 WAYS = {"native": native, "composed": composed, "peers": peers}

@@ -7,12 +7,12 @@ wait for the result. The floor is the arithmetic of a real FFT, 2.5 N log2 N ope
 frame, at the rate of a float64 matrix product in one thread.
 """
 
-import time
 from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from floors import product_rate
 
 from voxfast.ops import log_mel, use_native
 
@@ -86,13 +86,7 @@ WAYS = {"native": native, "composed": composed, "peers": peers, "numpy": numpy}
 @pytest.fixture(scope="session")
 def operations_per_second() -> float:
     """Of a float64 matrix product."""
-    a = np.random.default_rng(0).standard_normal((512, 512))
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return 2 * 512**3 / min(seconds)
+    return 2 * product_rate(np.float64, 512)
 
 
 @pytest.mark.parametrize("way", WAYS)
