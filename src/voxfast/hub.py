@@ -49,11 +49,12 @@ def embedded_models() -> dict[str, Path]:
     return {path.name: path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()}
 
 
-def resolve(name: str | os.PathLike[str]) -> Path:
+def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
     """The folder of a model; downloads it if it is on the hub and not here yet.
 
     Args:
         name: an embedded name, a folder, an alias, or ``owner/name`` on the hub.
+        cache_dir: folder for what comes from the hub; None: the hub's own cache.
 
     Raises:
         ModelNotFoundError: if it is none of these, or cannot be downloaded. The message says
@@ -75,10 +76,10 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     repository = ALIASES.get(text.lower(), text)
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(repository):
         _not_found(text, folder)
-    return cached(repository) or _download(repository)
+    return cached(repository, cache_dir) or _download(repository, cache_dir)
 
 
-def cached(repository: str) -> Path | None:
+def cached(repository: str, cache_dir: str | None = None) -> Path | None:
     """The folder of a repository that was downloaded before, whole; None if it was not.
 
     Looks at the disk only.
@@ -86,7 +87,7 @@ def cached(repository: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("params.json", "config.json"):
-        path = try_to_load_from_cache(repository, name)
+        path = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
         if isinstance(path, str) and _is_whole(Path(path).parent):
             return Path(path).parent
     return None
@@ -130,7 +131,7 @@ def _is_whole(folder: Path) -> bool:
     return bool(weights) and all(count == len(weights) for count in counts)
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, cache_dir: str | None = None) -> Path:
     """Fetch a repository's model into the hub's cache; an interrupted download goes on."""
     import huggingface_hub
     from huggingface_hub import constants
@@ -152,7 +153,9 @@ def _download(repository: str) -> Path:
         )
     logger.info("downloading %s from the Hugging Face hub", repository)
     try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=files))
+        return Path(
+            huggingface_hub.snapshot_download(repository, cache_dir=cache_dir, allow_patterns=files)
+        )
     except Exception as error:
         raise ModelNotFoundError(_hub_message(repository, error)) from None
 

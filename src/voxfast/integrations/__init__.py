@@ -1,0 +1,1 @@
+"""voxfast as a part of other people's programs."""

@@ -1,0 +1,56 @@
+"""``voxfast-wlk``: WhisperLiveKit's server with voxfast as its backend."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_EPILOG = """\
+All other options are those of WhisperLiveKit's own server (whisperlivekit-server --help);
+--model takes what voxfast takes: an embedded model, a folder, an alias, or owner/name.
+
+examples:
+  voxfast-wlk --model voxtral-numbers --pcm-input      then open http://localhost:8000
+  voxfast-wlk --model voxtral-mini-4b-4bit --host 0.0.0.0 --port 9000
+  voxfast-wlk --backend qwen3-mlx-simul --model qwen3-asr-0.6b-8bit --language en
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Start the server; returns when it ends.
+
+    Raises:
+        ImportError: if WhisperLiveKit is not installed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="voxfast-wlk",
+        description="Start WhisperLiveKit's server with voxfast as its backend.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    # Written out: WhisperLiveKit takes seconds to import, and help needs none of it.
+    backends = ("voxtral-mlx", "qwen3-mlx-simul")
+    parser.add_argument("--backend", choices=backends, default=backends[0])
+    parser.add_argument(
+        "--delay-ms",
+        type=int,
+        metavar="MS",
+        help="how long the model listens before it decides; default: the model's own",
+    )
+    args, rest = parser.parse_known_args(argv)
+
+    from voxfast.integrations.whisperlivekit import install
+
+    install(delay_ms=args.delay_ms)
+    # Its server reads the command line when it is imported, and knows only one of the names.
+    sys.argv = ["voxfast-wlk", *rest]
+    from whisperlivekit import basic_server
+
+    basic_server.config.backend = args.backend
+    basic_server.main()
+
+
+if __name__ == "__main__":
+    main()

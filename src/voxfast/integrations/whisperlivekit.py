@@ -1,0 +1,273 @@
+"""voxfast as a backend of WhisperLiveKit (0.2.26 and later).
+
+::
+
+    from voxfast.integrations import whisperlivekit as voxfast_backend
+    from whisperlivekit import AudioProcessor, TranscriptionEngine
+
+    voxfast_backend.install()
+    engine = TranscriptionEngine(backend="voxtral-mlx", model_size="voxtral-mini-4b-4bit")
+    processor = AudioProcessor(transcription_engine=engine)
+
+From then on the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` are voxfast's; everything
+else of WhisperLiveKit is as it was, and nothing on the disk is touched. The command
+``voxfast-wlk`` starts its server like this; see :mod:`voxfast.integrations.server`.
+
+One holder is shared by all sessions of a server and holds the model; each session has one
+processor. Their methods are called as ``whisperlivekit.audio_processor`` calls them.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, ParamSpec
+
+import numpy as np
+
+import voxfast
+from voxfast import audio as audio_io
+from voxfast import hub
+from voxfast.errors import VoxfastError
+from voxfast.online.session import OnlineProcessor
+from voxfast.timed import Word
+
+try:
+    from whisperlivekit import core, simul_whisper
+    from whisperlivekit.timed_objects import ASRToken, Transcript
+except ImportError as error:
+    raise ImportError(
+        f'this needs WhisperLiveKit: pip install "voxfast[whisperlivekit]" ({error})'
+    ) from error
+
+__all__ = [
+    "BACKENDS",
+    "Qwen3MLXSimulASR",
+    "Qwen3MLXSimulOnlineProcessor",
+    "VoxtralMLXASR",
+    "VoxtralMLXOnlineProcessor",
+    "install",
+]
+
+BACKENDS = ("voxtral-mlx", "qwen3-mlx-simul")
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+Tokens = tuple[list[Any], float]
+
+# What WhisperLiveKit itself has under the names that install() replaces.
+_SIMUL_ASR = core.SimulStreamingASR
+_SIMUL_PROCESSOR = simul_whisper.SimulStreamingOnlineProcessor
+
+_WHISPER_SIZE = re.compile(r"(tiny|base|small|medium|large|turbo)([.-].*)?")
+
+
+class _Holder:
+    """A loaded model, and what its sessions share.
+
+    Args:
+        model_size, model_dir, model_path: what :func:`voxfast.load` takes; a folder comes
+            before a name. The sizes of Whisper, WhisperLiveKit's default among them, mean
+            the default model.
+        model_cache_dir: where models from the hub are kept.
+        lan: language of sessions that ask for none; "auto" or a code.
+        warmup_file: recording to run through the model ahead; None: a second of silence,
+            empty: nothing.
+        alignment_heads_path, custom_alignment_heads: file of alignment heads to use instead
+            of those that come with the model; for Qwen3-ASR.
+        delay_ms: see the options of the model's sessions; None: its default.
+        **others: what WhisperLiveKit passes to every backend; ignored.
+
+    Raises:
+        VoxfastError: if there is no such model, or the warm-up file cannot be read.
+    """
+
+    backend_choice: ClassVar[str]
+    default_model: ClassVar[str]
+    sep = ""
+    SAMPLING_RATE = audio_io.SAMPLE_RATE
+
+    def __init__(
+        self,
+        *,
+        model_size: str | None = None,
+        model_dir: str | None = None,
+        model_path: str | None = None,
+        model_cache_dir: str | None = None,
+        lan: str | None = "auto",
+        warmup_file: str | None = None,
+        alignment_heads_path: str | None = None,
+        custom_alignment_heads: str | None = None,
+        delay_ms: int | None = None,
+        **others: Any,
+    ) -> None:
+        self.original_language = None if lan == "auto" else lan
+        self._delay_ms = delay_ms
+        self._heads = alignment_heads_path or custom_alignment_heads
+        name = model_dir or model_path or model_size or ""
+        if not name or _WHISPER_SIZE.fullmatch(name):
+            name = self.default_model
+        log.info("loading %s", name)
+        self.model = voxfast.load(hub.resolve(name, model_cache_dir) if model_cache_dir else name)
+        log.debug("ignored: %s", ", ".join(sorted(others)))
+        if warmup_file != "":
+            samples = audio_io.load_audio(warmup_file) if warmup_file else np.zeros(16000, "f4")
+            self.model.processor().warmup(samples)
+
+    def session_options(self, language: str | None) -> dict[str, Any]:
+        """Options of a session in a language; None: it is found out."""
+        return {} if self._delay_ms is None else {"delay_ms": self._delay_ms}
+
+    def transcribe(self, audio: Any, init_prompt: str = "") -> None:
+        """Nothing: WhisperLiveKit calls it to warm up, which was done."""
+
+
+class VoxtralMLXASR(_Holder):
+    """Voxtral Realtime under the name of WhisperLiveKit's own backend."""
+
+    backend_choice = "voxtral-mlx"
+    default_model = "voxtral-mini-4b-6bit"
+
+    def session_options(self, language: str | None) -> dict[str, Any]:
+        if language is not None:
+            log.warning("Voxtral finds the language itself; %r has no effect", language)
+        return super().session_options(None)
+
+
+class Qwen3MLXSimulASR(_Holder):
+    """Qwen3-ASR with AlignAtt, under the name that WhisperLiveKit had for it."""
+
+    backend_choice = "qwen3-mlx-simul"
+    default_model = "qwen3-asr-0.6b"
+
+    def session_options(self, language: str | None) -> dict[str, Any]:
+        options = super().session_options(language) | {"language": language}
+        return options | ({"heads_file": Path(self._heads)} if self._heads else {})
+
+
+class _Processor(OnlineProcessor):
+    """One session.
+
+    An error never leaves it: WhisperLiveKit would stop transcribing without telling anyone.
+    It is logged at ERROR, kept in ``error``, and the session goes on, with a new stream if
+    the old one broke.
+
+    Args:
+        asr: a holder, or WhisperLiveKit's proxy of one, which knows the session's language.
+
+    Attributes:
+        error: the last error, None if there was none.
+
+    Raises:
+        InvalidOptionError: if the session asks for a language that the model does not have;
+            a ValueError, which WhisperLiveKit reports to the client.
+    """
+
+    def __init__(self, asr: Any, logfile: Any = None) -> None:
+        wrapped = vars(asr).get("_asr")
+        holder = asr if wrapped is None else wrapped
+        language = holder.original_language if wrapped is None else vars(asr)["_session_language"]
+        self.error: Exception | None = None
+        self._upto = self._end = 0.0
+        options = holder.session_options(language)
+        self._language = options.get("language")
+        super().__init__(asr, lambda: holder.model.session(**options))
+
+    def insert_audio_chunk(self, audio: Any, audio_stream_end_time: float | None = None) -> None:
+        self._end += len(audio) / self.SAMPLING_RATE
+        self._try(super().insert_audio_chunk, audio)
+
+    def end_silence(self, duration: float | None, offset: float | None = 0.0) -> None:
+        self._end += duration or 0.0
+        self._try(super().end_silence, duration)
+
+    def process_iter(self, is_last: bool = False) -> Tokens:
+        return self._answer(super().process_iter, is_last)
+
+    def start_silence(self) -> Tokens:
+        return self._answer(super().start_silence)
+
+    def finish(self) -> Tokens:
+        return self._answer(super().finish)
+
+    def get_buffer(self) -> Any:
+        # Without the space in front: committed words that happen to be the same as the
+        # tentative text's first ones would be taken off it.
+        return Transcript(None, None, self._session.tentative.lstrip())
+
+    def _answer(self, call: Callable[P, Tokens], *args: P.args, **kwargs: P.kwargs) -> Tokens:
+        """Tokens instead of words, those of a call that failed included."""
+        session = self._session
+        found = self._try(call, *args, **kwargs)
+        words, upto = (session.take(), self._upto) if found is None else found
+        self._upto = max(self._upto, upto)
+        return [self._token(word) for word in words], self._upto
+
+    def _try(self, call: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            log.exception("%s failed at %.2f s of the stream: %s", call.__name__, self._end, error)
+            self.error = error
+            if not isinstance(error, VoxfastError):  # the stream is broken
+                self._reopen()
+            return None
+
+    def _reopen(self) -> None:
+        """Go on with a new stream, at the same place in time."""
+        try:
+            self._session = self._new_session()
+            self._session.skip(self._end)
+        except Exception as error:
+            log.exception("a new stream could not be opened: %s", error)
+            self.error = error
+
+    def _token(self, word: Word) -> Any:
+        return ASRToken(
+            start=word.start,
+            end=word.end,
+            text=word.text,
+            detected_language=self._language,
+            probability=word.probability,
+        )
+
+
+class VoxtralMLXOnlineProcessor(_Processor):
+    """A session on :class:`VoxtralMLXASR`."""
+
+
+class Qwen3MLXSimulOnlineProcessor(_Processor):
+    """A session on :class:`Qwen3MLXSimulASR`."""
+
+
+def install(**options: Any) -> None:
+    """Make voxfast the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` of this process.
+
+    Three names are replaced where WhisperLiveKit looks them up when it makes an engine or a
+    session; to be called before it does. Calling it again changes the options.
+
+    Args:
+        **options: for the holders, beside what WhisperLiveKit passes: ``delay_ms``.
+    """
+
+    def simul_asr(*, backend: str, **others: Any) -> Any:
+        if backend == Qwen3MLXSimulASR.backend_choice:
+            return Qwen3MLXSimulASR(**others, **options)
+        return _SIMUL_ASR(backend=backend, **others)
+
+    def simul_processor(asr: Any) -> Any:
+        holder = vars(asr).get("_asr", asr)
+        is_ours = isinstance(holder, Qwen3MLXSimulASR)
+        return (Qwen3MLXSimulOnlineProcessor if is_ours else _SIMUL_PROCESSOR)(asr)
+
+    # Its own module of this name is imported when the backend is asked for, and not before.
+    module = ModuleType("whisperlivekit.voxtral_mlx_asr")
+    vars(module)["VoxtralMLXASR"] = partial(VoxtralMLXASR, **options)
+    vars(module)["VoxtralMLXOnlineProcessor"] = VoxtralMLXOnlineProcessor
+    sys.modules[module.__name__] = module
+    core.SimulStreamingASR = simul_asr
+    simul_whisper.SimulStreamingOnlineProcessor = simul_processor

@@ -1,0 +1,298 @@
+"""The real WhisperLiveKit with voxfast as its backend, where it is installed."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation import EvalItem
+
+import voxfast
+from voxfast.bench.scoring import score
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of torch and others, while they are imported
+    wlk = pytest.importorskip(
+        "whisperlivekit", reason='WhisperLiveKit is not installed: pip install ".[whisperlivekit]"'
+    )
+    from voxfast.integrations import whisperlivekit as backend
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SAMPLE_RATE = 16000
+
+
+class Recorder:
+    """A session's processor that writes down how it was driven."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self.calls: list[tuple[str, Any]] = []
+        self.tokens: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._processor, name)
+        if name not in ("insert_audio_chunk", "start_silence", "end_silence", "finish"):
+            return method if name != "process_iter" else self._collected(method)
+        call = self._collected(method) if name in ("start_silence", "finish") else method
+
+        def noted(*args: Any) -> Any:
+            self.calls.append((name, args[0] if args else None))
+            return call(*args)
+
+        return noted
+
+    def _collected(self, method: Any) -> Any:
+        def collect(*args: Any) -> Any:
+            tokens, upto = method(*args)
+            self.tokens += tokens
+            return tokens, upto
+
+        return collect
+
+
+def replay(model: voxfast.Model, calls: list[tuple[str, Any]]) -> list[voxfast.Word]:
+    """The same audio and pauses through the plain session."""
+    words: list[voxfast.Word] = []
+    with model.session() as session:
+        for name, argument in calls:
+            if name == "insert_audio_chunk":
+                words += session.feed(argument)
+            elif name == "start_silence":
+                words += session.flush()
+            elif name == "end_silence":
+                session.skip(argument)
+            else:
+                words += session.finish()
+    return words
+
+
+async def drive(
+    engine: Any, samples: np.ndarray, pace: float, **options: Any
+) -> tuple[Recorder, Any]:
+    """Send audio as a client would; returns how the backend was driven, and the last response."""
+    processor = wlk.AudioProcessor(transcription_engine=engine, **options)
+    processor.transcription = recorder = Recorder(processor.transcription)
+    results = await processor.create_tasks()
+
+    async def last_response() -> Any:
+        return [response async for response in results][-1]
+
+    listening = asyncio.create_task(last_response())
+    pcm = (samples * 32767).astype(np.int16)
+    begin = time.monotonic()
+    for i in range(0, len(pcm), 1600):
+        await processor.process_audio(pcm[i : i + 1600].tobytes())
+        wait = pace * (i + 1600) / SAMPLE_RATE - (time.monotonic() - begin)
+        await asyncio.sleep(max(0.0, wait))
+    await processor.process_audio(b"")
+    response = await asyncio.wait_for(listening, 60)
+    await processor.cleanup()
+    return recorder, response
+
+
+@contextlib.contextmanager
+def engine_of(**options: Any) -> Iterator[Any]:
+    backend.install()
+    wlk.TranscriptionEngine.reset()
+    settings = {"pcm_input": True, "model_size": "voxtral-numbers", "backend": "voxtral-mlx"}
+    engine = wlk.TranscriptionEngine(**settings | options)
+    yield engine
+    engine.asr.model.close()
+    wlk.TranscriptionEngine.reset()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    """One engine without voice detection, for all tests that do not ask for another."""
+    with engine_of(vac=False) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def clip(eval_items: list[EvalItem]) -> EvalItem:
+    return next(item for item in eval_items if item.name == "eval_18")
+
+
+def text(lines: Any) -> str:
+    return " ".join(line.text.strip() for line in lines if line.text)
+
+
+def assert_as_plain(recorder: Recorder, model: voxfast.Model) -> None:
+    plain = replay(model, recorder.calls)
+    found = [(t.text, t.start, t.end, t.probability) for t in recorder.tokens]
+    assert found == [(w.text, w.start, w.end, w.probability) for w in plain]
+    assert plain
+
+
+@pytest.mark.parametrize("pace", [0.0, 1.0], ids=["fast", "real-time"])
+def test_words_and_times_are_those_of_the_plain_session(
+    engine: Any, clip: EvalItem, pace: float
+) -> None:
+    recorder, response = asyncio.run(drive(engine, clip.audio, pace))
+    assert_as_plain(recorder, engine.asr.model)
+    assert text(response.lines) == clip.transcript
+    assert response.buffer_transcription == ""
+    truth = [word.end for word in clip.words]
+    assert [token.end for token in recorder.tokens] == pytest.approx(truth, abs=0.15)
+
+
+def test_its_voice_detection_cuts_silences_out(eval_items: list[EvalItem]) -> None:
+    pytest.importorskip("onnxruntime", reason="its voice detection needs onnxruntime")
+    items = [item for item in eval_items if item.name in ("eval_18", "eval_22")]
+    pause = np.zeros(int(2.5 * SAMPLE_RATE), np.float32)
+    samples = np.concatenate([items[0].audio, pause, items[1].audio, pause])
+    with engine_of(vac=True) as engine:
+        recorder, response = asyncio.run(drive(engine, samples, 0.0))
+        assert_as_plain(recorder, engine.asr.model)
+    names = [name for name, _ in recorder.calls]
+    assert names.count("start_silence") >= 2
+    heard = sum(len(x) for name, x in recorder.calls if name == "insert_audio_chunk")
+    assert heard < 0.8 * len(samples)  # silence was left out
+    # It hears a word's beginning a little late, so one may be mistaken for another.
+    shift = items[0].duration + 2.5
+    truth = [
+        replace(word, start=word.start + start, end=word.end + start)
+        for item, start in zip(items, (0.0, shift), strict=True)
+        for word in item.words
+    ]
+    found = score([truth], [[replace(t, text=t.text.strip()) for t in recorder.tokens]])
+    assert found.word_error_rate <= 1 / len(truth)
+    assert found.end.mean_absolute < 0.1
+    assert text(response.lines).split() == [token.text.strip() for token in recorder.tokens]
+
+
+def test_several_sessions_at_once(engine: Any, eval_items: list[EvalItem]) -> None:
+    items = eval_items[:3]
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(drive(engine, item.audio, 0.0) for item in items))
+
+    for item, (recorder, response) in zip(items, asyncio.run(all_of_them()), strict=True):
+        assert_as_plain(recorder, engine.asr.model)
+        assert text(response.lines) == item.transcript
+
+
+def test_a_session_may_ask_for_its_language(
+    engine: Any, clip: EvalItem, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Voxtral cannot be told one: it says so, and goes on.
+    recorder, response = asyncio.run(drive(engine, clip.audio, 0.0, language="en"))
+    assert "'en' has no effect" in caplog.text
+    assert text(response.lines) == clip.transcript
+    assert {token.detected_language for token in recorder.tokens} == {None}
+    caplog.clear()
+    asyncio.run(drive(engine, clip.audio[:16000], 0.0, language="auto"))
+    assert "has no effect" not in caplog.text
+
+
+def test_errors_are_visible_and_the_session_goes_on(
+    engine: Any, clip: EvalItem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = backend.VoxtralMLXOnlineProcessor(engine.asr)
+    processor.end_silence(1.0, 0)
+    processor.insert_audio_chunk(np.full(1600, np.nan, np.float32), 1.1)
+    assert isinstance(processor.error, voxfast.InvalidAudioError)
+    assert "ERROR" in caplog.text
+    assert "nan" in caplog.text
+
+    def broken() -> None:
+        raise RuntimeError("no stream on this thread")
+
+    processor.insert_audio_chunk(clip.audio, 1.1 + clip.duration)
+    stream = processor._session._stream
+    monkeypatch.setattr(stream, "step", broken)
+    assert processor.process_iter() == ([], 0.0)
+    assert "no stream on this thread" in str(processor.error)
+    processor.insert_audio_chunk(clip.audio, 1.1 + 2 * clip.duration)
+    tokens, upto = processor.finish()
+    assert "".join(t.text for t in tokens).strip() == clip.transcript
+    shift = 1.1 + clip.duration
+    truth = [word.end + shift for word in clip.words]
+    assert [token.end for token in tokens] == pytest.approx(truth, abs=0.15)
+    assert upto == pytest.approx(1.1 + 2 * clip.duration, abs=1e-3)
+    assert processor.finish()[0] == []
+    assert isinstance(processor.error, voxfast.SessionClosedError)
+
+
+def test_what_it_passes_is_taken(tmp_path: Path, clip: EvalItem) -> None:
+    holder = backend.VoxtralMLXASR(
+        model_dir=str(voxfast.hub.embedded_models()["voxtral-numbers"]),
+        model_size="base",
+        model_cache_dir=str(tmp_path),
+        warmup_file=str(clip.path),
+        lora_path=None,
+        min_chunk_size=0.1,
+        logfile=sys.stderr,
+        delay_ms=960,
+    )
+    holder.transcribe(None)
+    assert (holder.sep, holder.original_language) == ("", None)
+    processor = backend.VoxtralMLXOnlineProcessor(holder)
+    processor.insert_audio_chunk(clip.audio[: int(16000 * (clip.words[0].end + 0.9))])
+    assert processor.process_iter()[0] == []  # half a second earlier by default
+    holder.model.close()
+    with pytest.raises(voxfast.ModelNotFoundError, match="no-such-model"):
+        backend.VoxtralMLXASR(model_size="no-such-model")
+    with pytest.raises(voxfast.AudioFileError, match="missing"):
+        backend.VoxtralMLXASR(model_size="voxtral-numbers", warmup_file="missing.wav")
+
+
+def test_nothing_of_it_is_changed_on_disk() -> None:
+    backend.install()
+    files = [f for f in metadata.files("whisperlivekit") or [] if f.suffix == ".py" and f.hash]
+    assert files
+    for file in files:
+        digest = hashlib.new(file.hash.mode, file.locate().read_bytes()).digest()
+        assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value, file
+
+
+def test_the_server(clip: EvalItem) -> None:
+    for name in ("uvicorn", "websockets"):
+        pytest.importorskip(name, reason=f"its server needs {name}")
+    from websockets.sync.client import connect
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = ["--model", "voxtral-numbers", "--port", str(port), "--pcm-input", "--no-vac"]
+    server = subprocess.Popen([sys.executable, "-m", "voxfast.integrations.server", *command])
+    try:
+        client = None
+        while client is None:
+            assert server.poll() is None, "the server ended"
+            with contextlib.suppress(OSError):
+                client = connect(f"ws://localhost:{port}/asr")
+            time.sleep(0.2)
+        with client:
+            pcm = (clip.audio * 32767).astype(np.int16)
+            for i in range(0, len(pcm), 8000):
+                client.send(pcm[i : i + 8000].tobytes())
+            client.send(b"")
+            last: dict[str, Any] = {}
+            for message in client:
+                answer = json.loads(message)
+                if answer.get("type") == "ready_to_stop":
+                    break
+                last = answer if "lines" in answer else last
+        assert " ".join(line["text"].strip() for line in last["lines"]) == clip.transcript
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+logging.getLogger("whisperlivekit").setLevel(logging.WARNING)
