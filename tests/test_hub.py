@@ -45,12 +45,16 @@ class Hub:
             raise self.failure
         return self.files
 
-    def snapshot_download(self, repository: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(
+        self, repository: str, *, cache_dir: str | None, allow_patterns: list[str]
+    ) -> str:
         self.calls.append(("download", repository, tuple(allow_patterns)))
-        return str(self.folder)
+        return str(Path(cache_dir) if cache_dir else self.folder)
 
-    def try_to_load_from_cache(self, repository: str, name: str) -> str | object | None:
-        path = self.cache.get(repository, Path("nowhere")) / name
+    def try_to_load_from_cache(
+        self, repository: str, name: str, *, cache_dir: str | None
+    ) -> str | object | None:
+        path = self.cache.get(f"{cache_dir or ''}{repository}", Path("nowhere")) / name
         return str(path) if path.exists() else None
 
 
@@ -96,6 +100,16 @@ def test_folder_before_hub(fake, tmp_path):
     assert hub.resolve("Qwen/Qwen3-ASR-0.6B") == Path("Qwen/Qwen3-ASR-0.6B")
     assert hub.resolve(str(tmp_path)) == tmp_path
     assert fake.calls == []
+
+
+def test_another_cache(fake, tmp_path):
+    place = tmp_path / "elsewhere"
+    assert hub.resolve("voxtral-mini-4b", str(place)) == place
+    fake.cache[f"{place}Qwen/Qwen3-ASR-0.6B"] = fake.folder
+    fake.folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (fake.folder / name).touch()
+    assert hub.resolve("Qwen/Qwen3-ASR-0.6B", str(place)) == fake.folder
 
 
 def test_alias_downloads_only_what_is_needed(fake):
