@@ -1,4 +1,4 @@
-"""The tokenizer against mistral_common's reading of the same file."""
+"""What the tokenizer takes from mistral_common, and what it refuses before that."""
 
 import json
 from collections.abc import Callable

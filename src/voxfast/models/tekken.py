@@ -1,6 +1,5 @@
 """The tokenizer of Voxtral Realtime: token ids to bytes, and the stream's paddings."""
 
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ __all__ = ["VoxtralTokenizer"]
 
 MAX_DELAY_MS = 10_000
 MAX_LEFT_PAD = 1024  # positions; all published checkpoints have 32
-# Positions that the longest word may take after the audio has ended (mistral_common).
-WORD_POSITIONS = 10
 
 
 class VoxtralTokenizer:
-    """What streaming needs of ``tekken.json``: no text is ever encoded, so no merges.
+    """What streaming needs of ``tekken.json``, read by ``mistral_common``.
+
+    That library allocates by the sizes it finds in the file and computes with its times, so
+    these are checked first.
 
     Attributes:
         bos, eos: ids that open the prompt, and that end a text (a stream goes on after it).
@@ -39,59 +39,37 @@ class VoxtralTokenizer:
     def __init__(self, path: Path, vocab_size: int) -> None:
         if not path.is_file():
             raise CheckpointError(f"{path}: the tokenizer is missing")
-        content = read_json(path)
         try:
-            self._read_tokens(content)
-            self._read_audio(content["audio"])
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            content = read_json(path)
+            _check_sizes(content)
+            _check_audio(content["audio"])
+            self._read(path)
+        except CheckpointError:
+            raise
+        except (
+            Exception
+        ) as error:  # pydantic's, KeyError, binascii's: a broken file, whatever it was
             raise CheckpointError(f"{path}: not a usable tokenizer ({error!r:.200})") from error
         if self.vocab_size > vocab_size:
             raise CheckpointError(
                 f"{path}: has {self.vocab_size} tokens, but the model only {vocab_size}"
             )
 
-    def _read_tokens(self, content: dict[str, Any]) -> None:
-        """Special tokens come first; the vocabulary's ranks follow them, cut to size."""
-        vocabulary, config = content["vocab"], content["config"]
-        self._n_special: int = config["default_num_special_tokens"]
-        self.vocab_size: int = config["default_vocab_size"]
-        special = {entry["token_str"]: entry["rank"] for entry in content["special_tokens"]}
-        n_text = self.vocab_size - self._n_special
-        if not 0 < self._n_special < self.vocab_size or n_text > len(vocabulary):
-            raise ValueError(
-                f"{self.vocab_size!r:.20} tokens, {self._n_special!r:.20} of them special, of "
-                f"{len(vocabulary)} in the vocabulary"
-            )
-        self._pieces: list[bytes] = []
-        for rank, entry in enumerate(vocabulary[:n_text]):
-            if entry["rank"] != rank:
-                raise ValueError(f"rank {entry['rank']!r:.20} where {rank} was due")
-            self._pieces.append(binascii.a2b_base64(entry["token_bytes"], strict_mode=True))
-        names = ("<s>", "</s>", "[STREAMING_PAD]", "[STREAMING_WORD]")
-        for name in names:
-            if type(special[name]) is not int or not 0 <= special[name] < self._n_special:
-                raise ValueError(f"{name} cannot be token {special[name]!r:.20}")
-        self.bos, self.eos, self.pad, self.word = (special[name] for name in names)
+    def _read(self, path: Path) -> None:
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # 0.4 s: only when needed
 
-    def _read_audio(self, audio: dict[str, Any]) -> None:
-        if audio["transcription_format"] != "streaming":
-            raise ValueError("not a tokenizer of a streaming model")
-        hop, rate = audio["audio_encoding_config"]["hop_length"], audio["sampling_rate"]
-        position, delay = 1000 / audio["frame_rate"], audio["transcription_delay_ms"]
-        if (hop, rate) != (160, 16000) or not (10 <= position <= 1000 and position % 10 == 0):
-            raise ValueError(
-                f"positions must be multiples of 10 ms, of 160 samples at 16000 Hz; here they last "
-                f"{position!r:.20} ms, hops {hop!r:.20} samples at {rate!r:.20} Hz"
-            )
-        if not 0 < delay <= MAX_DELAY_MS or delay % position:
-            raise ValueError(
-                f"a delay of {delay!r:.20} ms; expected a multiple of {position:g} up to "
-                f"{MAX_DELAY_MS}"
-            )
-        pad = audio["streaming_n_left_pad_tokens"]
-        if type(pad) is not int or not 0 <= pad <= MAX_LEFT_PAD:
-            raise ValueError(f"{pad!r:.20} positions of padding; {MAX_LEFT_PAD} at most")
-        self.position_ms, self.default_delay_ms, self.n_left_pad = int(position), int(delay), pad
+        tekken = Tekkenizer.from_file(path)
+        audio = tekken.audio
+        assert audio is not None
+        self._tekken, self._audio = tekken, audio
+        self.bos, self.eos = tekken.bos_id, tekken.eos_id
+        self.pad = tekken.get_special_token("[STREAMING_PAD]")
+        self.word = tekken.get_special_token("[STREAMING_WORD]")
+        self.vocab_size: int = tekken.n_words
+        self._n_special: int = tekken.num_special_tokens
+        self.n_left_pad: int = audio.n_left_pad_tokens
+        self.position_ms = int(audio.frame_duration_ms)
+        self.default_delay_ms = int(audio.transcription_delay_ms or 0)
 
     def n_delay(self, delay_ms: int) -> int:
         """Positions in a delay.
@@ -103,14 +81,51 @@ class VoxtralTokenizer:
             raise InvalidOptionError(
                 f"delay_ms must be a positive multiple of {self.position_ms}; got {delay_ms!r}"
             )
-        return delay_ms // self.position_ms
+        return int(self._audio.get_num_delay_tokens(delay_ms))
 
     def n_right_pad(self, delay_ms: int) -> int:
         """Positions of silence that bring out the last word of an utterance."""
-        return self.n_delay(delay_ms) + 1 + WORD_POSITIONS
+        return int(self._audio.n_right_pad_tokens(delay_ms))
 
     def piece(self, token: int) -> bytes | None:
         """The bytes of a text token; None for a special one."""
         if token < self._n_special or token >= self.vocab_size:
             return None
-        return self._pieces[token - self._n_special]
+        return bytes(self._tekken.id_to_byte_piece(token))
+
+
+def _check_sizes(content: dict[str, Any]) -> None:
+    """Special tokens come first; the vocabulary's ranks follow them, cut to size."""
+    vocabulary, config = content["vocab"], content["config"]
+    n_special, n_tokens = config["default_num_special_tokens"], config["default_vocab_size"]
+    if not 0 < n_special < n_tokens or n_tokens - n_special > len(vocabulary):
+        raise ValueError(
+            f"{n_tokens!r:.20} tokens, {n_special!r:.20} of them special, of "
+            f"{len(vocabulary)} in the vocabulary"
+        )
+    for rank, entry in enumerate(vocabulary[: n_tokens - n_special]):
+        if entry["rank"] != rank:
+            raise ValueError(f"rank {entry['rank']!r:.20} where {rank} was due")
+    special = {entry["token_str"]: entry["rank"] for entry in content["special_tokens"]}
+    for name in ("<s>", "</s>", "[STREAMING_PAD]", "[STREAMING_WORD]"):
+        if type(special[name]) is not int or not 0 <= special[name] < n_special:
+            raise ValueError(f"{name} cannot be token {special[name]!r:.20}")
+
+
+def _check_audio(audio: dict[str, Any]) -> None:
+    if audio["transcription_format"] != "streaming":
+        raise ValueError("not a tokenizer of a streaming model")
+    hop, rate = audio["audio_encoding_config"]["hop_length"], audio["sampling_rate"]
+    position, delay = 1000 / audio["frame_rate"], audio["transcription_delay_ms"]
+    if (hop, rate) != (160, 16000) or not (10 <= position <= 1000 and position % 10 == 0):
+        raise ValueError(
+            f"positions must be multiples of 10 ms, of 160 samples at 16000 Hz; here they last "
+            f"{position!r:.20} ms, hops {hop!r:.20} samples at {rate!r:.20} Hz"
+        )
+    if not 0 < delay <= MAX_DELAY_MS or delay % position:
+        raise ValueError(
+            f"a delay of {delay!r:.20} ms; expected a multiple of {position:g} up to {MAX_DELAY_MS}"
+        )
+    pad = audio["streaming_n_left_pad_tokens"]
+    if type(pad) is not int or not 0 <= pad <= MAX_LEFT_PAD:
+        raise ValueError(f"{pad!r:.20} positions of padding; {MAX_LEFT_PAD} at most")
