@@ -17,7 +17,7 @@ ROUNDING = {mx.float32: 2**-24, mx.float16: 2**-11, mx.bfloat16: 2**-8}
 ACCUMULATION = 1e-6
 # Of the largest |x| of a group times the sum of its |w|: packed weights multiply
 # activations that are rounded to 16 bits with one scale for each group.
-FIXED_POINT = 2**-16 * 1.01
+FIXED_POINT = 2**-15 * 1.01
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 // linear: what its kernels share. Rows of any float type in and out, and sums.
 
+#include "kernels/lane_sums.h"
 #include "kernels/linear_arguments.h"
 #include "kernels/simd.h"
 
@@ -12,6 +13,14 @@ VOXFAST_INLINE int64_t smallest(int64_t a, int64_t b) { return a < b ? a : b; }
 VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
   return (x + step - 1) / step * step;
 }
+
+// How the work is cut. Inputs are summed up by stretches of K_BLOCK, each on its own;
+// many rows of x share a panel of N_BLOCK rows of w in cached memory.
+constexpr int64_t K_BLOCK = 1024;
+constexpr int64_t M_BLOCK = 96;
+constexpr int64_t N_BLOCK = 24;  // a multiple of all NR of many rows
+constexpr int64_t FEW_ROWS = 4;  // of x, which take the weights as they lie
+constexpr int64_t FEW_N = 4;     // rows of w that few rows of x take together
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
@@ -85,24 +94,23 @@ VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t 
   }
 }
 
-// The sum of the lanes, halves added to each other.
-VOXFAST_INLINE float sum_halves(f32v x) {
-  typedef float f32x4 __attribute__((vector_size(16)));
-#if defined(__AVX512F__)
-  typedef float f32x8 __attribute__((vector_size(32)));
-  f32x8 half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-               __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-  f32v half = x;
-#endif
-#if defined(__AVX2__)
-  f32x4 four = __builtin_shufflevector(half, half, 0, 1, 2, 3) +
-               __builtin_shufflevector(half, half, 4, 5, 6, 7);
-#else
-  f32x4 four = half;
-#endif
-  four += __builtin_shufflevector(four, four, 2, 3, 2, 3);
-  return four[0] + four[1];
+// One register tile's results, MR rows of x by NR rows of w: adds the sum of the lanes of
+// totals[m][r] to out[m * out_stride + r].
+template <int MR, int NR>
+VOXFAST_INLINE void add_lane_sums(const f32v (&totals)[MR][NR], float* out,
+                                  int64_t out_stride) {
+  constexpr int COUNT = MR * NR;
+  for (int first = 0; first < COUNT; first += LANES) {
+    f32v some[LANES];
+    for (int i = 0; i < LANES; ++i) {
+      int at = first + i;
+      some[i] = at < COUNT ? totals[at / NR][at % NR] : f32v{};
+    }
+    f32v summed = sums(some);
+    for (int i = 0; i < LANES && first + i < COUNT; ++i) {
+      out[(first + i) / NR * out_stride + (first + i) % NR] += summed[i];
+    }
+  }
 }
 
 }  // namespace

@@ -28,6 +28,10 @@ constexpr int LANES = 4;
 typedef float f32v __attribute__((vector_size(LANES * 4)));
 typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
 
+// As many bits in 16-bit numbers: 2 * LANES of them.
+typedef int16_t i16v __attribute__((vector_size(LANES * 4)));
+typedef uint16_t u16v __attribute__((vector_size(LANES * 4)));
+
 // The same width in float64, and as many numbers in float32.
 constexpr int LANES64 = LANES / 2;
 typedef double f64v __attribute__((vector_size(LANES * 4)));
@@ -139,9 +143,9 @@ VOXFAST_INLINE f32v load(const float* p) {
 }
 
 VOXFAST_INLINE f32v load(const bf16* p) {
-  typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
+  typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
   typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
-  u16v raw;
+  u16h raw;
   std::memcpy(&raw, p, sizeof raw);
   return (f32v)(__builtin_convertvector(raw, u32v) << 16);
 }
@@ -194,8 +198,8 @@ VOXFAST_INLINE void store(bf16* p, f32v x) {
 #if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
   __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits);
 #else
-  typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
-  u16v narrow = __builtin_convertvector(bits, u16v);
+  typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
+  u16h narrow = __builtin_convertvector(bits, u16h);
 #endif
   std::memcpy(p, &narrow, sizeof narrow);
 }
@@ -239,6 +243,20 @@ VOXFAST_INLINE f32v min(f32v a, f32v b) {
   return (f32v)_mm_min_ps((__m128)a, (__m128)b);
 #else
   return a < b ? a : b;
+#endif
+}
+
+// Products of 16-bit numbers, neighbours added: lane i is a[2i] b[2i] + a[2i+1] b[2i+1].
+VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
+#if defined(__AVX512BW__)
+  return (i32v)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (i32v)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (i32v)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else  // each 32-bit lane holds a pair
+  i32v x = (i32v)a, y = (i32v)b;
+  return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
 #endif
 }
 

@@ -1,0 +1,122 @@
+#pragma once
+
+// linear with float weights: dot products in float32, lanes along K, so rows of w are
+// read as they lie.
+//
+// What one output is does not depend on what is computed beside it: for every stretch of
+// inputs one vector accumulates in order and its lanes are added up, and these sums are
+// added in order. Few rows of x widen each weight in registers as they meet it; for many
+// rows a panel of weights is first widened into cached memory, to the same numbers.
+
+#include "kernels/linear_arguments.h"
+#include "kernels/linear_rows.h"
+#include "kernels/simd.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+struct FloatWeights {
+  // Rows of x by rows of w in the registers, of many rows of x.
+  static constexpr int TILE_M = LANES == 8 ? 3 : 4;
+  static constexpr int TILE_N = LANES == 16 ? 6 : 4;
+
+  // At most K_BLOCK inputs of some rows of w; rows that do not exist repeat the last one.
+  struct Stretch {
+    int64_t first, count;
+    const char* w[N_BLOCK];
+
+    Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
+        : first(first_), count(smallest(a.k - first_, K_BLOCK)) {
+      for (int64_t r = 0; r < rows; ++r) {
+        w[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first * float_size(a.w_type);
+      }
+    }
+  };
+
+  // Prepared x: rows of floats, whole vectors.
+  static int64_t prepared_bytes(const LinearArguments& a) { return 4 * stride(a); }
+  static int64_t stride(const LinearArguments& a) { return round_up_to(a.k, 16); }
+
+  static void prepare(const LinearArguments& a, int64_t row) {
+    float* out = reinterpret_cast<float*>(a.prepared) + row * stride(a);
+    load_floats(a.x, a.x_type, a.x_rows[row], a.x_stride, a.k, out);
+    for (int64_t k = a.k; k < stride(a); ++k) {
+      out[k] = 0;
+    }
+  }
+
+  // Adds the products of MR rows of x from `row` on with FEW_N rows of w.
+  template <int MR>
+  static void add_few(const LinearArguments& a, const Stretch& s, int64_t row,
+                      float* out) {
+    constexpr int NR = MR < 4 || LANES == 16 ? 4 : 2;  // as many as the registers hold
+    for (int r = 0; r < FEW_N; r += NR) {
+      switch (a.w_type) {
+        case FloatType::float32:
+          add_tile<float, MR, NR>(a, s, row, s.w + r, out + r);
+          break;
+        case FloatType::float16:
+          add_tile<f16, MR, NR>(a, s, row, s.w + r, out + r);
+          break;
+        case FloatType::bfloat16:
+          add_tile<bf16, MR, NR>(a, s, row, s.w + r, out + r);
+          break;
+      }
+    }
+  }
+
+  // N_BLOCK rows of w, widened.
+  struct Panel {
+    const char* rows[N_BLOCK];
+    alignas(64) float numbers[N_BLOCK * K_BLOCK];
+
+    Panel(const LinearArguments& a, const Stretch& s) {
+      for (int64_t r = 0; r < N_BLOCK; ++r) {
+        rows[r] = s.w[r];
+        if (a.w_type != FloatType::float32) {
+          load_floats(s.w[r], a.w_type, 0, 1, s.count, numbers + r * K_BLOCK);
+          rows[r] = reinterpret_cast<const char*>(numbers + r * K_BLOCK);
+        }
+      }
+    }
+  };
+
+  // Adds the products of MR rows of x from `row` on with rows r ... r + TILE_N - 1.
+  template <int MR>
+  static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
+                       int64_t row, int64_t r, float* out) {
+    add_tile<float, MR, TILE_N>(a, s, row, panel.rows + r, out + r);
+  }
+
+ private:
+  template <typename T, int MR, int NR>
+  static void add_tile(const LinearArguments& a, const Stretch& s, int64_t row,
+                       const char* const* w, float* out) {
+    const float* x =
+        reinterpret_cast<const float*>(a.prepared) + row * stride(a) + s.first;
+    f32v totals[MR][NR] = {};
+    auto step = [&](int64_t k, auto load_w) __attribute__((always_inline)) {
+      f32v xs[MR];
+      for (int m = 0; m < MR; ++m) {
+        xs[m] = load(x + m * stride(a) + k);
+      }
+      for (int r = 0; r < NR; ++r) {
+        f32v weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
+        for (int m = 0; m < MR; ++m) {
+          totals[m][r] = weights * xs[m] + totals[m][r];
+        }
+      }
+    };
+    int64_t whole = s.count / LANES * LANES;
+    for (int64_t k = 0; k < whole; k += LANES) {
+      step(k, [](const T* p) __attribute__((always_inline)) { return load(p); });
+    }
+    if (whole < s.count) {
+      step(whole, [&](const T* p) { return load_first(p, s.count - whole); });
+    }
+    add_lane_sums(totals, out, N_BLOCK);
+  }
+};
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

@@ -1,0 +1,262 @@
+#pragma once
+
+// linear with packed weights: products of 16-bit integers, exact, summed up in 32 bits
+// over each group, then in float32 over groups.
+//
+// Each group of a row of x is rounded to integers of 15 bits and sign with a power of two
+// as its unit: 2^-15 of the greatest number in the group is the most that any number
+// loses, and those of half precision lose nothing unless they are much smaller than it.
+// With codes c worth c * scale + bias, a group adds
+//   scale * unit * (sum of c * integer) + bias * unit * (sum of integers).
+// Since sums of integers do not depend on their order, rows of x can be computed in any
+// company, from codes in registers or in a panel, to the same result.
+
+#include "kernels/linear_arguments.h"
+#include "kernels/linear_codes.h"
+#include "kernels/linear_rows.h"
+#include "kernels/simd.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+struct PackedWeights {
+  static constexpr int TILE_M = LANES == 16 ? 4 : 2;
+  static constexpr int TILE_N = 4;
+  static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
+
+  // At most K_BLOCK inputs of some rows of w; rows that do not exist repeat the last one.
+  struct Stretch {
+    int64_t first, count, first_group, groups;
+    const uint8_t* w[N_BLOCK];
+    // Of each group; biases are zeros up to whole vectors.
+    alignas(64) float scales[N_BLOCK * MAX_GROUPS], biases[N_BLOCK * MAX_GROUPS];
+
+    Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
+        : first(first_),
+          count(smallest(a.k - first_, K_BLOCK)),
+          first_group(first_ / a.group_size),
+          groups(count / a.group_size) {
+      for (int64_t r = 0; r < rows; ++r) {
+        int64_t row = smallest(n + r, a.n - 1);
+        w[r] =
+            reinterpret_cast<const uint8_t*>(a.w) + row * a.w_stride + first / 8 * a.bits;
+        load_floats(a.scales, a.scale_type, row * a.scale_stride + first_group, 1, groups,
+                    scales + r * MAX_GROUPS);
+        load_floats(a.biases, a.scale_type, row * a.bias_stride + first_group, 1, groups,
+                    biases + r * MAX_GROUPS);
+        for (int64_t g = groups; g < round_up_to(groups, LANES); ++g) {
+          biases[r * MAX_GROUPS + g] = 0;
+        }
+      }
+    }
+  };
+
+  // Prepared x, of each row: the integers, in the order of the codes' lanes; then of each
+  // group the unit, and the sum of its integers times the unit.
+  static int64_t padded_groups(const LinearArguments& a) {
+    return round_up_to(a.k / a.group_size, 16) + 16;  // whole vectors from any group on
+  }
+  static int64_t prepared_bytes(const LinearArguments& a) {
+    return round_up_to(2 * a.k + 8 * padded_groups(a), 64);
+  }
+
+  struct Row {
+    int16_t* integers;
+    float *units, *sums;
+
+    Row(const LinearArguments& a, int64_t row) {
+      char* p = a.prepared + row * prepared_bytes(a);
+      integers = reinterpret_cast<int16_t*>(p);
+      units = reinterpret_cast<float*>(p + 2 * a.k);
+      sums = units + padded_groups(a);
+    }
+  };
+
+  static void prepare(const LinearArguments& a, int64_t row) {
+    Row out(a, row);
+    int64_t groups = a.k / a.group_size;
+    for (int64_t g = 0; g < groups; ++g) {
+      alignas(64) float x[128];
+      load_floats(a.x, a.x_type, a.x_rows[row] + g * a.group_size * a.x_stride,
+                  a.x_stride, a.group_size, x);
+      round_group(a.bits, a.group_size, x, out, g);
+    }
+    for (int64_t g = groups; g < padded_groups(a); ++g) {
+      out.units[g] = out.sums[g] = 0;
+    }
+  }
+
+  template <int MR>
+  static void add_few(const LinearArguments& a, const Stretch& s, int64_t row,
+                      float* out) {
+    switch (a.bits) {
+      case 2:
+        return add_few_codes<2, MR>(a, s, row, out);
+      case 3:
+        return add_few_codes<3, MR>(a, s, row, out);
+      case 4:
+        return add_few_codes<4, MR>(a, s, row, out);
+      case 5:
+        return add_few_codes<5, MR>(a, s, row, out);
+      case 6:
+        return add_few_codes<6, MR>(a, s, row, out);
+      default:
+        return add_few_codes<8, MR>(a, s, row, out);
+    }
+  }
+
+  // The codes of N_BLOCK rows of w, unpacked.
+  struct Panel {
+    alignas(64) int16_t numbers[N_BLOCK * K_BLOCK];
+
+    Panel(const LinearArguments& a, const Stretch& s) {
+      for (int64_t r = 0; r < N_BLOCK; ++r) {
+        unpack(a.bits, s.w[r], s.count, numbers + r * K_BLOCK);
+      }
+    }
+  };
+
+  template <int MR>
+  static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
+                       int64_t row, int64_t r, float* out) {
+    const int16_t* w = panel.numbers + r * K_BLOCK;
+    add_tile<MR, TILE_N>(a, s, row, r, out,
+                         [w](int n, int64_t k, int v) __attribute__((always_inline)) {
+                           return read<i16v>(w + n * K_BLOCK + k + v * LANES16);
+                         });
+  }
+
+ private:
+  static void round_group(int bits, int group_size, const float* x, Row& out, int64_t g) {
+    f32v greatest{}, finite{};
+    for (int i = 0; i < group_size; i += LANES) {
+      f32v v = load(x + i);
+      greatest = max(greatest, max(v, -v));
+      finite = finite + v * 0.0f;  // NaN of an infinity, too
+    }
+    float most = maximum(greatest), factor = 0;
+    out.units[g] = 0;
+    if (!(sum(finite) == 0.0f)) {
+      out.units[g] = __builtin_nanf("");
+    } else if (most > 0x1p-100f) {
+      // most < 2^(exponent - 126), of which 2^15 units make one.
+      uint32_t exponent = float_to_bits(most) >> 23;
+      out.units[g] = bits_to_float((exponent - 14) << 23);
+      factor = bits_to_float((254 + 14 - exponent) << 23);
+    }
+    const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
+    alignas(64) int32_t rounded[128];
+    i32v total{};
+    for (int i = 0; i < group_size; i += LANES) {
+      f32v scaled = factor == 0 ? f32v{} : load(x + i) * factor;
+      i32v integers = (i32v)(min(scaled, broadcast(32767.0f)) + shifter) - (i32v)shifter;
+      std::memcpy(rounded + i, &integers, sizeof integers);
+      total += integers;
+    }
+    int32_t lanes[LANES], whole = 0;
+    std::memcpy(lanes, &total, sizeof lanes);
+    for (int32_t lane : lanes) {
+      whole += lane;
+    }
+    out.sums[g] = out.units[g] * static_cast<float>(whole);
+    int16_t* to = out.integers + g * group_size;
+    for (int k = 0; k < group_size; k += BLOCK_CODES) {
+      for (int i = 0; i < BLOCK_CODES; ++i) {
+        to[k + i] = static_cast<int16_t>(
+            rounded[k + code_of_lane(bits, i / LANES16, i % LANES16)]);
+      }
+    }
+  }
+
+  template <int BITS>
+  static void unpack_codes(const uint8_t* block, int64_t count, int16_t* out) {
+    for (int64_t k = 0; k < count; k += BLOCK_CODES, block += 4 * BITS) {
+      for (int v = 0; v < BLOCK_VECTORS; ++v) {
+        i16v some = codes<BITS>(block, v);
+        std::memcpy(out + k + v * LANES16, &some, sizeof some);
+      }
+    }
+  }
+
+  static void unpack(int bits, const uint8_t* block, int64_t count, int16_t* out) {
+    switch (bits) {
+      case 2:
+        return unpack_codes<2>(block, count, out);
+      case 3:
+        return unpack_codes<3>(block, count, out);
+      case 4:
+        return unpack_codes<4>(block, count, out);
+      case 5:
+        return unpack_codes<5>(block, count, out);
+      case 6:
+        return unpack_codes<6>(block, count, out);
+      default:
+        return unpack_codes<8>(block, count, out);
+    }
+  }
+
+  template <int BITS, int MR>
+  static void add_few_codes(const LinearArguments& a, const Stretch& s, int64_t row,
+                            float* out) {
+    constexpr int NR = MR < 3 || LANES == 16 ? 4 : 2;
+    for (int r = 0; r < FEW_N; r += NR) {
+      const uint8_t* const* w = s.w + r;
+      add_tile<MR, NR>(a, s, row, r, out,
+                       [w](int n, int64_t k, int v) __attribute__((always_inline)) {
+                         return codes<BITS>(w[n] + k / 8 * BITS, v);
+                       });
+    }
+  }
+
+  // Adds the products of MR rows of x from `row` on with NR rows of w from r on, whose
+  // codes codes_at(n, k, v) gives: those of vector v of the block at k of row r + n.
+  template <int MR, int NR, typename F>
+  VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
+                                      int64_t row, int64_t r, float* out, F codes_at) {
+    const Row x(a, row);
+    const int16_t* integers = x.integers + s.first;
+    const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
+    const float *scales = s.scales + r * MAX_GROUPS, *biases = s.biases + r * MAX_GROUPS;
+    int64_t bytes = prepared_bytes(a), k = 0;
+    auto of_row = [bytes](auto* p, int m) __attribute__((always_inline)) {
+      return reinterpret_cast<decltype(p)>(reinterpret_cast<const char*>(p) + m * bytes);
+    };
+    f32v totals[MR][NR] = {};
+    for (int64_t g = 0; g < s.groups; ++g) {
+      i32v dots[MR][NR] = {};
+      for (int64_t end = k + a.group_size; k < end; k += BLOCK_CODES) {
+        for (int v = 0; v < BLOCK_VECTORS; ++v) {
+          i16v xs[MR];
+          for (int m = 0; m < MR; ++m) {
+            xs[m] = read<i16v>(of_row(integers, m) + k + v * LANES16);
+          }
+          for (int n = 0; n < NR; ++n) {
+            i16v w = codes_at(n, k, v);
+            for (int m = 0; m < MR; ++m) {
+              dots[m][n] += multiply_pairs(w, xs[m]);
+            }
+          }
+        }
+      }
+      for (int n = 0; n < NR; ++n) {
+        for (int m = 0; m < MR; ++m) {
+          f32v dot = __builtin_convertvector(dots[m][n], f32v);
+          totals[m][n] =
+              dot * scales[n * MAX_GROUPS + g] * of_row(units, m)[g] + totals[m][n];
+        }
+      }
+    }
+    for (int64_t g = 0; g < s.groups; g += LANES) {
+      for (int n = 0; n < NR; ++n) {
+        f32v bias = load(biases + n * MAX_GROUPS + g);
+        for (int m = 0; m < MR; ++m) {
+          totals[m][n] = bias * load(of_row(sums_of_x, m) + g) + totals[m][n];
+        }
+      }
+    }
+    add_lane_sums(totals, out + r, N_BLOCK);
+  }
+};
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA
