@@ -11,17 +11,13 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 // Of few rows of x, all of them with FEW_N rows of w.
-template <typename Weights>
+template <typename Weights, int MR = Weights::FEW_ROWS>
 void add_few(const LinearArguments& a, const typename Weights::Stretch& s, float* out) {
-  switch (a.m) {
-    case 1:
-      return Weights::template add_few<1>(a, s, 0, out);
-    case 2:
-      return Weights::template add_few<2>(a, s, 0, out);
-    case 3:
-      return Weights::template add_few<3>(a, s, 0, out);
-    default:
-      return Weights::template add_few<4>(a, s, 0, out);
+  if (a.m == MR) {
+    return Weights::template add_few<MR>(a, s, 0, out);
+  }
+  if constexpr (MR > 1) {
+    add_few<Weights, MR - 1>(a, s, out);
   }
 }
 
@@ -31,14 +27,15 @@ template <typename Weights>
 void add_many(const LinearArguments& a, const typename Weights::Stretch& s, int64_t row,
               int64_t rows, float* out) {
   constexpr int TILE_M = Weights::TILE_M;
-  const typename Weights::Panel panel(a, s);
   for (int64_t r = 0; r < N_BLOCK; r += Weights::TILE_N) {
+    const typename Weights::Panel panel(a, s, r);
+    float* to = out + r;
     int64_t m = 0;
     for (; m + TILE_M <= rows; m += TILE_M) {
-      Weights::template add_many<TILE_M>(a, s, panel, row + m, r, out + m * N_BLOCK);
+      Weights::template add_many<TILE_M>(a, s, panel, row + m, r, to + m * N_BLOCK);
     }
     for (; m < rows; ++m) {
-      Weights::template add_many<1>(a, s, panel, row + m, r, out + m * N_BLOCK);
+      Weights::template add_many<1>(a, s, panel, row + m, r, to + m * N_BLOCK);
     }
   }
 }
@@ -51,7 +48,7 @@ void multiply_panel(const LinearArguments& a, int64_t n, int64_t width) {
     int64_t rows = smallest(a.m - m, M_BLOCK);
     std::memset(sums, 0, static_cast<size_t>(rows * N_BLOCK) * sizeof(float));
     for (int64_t k = 0; k < a.k; k += K_BLOCK) {
-      if (a.m <= FEW_ROWS) {
+      if (a.m <= Weights::FEW_ROWS) {
         add_few<Weights>(a, typename Weights::Stretch(a, n, FEW_N, k), sums);
       } else {
         add_many<Weights>(a, typename Weights::Stretch(a, n, N_BLOCK, k), m, rows, sums);
@@ -66,12 +63,13 @@ void multiply_panel(const LinearArguments& a, int64_t n, int64_t width) {
 // ---- the table's entries ----------------------------------------------------------
 
 int64_t panel_width(const LinearArguments& a) {
-  return a.m <= FEW_ROWS ? FEW_N : N_BLOCK;
+  return a.m <= (a.bits > 0 ? PackedWeights::FEW_ROWS : FloatWeights::FEW_ROWS) ? FEW_N
+                                                                                : N_BLOCK;
 }
 
 void linear_plan(LinearArguments& a, int threads) {
-  a.prepared_bytes = a.m * (a.bits > 0 ? PackedWeights::prepared_bytes(a)
-                                       : FloatWeights::prepared_bytes(a));
+  (a.bits > 0 ? PackedWeights::plan : FloatWeights::plan)(a);
+  a.prepared_bytes = a.m * a.prepared_stride;
   int64_t wanted = 8 * threads;  // tasks, so that a delayed thread holds up little
   a.task_rows = round_up_to((a.n + wanted - 1) / wanted, panel_width(a));
   a.tasks = (a.n + a.task_rows - 1) / a.task_rows;

@@ -72,7 +72,7 @@ VOXFAST_INLINE T read(const void* p) {
 #if defined(__AVX512BW__)
 // COUNT bytes at p over and over.
 template <int COUNT>
-VOXFAST_INLINE u16v repeated(const uint8_t* p) {
+VOXFAST_INLINE u16v repeated(const char* p) {
   if constexpr (COUNT == 8) {
     return (u16v)_mm512_set1_epi64(read<int64_t>(p));
   } else if constexpr (COUNT == 16) {
@@ -84,9 +84,9 @@ VOXFAST_INLINE u16v repeated(const uint8_t* p) {
 
 // The words around the codes of the block, one in each lane.
 template <int BITS>
-VOXFAST_INLINE u16v shuffled(const uint8_t* block, int) {
+VOXFAST_INLINE u16v shuffled(const char* block, int) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
-  const uint8_t *low = block + windows.offset(0), *high = block + windows.offset(1);
+  const char *low = block + windows.offset(0), *high = block + windows.offset(1);
   __m512i x;
   if constexpr (windows.LOADED == 8) {
     x = _mm512_mask_set1_epi64(_mm512_set1_epi64(read<int64_t>(low)), 0xf0,
@@ -99,7 +99,7 @@ VOXFAST_INLINE u16v shuffled(const uint8_t* block, int) {
 }
 #elif defined(__AVX2__)
 template <int COUNT>
-VOXFAST_INLINE u16v repeated(const uint8_t* p) {
+VOXFAST_INLINE u16v repeated(const char* p) {
   if constexpr (COUNT == 8) {
     return (u16v)_mm256_set1_epi64x(read<int64_t>(p));
   } else {
@@ -108,7 +108,7 @@ VOXFAST_INLINE u16v repeated(const uint8_t* p) {
 }
 
 template <int BITS>
-VOXFAST_INLINE u16v shuffled(const uint8_t* block, int v) {
+VOXFAST_INLINE u16v shuffled(const char* block, int v) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
   auto x = (__m256i)repeated<windows.LOADED>(block + windows.offset(v));
   return (u16v)_mm256_shuffle_epi8(x,
@@ -116,7 +116,7 @@ VOXFAST_INLINE u16v shuffled(const uint8_t* block, int v) {
 }
 #else
 template <int COUNT>
-VOXFAST_INLINE u16v repeated(const uint8_t* p) {
+VOXFAST_INLINE u16v repeated(const char* p) {
   static_assert(COUNT == 8);
   auto half = read<int64_t>(p);
   int64_t both[2] = {half, half};
@@ -124,9 +124,9 @@ VOXFAST_INLINE u16v repeated(const uint8_t* p) {
 }
 
 template <int BITS>
-VOXFAST_INLINE u16v shuffled(const uint8_t* block, int v) {
+VOXFAST_INLINE u16v shuffled(const char* block, int v) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
-  const uint8_t* p = block + windows.offset(v * LANES16 / 16);
+  auto* p = reinterpret_cast<const uint8_t*>(block + windows.offset(v * LANES16 / 16));
   u16v x;
   for (int lane = 0; lane < LANES16; ++lane) {
     int second = windows.bytes[v][2 * lane + 1];
@@ -139,7 +139,7 @@ VOXFAST_INLINE u16v shuffled(const uint8_t* block, int v) {
 
 // The codes of vector v of the block.
 template <int BITS>
-VOXFAST_INLINE i16v codes(const uint8_t* block, int v) {
+VOXFAST_INLINE i16v codes(const char* block, int v) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
   u16v x;
   if constexpr (!in_words(BITS)) {

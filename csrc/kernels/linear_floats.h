@@ -20,27 +20,28 @@ struct FloatWeights {
   static constexpr int TILE_M = LANES == 8 ? 3 : 4;
   static constexpr int TILE_N = LANES == 16 ? 6 : 4;
 
-  // At most K_BLOCK inputs of some rows of w; rows that do not exist repeat the last one.
+  static constexpr int64_t FEW_ROWS = 4;
+
+  // At most K_BLOCK inputs of some rows of w.
   struct Stretch {
     int64_t first, count;
-    const char* w[N_BLOCK];
+    RowPointers w;
 
     Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
-        : first(first_), count(smallest(a.k - first_, K_BLOCK)) {
-      for (int64_t r = 0; r < rows; ++r) {
-        w[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first * float_size(a.w_type);
-      }
-    }
+        : first(first_), count(smallest(a.k - first_, K_BLOCK)), w(a, n, rows, first_) {}
   };
 
   // Prepared x: rows of floats, whole vectors.
-  static int64_t prepared_bytes(const LinearArguments& a) { return 4 * stride(a); }
-  static int64_t stride(const LinearArguments& a) { return round_up_to(a.k, 16); }
+  static void plan(LinearArguments& a) { a.prepared_stride = 4 * round_up_to(a.k, 16); }
+
+  static float* prepared(const LinearArguments& a, int64_t row) {
+    return reinterpret_cast<float*>(a.prepared + row * a.prepared_stride);
+  }
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    float* out = reinterpret_cast<float*>(a.prepared) + row * stride(a);
+    float* out = prepared(a, row);
     load_floats(a.x, a.x_type, a.x_rows[row], a.x_stride, a.k, out);
-    for (int64_t k = a.k; k < stride(a); ++k) {
+    for (int64_t k = a.k; k < round_up_to(a.k, 16); ++k) {
       out[k] = 0;
     }
   }
@@ -53,54 +54,58 @@ struct FloatWeights {
     for (int r = 0; r < FEW_N; r += NR) {
       switch (a.w_type) {
         case FloatType::float32:
-          add_tile<float, MR, NR>(a, s, row, s.w + r, out + r);
+          add_tile<float, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
           break;
         case FloatType::float16:
-          add_tile<f16, MR, NR>(a, s, row, s.w + r, out + r);
+          add_tile<f16, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
           break;
         case FloatType::bfloat16:
-          add_tile<bf16, MR, NR>(a, s, row, s.w + r, out + r);
+          add_tile<bf16, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
           break;
       }
     }
   }
 
-  // N_BLOCK rows of w, widened.
+  // TILE_N rows of w from r on, widened.
   struct Panel {
-    const char* rows[N_BLOCK];
-    alignas(64) float numbers[N_BLOCK * K_BLOCK];
+    const char* rows[TILE_N];
+    alignas(64) float numbers[TILE_N * K_BLOCK];
 
-    Panel(const LinearArguments& a, const Stretch& s) {
-      for (int64_t r = 0; r < N_BLOCK; ++r) {
-        rows[r] = s.w[r];
+    Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
+      for (int i = 0; i < TILE_N; ++i) {
+        rows[i] = s.w.here[r + i];
         if (a.w_type != FloatType::float32) {
-          load_floats(s.w[r], a.w_type, 0, 1, s.count, numbers + r * K_BLOCK);
-          rows[r] = reinterpret_cast<const char*>(numbers + r * K_BLOCK);
+          load_floats(s.w.here[r + i], a.w_type, 0, 1, s.count, numbers + i * K_BLOCK);
+          rows[i] = reinterpret_cast<const char*>(numbers + i * K_BLOCK);
         }
       }
     }
   };
 
-  // Adds the products of MR rows of x from `row` on with rows r ... r + TILE_N - 1.
+  // Adds the products of MR rows of x from `row` on with those of the panel.
   template <int MR>
   static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
-                       int64_t row, int64_t r, float* out) {
-    add_tile<float, MR, TILE_N>(a, s, row, panel.rows + r, out + r);
+                       int64_t row, int64_t, float* out) {
+    add_tile<float, MR, TILE_N>(a, s, row, panel.rows, nullptr, out);
   }
 
  private:
   template <typename T, int MR, int NR>
-  static void add_tile(const LinearArguments& a, const Stretch& s, int64_t row,
-                       const char* const* w, float* out) {
-    const float* x =
-        reinterpret_cast<const float*>(a.prepared) + row * stride(a) + s.first;
+  VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
+                                      int64_t row, const char* const* w,
+                                      const char* const* next, float* out) {
+    const float* x = prepared(a, row) + s.first;
+    int64_t stride = a.prepared_stride / 4;
     f32v totals[MR][NR] = {};
     auto step = [&](int64_t k, auto load_w) __attribute__((always_inline)) {
       f32v xs[MR];
       for (int m = 0; m < MR; ++m) {
-        xs[m] = load(x + m * stride(a) + k);
+        xs[m] = load(x + m * stride + k);
       }
       for (int r = 0; r < NR; ++r) {
+        if (next != nullptr) {
+          __builtin_prefetch(next[r] + k * sizeof(T));
+        }
         f32v weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
         for (int m = 0; m < MR; ++m) {
           totals[m][r] = weights * xs[m] + totals[m][r];

@@ -15,6 +15,7 @@
 #include "kernels/linear_codes.h"
 #include "kernels/linear_rows.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -22,12 +23,13 @@ namespace {
 struct PackedWeights {
   static constexpr int TILE_M = LANES == 16 ? 4 : 2;
   static constexpr int TILE_N = 4;
+  static constexpr int64_t FEW_ROWS = 4;
   static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
 
-  // At most K_BLOCK inputs of some rows of w; rows that do not exist repeat the last one.
+  // At most K_BLOCK inputs of some rows of w.
   struct Stretch {
     int64_t first, count, first_group, groups;
-    const uint8_t* w[N_BLOCK];
+    RowPointers w;
     // Of each group; biases are zeros up to whole vectors.
     alignas(64) float scales[N_BLOCK * MAX_GROUPS], biases[N_BLOCK * MAX_GROUPS];
 
@@ -35,17 +37,28 @@ struct PackedWeights {
         : first(first_),
           count(smallest(a.k - first_, K_BLOCK)),
           first_group(first_ / a.group_size),
-          groups(count / a.group_size) {
+          groups(count / a.group_size),
+          w(a, n, rows, first_) {
+      with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
+        load_groups<T>(a, n, rows);
+      });
+    }
+
+   private:
+    template <typename T>
+    void load_groups(const LinearArguments& a, int64_t n, int64_t rows) {
       for (int64_t r = 0; r < rows; ++r) {
         int64_t row = smallest(n + r, a.n - 1);
-        w[r] =
-            reinterpret_cast<const uint8_t*>(a.w) + row * a.w_stride + first / 8 * a.bits;
-        load_floats(a.scales, a.scale_type, row * a.scale_stride + first_group, 1, groups,
-                    scales + r * MAX_GROUPS);
-        load_floats(a.biases, a.scale_type, row * a.bias_stride + first_group, 1, groups,
-                    biases + r * MAX_GROUPS);
-        for (int64_t g = groups; g < round_up_to(groups, LANES); ++g) {
-          biases[r * MAX_GROUPS + g] = 0;
+        const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
+        const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
+        int64_t whole = groups / LANES * LANES, to = r * MAX_GROUPS;
+        for (int64_t g = 0; g < whole; g += LANES) {
+          store(scales + to + g, load(s + g));
+          store(biases + to + g, load(b + g));
+        }
+        if (whole < groups) {
+          store(scales + to + whole, load_first(s + whole, groups - whole));
+          store(biases + to + whole, load_first(b + whole, groups - whole));
         }
       }
     }
@@ -53,35 +66,45 @@ struct PackedWeights {
 
   // Prepared x, of each row: the integers, in the order of the codes' lanes; then of each
   // group the unit, and the sum of its integers times the unit.
-  static int64_t padded_groups(const LinearArguments& a) {
-    return round_up_to(a.k / a.group_size, 16) + 16;  // whole vectors from any group on
-  }
-  static int64_t prepared_bytes(const LinearArguments& a) {
-    return round_up_to(2 * a.k + 8 * padded_groups(a), 64);
+  static void plan(LinearArguments& a) {
+    // Whole vectors from any stretch's first group on.
+    a.padded_groups = round_up_to(a.k / a.group_size, 16) + 16;
+    a.prepared_stride = round_up_to(2 * a.k + 8 * a.padded_groups, 64);
   }
 
   struct Row {
     int16_t* integers;
     float *units, *sums;
 
-    Row(const LinearArguments& a, int64_t row) {
-      char* p = a.prepared + row * prepared_bytes(a);
+    VOXFAST_INLINE Row(const LinearArguments& a, int64_t row) {
+      char* p = a.prepared + row * a.prepared_stride;
       integers = reinterpret_cast<int16_t*>(p);
       units = reinterpret_cast<float*>(p + 2 * a.k);
-      sums = units + padded_groups(a);
+      sums = units + a.padded_groups;
     }
   };
 
   static void prepare(const LinearArguments& a, int64_t row) {
     Row out(a, row);
     int64_t groups = a.k / a.group_size;
+    uint8_t order[BLOCK_CODES];
+    for (int i = 0; i < BLOCK_CODES; ++i) {
+      order[i] = static_cast<uint8_t>(code_of_lane(a.bits, i / LANES16, i % LANES16));
+    }
     for (int64_t g = 0; g < groups; ++g) {
       alignas(64) float x[128];
+      alignas(64) int32_t rounded[128];
       load_floats(a.x, a.x_type, a.x_rows[row] + g * a.group_size * a.x_stride,
                   a.x_stride, a.group_size, x);
-      round_group(a.bits, a.group_size, x, out, g);
+      round_group(a.group_size, x, rounded, out.units[g], out.sums[g]);
+      int16_t* to = out.integers + g * a.group_size;
+      for (int k = 0; k < a.group_size; k += BLOCK_CODES) {
+        for (int i = 0; i < BLOCK_CODES; ++i) {
+          to[k + i] = static_cast<int16_t>(rounded[k + order[i]]);
+        }
+      }
     }
-    for (int64_t g = groups; g < padded_groups(a); ++g) {
+    for (int64_t g = groups; g < a.padded_groups; ++g) {
       out.units[g] = out.sums[g] = 0;
     }
   }
@@ -105,51 +128,54 @@ struct PackedWeights {
     }
   }
 
-  // The codes of N_BLOCK rows of w, unpacked.
+  // The codes of TILE_N rows of w from r on, unpacked.
   struct Panel {
-    alignas(64) int16_t numbers[N_BLOCK * K_BLOCK];
+    alignas(64) int16_t numbers[TILE_N * K_BLOCK];
 
-    Panel(const LinearArguments& a, const Stretch& s) {
-      for (int64_t r = 0; r < N_BLOCK; ++r) {
-        unpack(a.bits, s.w[r], s.count, numbers + r * K_BLOCK);
+    Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
+      for (int i = 0; i < TILE_N; ++i) {
+        unpack(a.bits, s.w.here[r + i], s.w.ahead(r + i, TILE_N), s.count,
+               numbers + i * K_BLOCK);
       }
     }
   };
 
+  // Adds the products of MR rows of x from `row` on with those of the panel, rows r ...
+  // of the stretch.
   template <int MR>
   static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
                        int64_t row, int64_t r, float* out) {
-    const int16_t* w = panel.numbers + r * K_BLOCK;
-    add_tile<MR, TILE_N>(a, s, row, r, out,
-                         [w](int n, int64_t k, int v) __attribute__((always_inline)) {
-                           return read<i16v>(w + n * K_BLOCK + k + v * LANES16);
-                         });
+    add_tile<MR, TILE_N>(
+        a, s, row, r, out, [&](int n, int64_t k, int v) __attribute__((always_inline)) {
+          return read<i16v>(panel.numbers + n * K_BLOCK + k + v * LANES16);
+        });
   }
 
  private:
-  static void round_group(int bits, int group_size, const float* x, Row& out, int64_t g) {
+  // Numbers as integers times `unit`; `sum_of_x` is that of what they became.
+  static void round_group(int count, const float* x, int32_t* rounded, float& unit,
+                          float& sum_of_x) {
     f32v greatest{}, finite{};
-    for (int i = 0; i < group_size; i += LANES) {
+    for (int i = 0; i < count; i += LANES) {
       f32v v = load(x + i);
       greatest = max(greatest, max(v, -v));
       finite = finite + v * 0.0f;  // NaN of an infinity, too
     }
     float most = maximum(greatest), factor = 0;
-    out.units[g] = 0;
+    unit = 0;
     if (!(sum(finite) == 0.0f)) {
-      out.units[g] = __builtin_nanf("");
+      unit = __builtin_nanf("");
     } else if (most > 0x1p-100f) {
-      // most < 2^(exponent - 126), of which 2^15 units make one.
+      // most < 2^(exponent - 126), which 2^15 units make.
       uint32_t exponent = float_to_bits(most) >> 23;
-      out.units[g] = bits_to_float((exponent - 14) << 23);
+      unit = bits_to_float((exponent - 14) << 23);
       factor = bits_to_float((254 + 14 - exponent) << 23);
     }
     const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-    alignas(64) int32_t rounded[128];
     i32v total{};
-    for (int i = 0; i < group_size; i += LANES) {
-      f32v scaled = factor == 0 ? f32v{} : load(x + i) * factor;
-      i32v integers = (i32v)(min(scaled, broadcast(32767.0f)) + shifter) - (i32v)shifter;
+    for (int i = 0; i < count; i += LANES) {
+      f32v scaled = factor == 0 ? f32v{} : min(load(x + i) * factor, broadcast(32767.0f));
+      i32v integers = (i32v)(scaled + shifter) - (i32v)shifter;
       std::memcpy(rounded + i, &integers, sizeof integers);
       total += integers;
     }
@@ -158,19 +184,15 @@ struct PackedWeights {
     for (int32_t lane : lanes) {
       whole += lane;
     }
-    out.sums[g] = out.units[g] * static_cast<float>(whole);
-    int16_t* to = out.integers + g * group_size;
-    for (int k = 0; k < group_size; k += BLOCK_CODES) {
-      for (int i = 0; i < BLOCK_CODES; ++i) {
-        to[k + i] = static_cast<int16_t>(
-            rounded[k + code_of_lane(bits, i / LANES16, i % LANES16)]);
-      }
-    }
+    sum_of_x = unit * static_cast<float>(whole);
   }
 
   template <int BITS>
-  static void unpack_codes(const uint8_t* block, int64_t count, int16_t* out) {
-    for (int64_t k = 0; k < count; k += BLOCK_CODES, block += 4 * BITS) {
+  static void unpack_codes(const char* block, const char* ahead, int64_t count,
+                           int16_t* out) {
+    for (int64_t k = 0; k < count;
+         k += BLOCK_CODES, block += 4 * BITS, ahead += 4 * BITS) {
+      __builtin_prefetch(ahead);
       for (int v = 0; v < BLOCK_VECTORS; ++v) {
         i16v some = codes<BITS>(block, v);
         std::memcpy(out + k + v * LANES16, &some, sizeof some);
@@ -178,20 +200,21 @@ struct PackedWeights {
     }
   }
 
-  static void unpack(int bits, const uint8_t* block, int64_t count, int16_t* out) {
+  static void unpack(int bits, const char* block, const char* ahead, int64_t count,
+                     int16_t* out) {
     switch (bits) {
       case 2:
-        return unpack_codes<2>(block, count, out);
+        return unpack_codes<2>(block, ahead, count, out);
       case 3:
-        return unpack_codes<3>(block, count, out);
+        return unpack_codes<3>(block, ahead, count, out);
       case 4:
-        return unpack_codes<4>(block, count, out);
+        return unpack_codes<4>(block, ahead, count, out);
       case 5:
-        return unpack_codes<5>(block, count, out);
+        return unpack_codes<5>(block, ahead, count, out);
       case 6:
-        return unpack_codes<6>(block, count, out);
+        return unpack_codes<6>(block, ahead, count, out);
       default:
-        return unpack_codes<8>(block, count, out);
+        return unpack_codes<8>(block, ahead, count, out);
     }
   }
 
@@ -200,9 +223,12 @@ struct PackedWeights {
                             float* out) {
     constexpr int NR = MR < 3 || LANES == 16 ? 4 : 2;
     for (int r = 0; r < FEW_N; r += NR) {
-      const uint8_t* const* w = s.w + r;
-      add_tile<MR, NR>(a, s, row, r, out,
-                       [w](int n, int64_t k, int v) __attribute__((always_inline)) {
+      const char *const *w = s.w.here + r, *const *next = s.w.next + r;
+      add_tile<MR, NR>(a, s, row, r, out + r,
+                       [w, next](int n, int64_t k, int v) __attribute__((always_inline)) {
+                         if (v == 0) {
+                           __builtin_prefetch(next[n] + k / 8 * BITS);
+                         }
                          return codes<BITS>(w[n] + k / 8 * BITS, v);
                        });
     }
@@ -217,7 +243,7 @@ struct PackedWeights {
     const int16_t* integers = x.integers + s.first;
     const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
     const float *scales = s.scales + r * MAX_GROUPS, *biases = s.biases + r * MAX_GROUPS;
-    int64_t bytes = prepared_bytes(a), k = 0;
+    int64_t bytes = a.prepared_stride, k = 0;
     auto of_row = [bytes](auto* p, int m) __attribute__((always_inline)) {
       return reinterpret_cast<decltype(p)>(reinterpret_cast<const char*>(p) + m * bytes);
     };
@@ -254,7 +280,7 @@ struct PackedWeights {
         }
       }
     }
-    add_lane_sums(totals, out + r, N_BLOCK);
+    add_lane_sums(totals, out, N_BLOCK);
   }
 };
 

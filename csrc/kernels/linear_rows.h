@@ -19,12 +19,32 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
 constexpr int64_t K_BLOCK = 1024;
 constexpr int64_t M_BLOCK = 96;
 constexpr int64_t N_BLOCK = 24;  // a multiple of all NR of many rows
-constexpr int64_t FEW_ROWS = 4;  // of x, which take the weights as they lie
-constexpr int64_t FEW_N = 4;     // rows of w that few rows of x take together
+constexpr int64_t FEW_N = 4;  // rows of w that few rows of x take together, as they lie
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
 }
+
+// Where the bits of some rows of w lie for one stretch of inputs, and for the one that is
+// computed next, so that it can be fetched early. Rows that do not exist repeat the last.
+struct RowPointers {
+  const char *here[N_BLOCK], *next[N_BLOCK];
+
+  // What follows `rows` rows after row r.
+  const char* ahead(int64_t r, int64_t rows) const {
+    return r + rows < N_BLOCK ? here[r + rows] : next[r + rows - N_BLOCK];
+  }
+
+  RowPointers(const LinearArguments& a, int64_t n, int64_t rows, int64_t first) {
+    int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
+    bool last = first + K_BLOCK >= a.k;
+    for (int64_t r = 0; r < rows; ++r) {
+      here[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first / 8 * bits;
+      next[r] = last ? a.w + smallest(n + r + rows, a.n - 1) * a.w_stride
+                     : here[r] + K_BLOCK / 8 * bits;
+    }
+  }
+};
 
 // The first `count` numbers, fewer than a vector, and zeros.
 template <typename T>

@@ -4,6 +4,7 @@
 
 #include "kernels/rowwise.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -40,19 +41,6 @@ void swiglu_row(const T* gate, const T* up, T* out, int64_t columns) {
   for (; i < columns; ++i) {
     float g = to_float(gate[i]);
     out[i] = from_float<T>(g / (1.0f + exp(broadcast(-g))[0]) * to_float(up[i]));
-  }
-}
-
-// Calls f with null pointers of the element types that a FloatType names.
-template <typename F>
-void with_type(FloatType type, F&& f) {
-  switch (type) {
-    case FloatType::float32:
-      return f(static_cast<float*>(nullptr));
-    case FloatType::float16:
-      return f(static_cast<f16*>(nullptr));
-    case FloatType::bfloat16:
-      return f(static_cast<bf16*>(nullptr));
   }
 }
 
