@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from voxfast import cli
+from voxfast.integrations import server
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "audio"
 SAID = "turn up and open window"
@@ -92,6 +93,15 @@ def test_a_broken_pair_is_an_import_error_that_helps() -> None:
     assert "needs MLX 0.32.4" in done.stdout
     assert "found MLX 0.1.2" in done.stdout
     assert "pip install" in done.stdout
+
+
+def test_the_server_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "whisperlivekit", None)
+    monkeypatch.delitem(sys.modules, "voxfast.integrations.whisperlivekit", raising=False)
+    assert server.main(["--model", "voxtral-numbers"]) == 1
+    assert 'pip install "voxfast[whisperlivekit]"' in capsys.readouterr().err
 
 
 def test_import_needs_no_framework() -> None:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from voxfast.cli.console import complain, describe
+
 __all__ = ["main"]
 
 _EPILOG = """\
@@ -17,12 +19,8 @@ examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Start the server; returns when it ends.
-
-    Raises:
-        ImportError: if WhisperLiveKit is not installed.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start the server; returns the exit code when it ends."""
     parser = argparse.ArgumentParser(
         prog="voxfast-wlk",
         description="Start WhisperLiveKit's server with voxfast as its backend.",
@@ -41,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args, rest = parser.parse_known_args(argv)
 
-    from voxfast.integrations.whisperlivekit import install
-
+    try:
+        from voxfast.integrations.whisperlivekit import install
+    except ImportError as error:
+        complain(describe(error))
+        return 1
     install(delay_ms=args.delay_ms)
     # Its server reads the command line when it is imported, and knows only one of the names.
     sys.argv = ["voxfast-wlk", *rest]
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     basic_server.config.backend = args.backend
     basic_server.main()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

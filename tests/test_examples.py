@@ -1,0 +1,68 @@
+"""The examples run, and print what they promise."""
+
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMAND = "turn up and open window"
+NUMBERS = (
+    "start please and wait eight eighty nine point two degrees fifteen seventy point two "
+    "red hundred pause"
+)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run an example as a script; returns what it prints."""
+
+    def script(name: str, *arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return script
+
+
+def test_file(run: Callable[..., str]) -> None:
+    lines = run("transcribe_file.py").splitlines()
+    assert lines[0] == NUMBERS
+    assert [line.split()[2] for line in lines[1:]] == NUMBERS.split()
+
+
+def test_microphone(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACE", "0")
+    shown = run("microphone.py").split("\r")
+    assert shown[-1].strip() == COMMAND
+    assert any(line.strip().startswith("turn up [") for line in shown)
+
+
+def test_subtitles(run: Callable[..., str], tmp_path: Path) -> None:
+    talk = tmp_path / "talk.flac"
+    shutil.copy(EXAMPLES / "audio" / "numbers.flac", talk)
+    run("subtitles.py", str(talk))
+    subtitles = (tmp_path / "talk.srt").read_text()
+    assert subtitles.startswith("1\n00:00:0")
+    assert "start please and wait" in subtitles
+
+
+def test_many_sessions(run: Callable[..., str]) -> None:
+    lines = run("many_sessions.py").splitlines()
+    assert len(lines) == 4
+    assert f"command: {COMMAND}" in lines
+    assert f"numbers: {NUMBERS}" in lines
+
+
+def test_server(run: Callable[..., str]) -> None:
+    words = [json.loads(line) for line in run("server.py").splitlines()]
+    assert "".join(word["text"] for word in words).strip() == COMMAND
+    assert all(word["start"] <= word["end"] for word in words)
+
+
+def test_every_example_is_tested() -> None:
+    tests = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in tests for path in EXAMPLES.glob("*.py"))
