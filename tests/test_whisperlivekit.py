@@ -26,9 +26,13 @@ from voxfast.bench.scoring import score
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch and others, while they are imported
-    wlk = pytest.importorskip(
-        "whisperlivekit", reason='WhisperLiveKit is not installed: pip install ".[whisperlivekit]"'
-    )
+    try:
+        import whisperlivekit as wlk
+    except ImportError as reason:
+        pytest.skip(
+            f'WhisperLiveKit is not installed ({reason}): pip install ".[whisperlivekit]"',
+            allow_module_level=True,
+        )
     from voxfast.integrations import whisperlivekit as backend
 
 pytestmark = pytest.mark.filterwarnings("ignore")
