@@ -146,7 +146,7 @@ def test_latency_and_speed(tmp_path: Path) -> None:
     assert found["word_times"] is None
     assert found["latency"]["ends"] == "the model's"
     assert [step.second for step in record.steps] == [1.6, 2.0]
-    assert record.steps[0].median_ms == pytest.approx(100)
+    assert record.steps[0].mean_ms == pytest.approx(100)
 
 
 def test_a_slow_model_falls_behind(tmp_path: Path) -> None:
@@ -221,6 +221,21 @@ def test_interrupted_and_resumed(fake: FakeModel, tmp_path: Path) -> None:
     assert len(fake.sessions) - before == 2
     assert not journal.exists()
     assert deterministic(parts) == deterministic(whole)
+
+
+def test_running_figures_are_shown(
+    fake: FakeModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    data = write_clips(tmp_path, {"a": 1.0, "b": 0.4})
+    data.write_text(data.read_text().replace("w1", "x1"))
+    assert cli.main(["bench", str(data)]) == 0
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert "WER 25.00 %" in shown
 
 
 def test_other_options_do_not_resume(

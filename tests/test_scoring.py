@@ -7,10 +7,12 @@ from evaluation import EvalWord
 
 from voxfast.bench.scoring import (
     character_error_rate,
+    differences,
     normalise,
     normalise_words,
     score,
     word_error_rate,
+    word_errors,
 )
 from voxfast.timed import Word
 
@@ -103,5 +105,17 @@ def test_parts_of_a_word_share_its_times() -> None:
 def test_character_error_rate() -> None:
     assert character_error_rate(["abcd", ""], ["abxd", "yz"]) == 3 / 4
     assert character_error_rate(["ab", "ab"], ["ab", ""]) == 2 / 4
+    assert word_errors("One, two.", "one too") == (1, 2)
     with pytest.raises(ValueError, match="no character"):
         character_error_rate([""], ["a"])
+
+
+def test_differences_are_shown_with_words_around() -> None:
+    said = "one two three four five six seven eight nine"
+    heard = "One, two three for five six six seven nine."
+    assert differences(said, heard, context=2) == [
+        "two three [four → for] five six",
+        "five six [ → six] seven eight",
+        "six seven [eight → ] nine",
+    ]
+    assert differences("a b", "") == ["[a b → ]"]

@@ -161,16 +161,16 @@ def _stream(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
         chunk = run.options["chunk_ms"]
         top.plot(
             minutes,
-            [step.median_ms for step in steps],
+            [step.mean_ms for step in steps],
             color=colour,
             linewidth=1,
-            label=f"{name}: {np.median([step.median_ms for step in steps]):.3g} ms for {chunk} ms",
+            label=f"{name}: {np.mean([step.mean_ms for step in steps]):.3g} ms for {chunk} ms",
         )
         bottom.plot(minutes, [step.resident_mb for step in steps], color=colour, linewidth=1)
     if not drawn:
         plt.close(figure)
         return None
-    top.set(ylabel="time per chunk (ms),\nmedian of each second", ylim=(0, None))
+    top.set(ylabel="time per chunk (ms),\nmean of each second", ylim=(0, None))
     top.set_title("One stream after the other: time and memory over the audio heard")
     bottom.set(
         ylabel="resident memory of\nthe process (MB)",

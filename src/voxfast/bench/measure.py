@@ -43,13 +43,13 @@ class Step:
 
     Attributes:
         second: seconds of audio at its end.
-        median_ms, longest_ms: time that a chunk took.
+        mean_ms, longest_ms: time that a chunk took.
         resident_mb: memory of the process; where the system does not tell, the most so far.
         mlx_mb: memory that MLX holds, its cache included.
     """
 
     second: float
-    median_ms: float
+    mean_ms: float
     longest_ms: float
     resident_mb: float
     mlx_mb: float
@@ -199,7 +199,7 @@ class _Stopwatch:
         self._steps.append(
             Step(
                 second=round(second, 3),
-                median_ms=float(np.median(self._chunks)),
+                mean_ms=float(np.mean(self._chunks)),
                 longest_ms=max(self._chunks),
                 resident_mb=resident_mb(),
                 mlx_mb=held / 2**20,

@@ -22,10 +22,12 @@ __all__ = [
     "TimedWord",
     "align",
     "character_error_rate",
+    "differences",
     "normalise",
     "normalise_words",
     "score",
     "word_error_rate",
+    "word_errors",
 ]
 
 NORMALISATION = (
@@ -136,6 +138,31 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
         [[Word(word, 0.0, 0.0) for word in text.split()] for text in references],
         [[Word(word, 0.0, 0.0) for word in text.split()] for text in hypotheses],
     ).word_error_rate
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Edits between two texts as they were written, and the number of reference words."""
+    said, heard = (
+        [Word(w, 0.0, 0.0) for w in normalise(t).split()] for t in (reference, hypothesis)
+    )
+    return align(said, heard)[1], len(said)
+
+
+def differences(reference: str, hypothesis: str, context: int = 3) -> list[str]:
+    """Where two texts differ: ``wait [five → nine] and go``, with some words around."""
+    said, heard = normalise(reference).split(), normalise(hypothesis).split()
+    if not said or not heard:
+        return [f"[{' '.join(said)} → {' '.join(heard)}]"]
+    found = []
+    for chunk in need("jiwer").process_words(" ".join(said), " ".join(heard)).alignments[0]:
+        if chunk.type == "equal":
+            continue
+        first, last = chunk.ref_start_idx, chunk.ref_end_idx
+        words = " ".join(said[first:last])
+        instead = " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx])
+        before, after = said[max(0, first - context) : first], said[last : last + context]
+        found.append(" ".join([*before, f"[{words} → {instead}]", *after]))
+    return found
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

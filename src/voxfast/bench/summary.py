@@ -171,7 +171,7 @@ def _steps(records: Sequence[Record]) -> dict[str, Any]:
         return {"step_ms": None, "memory_mb": None}
     resident = [step.resident_mb for step in steps]
     return {
-        "step_ms": _spread([step.median_ms for step in steps])
+        "step_ms": _spread([step.mean_ms for step in steps])
         | {"longest": max(step.longest_ms for step in steps)},
         "memory_mb": {"first": resident[0], "last": resident[-1], "most": max(resident)},
     }

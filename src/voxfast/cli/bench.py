@@ -4,10 +4,10 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import voxfast
 from voxfast.cli import options
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from voxfast.bench.journal import Run
     from voxfast.bench.measure import Record
 
+_LONG = 200
+"""Characters from which on only the places of an utterance are shown that are wrong."""
+_PLACES = 8
 _MODES = ("utterance", "single", "chapter")
 
 _EPILOG = """\
@@ -127,6 +130,7 @@ def _measure(args: argparse.Namespace) -> list["Run"]:
         loaded: dict[str, voxfast.Model] = {}
         for number, run in enumerate(runs):
             plan, done = run.options, journal.done[number]
+            run.records = done
             waiting = streams(clips, plan["mode"])
             if done and not args.quiet:
                 note(f"voxfast: {len(done)} of {len(waiting)} streams were done before")
@@ -143,8 +147,7 @@ def _measure(args: argparse.Namespace) -> list["Run"]:
                         **plan["session"],
                     )
                     journal.add(number, record)
-                    show(done)
-            run.records = done
+                    show(record)
         for model in loaded.values():
             model.close()
         if args.output:
@@ -217,15 +220,13 @@ def _load(args: argparse.Namespace, name: str) -> "voxfast.Model":
     return options.load_model(argparse.Namespace(**vars(args) | {"model": name}))
 
 
-class _Show(Protocol):
-    def __call__(self, records: Sequence["Record"]) -> None: ...
-
-
 @contextmanager
-def _progress(run: "Run", total: int, args: argparse.Namespace) -> Iterator[_Show]:
+def _progress(
+    run: "Run", total: int, args: argparse.Namespace
+) -> Iterator[Callable[["Record"], None]]:
     """A bar with running figures, where somebody sees it."""
     if args.quiet or not sys.stderr.isatty():
-        yield lambda records: None
+        yield lambda record: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -236,7 +237,8 @@ def _progress(run: "Run", total: int, args: argparse.Namespace) -> Iterator[_Sho
         TimeRemainingColumn,
     )
 
-    from voxfast.bench.summary import label, summarise
+    from voxfast.bench.scoring import word_errors
+    from voxfast.bench.summary import label
 
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -248,16 +250,21 @@ def _progress(run: "Run", total: int, args: argparse.Namespace) -> Iterator[_Sho
         transient=True,
     ) as progress:
         name = f"{label(run)}, {run.options['mode']}"
-        task = progress.add_task(name, total=total, completed=len(run.records), figures="")
+        task = progress.add_task(name, total=total, figures="")
 
-        def show(records: Sequence["Record"]) -> None:
-            run.records = list(records)
-            found = summarise(run)
-            figures = (
-                f"WER {_percent(found['word_error_rate'])}  RTF {found['real_time_factor']:.3f}"
-            )
-            progress.update(task, completed=len(records), figures=figures)
+        seconds = compute = errors = words = 0.0
 
+        def show(record: "Record") -> None:
+            nonlocal seconds, compute, errors, words
+            seconds, compute = seconds + record.seconds, compute + record.compute_seconds
+            wrong, spoken = word_errors(record.reference, record.hypothesis)
+            errors, words = errors + wrong, words + spoken
+            rate = errors / words if words else None
+            figures = f"WER {_percent(rate)}  RTF {compute / seconds:.3f}"
+            progress.update(task, advance=1, figures=figures)
+
+        for record in run.records:
+            show(record)
         yield show
 
 
@@ -265,13 +272,13 @@ _COLUMNS = (
     "WER",
     "CER",
     "median",
-    "90 %",
-    "95 %",
+    "p90",
+    "p95",
     "no error",
     "RTF",
     "latency",
     "aware",
-    "95 %",
+    "aware p95",
     "start",
     "end",
     "ms/chunk",
@@ -281,6 +288,7 @@ _COLUMNS = (
 
 def _report(runs: Sequence["Run"]) -> None:
     """A table, what its columns mean, and the worst utterances."""
+    from voxfast.bench.scoring import differences
     from voxfast.bench.summary import label, summarise
 
     summaries = [summarise(run) for run in runs]
@@ -291,17 +299,24 @@ def _report(runs: Sequence["Run"]) -> None:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         say("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip() + "\n")
     say(
-        "\nWER, CER: word and character error rate over everything; median, 90 %, 95 %, no error: "
-        "WER per utterance\nRTF: compute ÷ audio; latency: median seconds from a word's end to its "
-        "appearance without, then with (aware, 95 %) the time to compute\n"
-        "start, end: mean error of word times in ms, where they are known\n"
+        "\nWER, CER: word and character error rate over everything; then the WER per utterance:\n"
+        "median, 90th and 95th percentile, share without an error. RTF: compute ÷ audio.\n"
+        "latency: from a word's end to its appearance, median; aware: with the time to compute.\n"
+        "start, end: mean error of word times in ms, where they are known. MB: resident memory.\n"
     )
     for run, found in zip(runs, summaries, strict=True):
         if found["worst"]:
             say(f"\nworst of {label(run, runs)}:\n")
         for entry in found["worst"]:
             say(f"  {_percent(entry['word_error_rate'])}  {entry['name']}\n")
-            say(f"    said   {entry['reference']}\n    heard  {entry['hypothesis']}\n")
+            if len(entry["reference"]) <= _LONG:
+                say(f"    said   {entry['reference']}\n    heard  {entry['hypothesis']}\n")
+                continue
+            places = differences(entry["reference"], entry["hypothesis"])
+            for place in places[:_PLACES]:
+                say(f"    … {place} …\n")
+            if len(places) > _PLACES:
+                say(f"    and in {len(places) - _PLACES} more places\n")
 
 
 def _row(found: dict[str, Any]) -> list[str]:
@@ -320,7 +335,7 @@ def _row(found: dict[str, Any]) -> list[str]:
         _number(latency["aware"].get("percentile_95"), "{:.2f} s"),
         _number(times["start"].get("mean_absolute"), "{:.0f}", 1000),
         _number(times["end"].get("mean_absolute"), "{:.0f}", 1000),
-        _number((found["step_ms"] or {}).get("median"), "{:.2f}"),
+        _number((found["step_ms"] or {}).get("mean"), "{:.2f}"),
         _number((found["memory_mb"] or {}).get("most"), "{:.0f}"),
     ]
 
