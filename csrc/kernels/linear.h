@@ -14,7 +14,7 @@ namespace {
 template <typename Weights, int MR = Weights::FEW_ROWS>
 void add_few(const LinearArguments& a, const typename Weights::Stretch& s, float* out) {
   if (a.m == MR) {
-    return Weights::template add_few<MR>(a, s, 0, out);
+    return Weights::template add_few<MR>(a, s, out);
   }
   if constexpr (MR > 1) {
     add_few<Weights, MR - 1>(a, s, out);
@@ -47,7 +47,7 @@ void multiply_panel(const LinearArguments& a, int64_t n, int64_t width) {
   for (int64_t m = 0; m < a.m; m += M_BLOCK) {
     int64_t rows = smallest(a.m - m, M_BLOCK);
     std::memset(sums, 0, static_cast<size_t>(rows * N_BLOCK) * sizeof(float));
-    for (int64_t k = 0; k < a.k; k += K_BLOCK) {
+    for (int64_t k = 0; k < a.k; k += a.stretch) {
       if (a.m <= Weights::FEW_ROWS) {
         add_few<Weights>(a, typename Weights::Stretch(a, n, FEW_N, k), sums);
       } else {
@@ -68,6 +68,10 @@ int64_t panel_width(const LinearArguments& a) {
 }
 
 void linear_plan(LinearArguments& a, int threads) {
+  // Stretches of one length, so that fetching as much ahead as is computed fetches all.
+  int64_t most = a.bits > 0 ? PackedWeights::K_BLOCK : FloatWeights::K_BLOCK;
+  int64_t stretches = (a.k + most - 1) / most;
+  a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
   (a.bits > 0 ? PackedWeights::plan : FloatWeights::plan)(a);
   a.prepared_bytes = a.m * a.prepared_stride;
   int64_t wanted = 8 * threads;  // tasks, so that a delayed thread holds up little

@@ -38,6 +38,7 @@ struct LinearArguments {
   // linear_prepare is called for every row, then linear_multiply for every task, which
   // computes task_rows outputs (rows of w) for all rows of x.
   int64_t prepared_bytes, task_rows, tasks;
+  int64_t stretch;          // inputs that are summed up at a time
   int64_t prepared_stride;  // bytes from one row of x to the next
   int64_t padded_groups;    // of packed weights: numbers that x has for its groups
   char* prepared;

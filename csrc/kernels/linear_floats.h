@@ -20,15 +20,18 @@ struct FloatWeights {
   static constexpr int TILE_M = LANES == 8 ? 3 : 4;
   static constexpr int TILE_N = LANES == 16 ? 6 : 4;
 
+  static constexpr int64_t K_BLOCK = 1024;
   static constexpr int64_t FEW_ROWS = 4;
 
-  // At most K_BLOCK inputs of some rows of w.
+  // A stretch of inputs of some rows of w, K_BLOCK at most.
   struct Stretch {
     int64_t first, count;
     RowPointers w;
 
     Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
-        : first(first_), count(smallest(a.k - first_, K_BLOCK)), w(a, n, rows, first_) {}
+        : first(first_),
+          count(smallest(a.k - first_, a.stretch)),
+          w(a, n, rows, first_) {}
   };
 
   // Prepared x: rows of floats, whole vectors.
@@ -46,21 +49,20 @@ struct FloatWeights {
     }
   }
 
-  // Adds the products of MR rows of x from `row` on with FEW_N rows of w.
+  // Adds the products of MR rows of x, all there are, with FEW_N rows of w.
   template <int MR>
-  static void add_few(const LinearArguments& a, const Stretch& s, int64_t row,
-                      float* out) {
+  static void add_few(const LinearArguments& a, const Stretch& s, float* out) {
     constexpr int NR = MR < 4 || LANES == 16 ? 4 : 2;  // as many as the registers hold
     for (int r = 0; r < FEW_N; r += NR) {
       switch (a.w_type) {
         case FloatType::float32:
-          add_tile<float, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
+          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
           break;
         case FloatType::float16:
-          add_tile<f16, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
+          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
           break;
         case FloatType::bfloat16:
-          add_tile<bf16, MR, NR>(a, s, row, s.w.here + r, s.w.next + r, out + r);
+          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
           break;
       }
     }

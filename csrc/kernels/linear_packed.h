@@ -23,10 +23,11 @@ namespace {
 struct PackedWeights {
   static constexpr int TILE_M = LANES == 16 ? 4 : 2;
   static constexpr int TILE_N = 4;
-  static constexpr int64_t FEW_ROWS = 4;
+  static constexpr int64_t K_BLOCK = 2048;
+  static constexpr int64_t FEW_ROWS = 2;
   static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
 
-  // At most K_BLOCK inputs of some rows of w.
+  // A stretch of inputs of some rows of w, K_BLOCK at most.
   struct Stretch {
     int64_t first, count, first_group, groups;
     RowPointers w;
@@ -35,7 +36,7 @@ struct PackedWeights {
 
     Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
         : first(first_),
-          count(smallest(a.k - first_, K_BLOCK)),
+          count(smallest(a.k - first_, a.stretch)),
           first_group(first_ / a.group_size),
           groups(count / a.group_size),
           w(a, n, rows, first_) {
@@ -109,33 +110,35 @@ struct PackedWeights {
     }
   }
 
+  // Adds the products of MR rows of x, all there are, with FEW_N rows of w.
   template <int MR>
-  static void add_few(const LinearArguments& a, const Stretch& s, int64_t row,
-                      float* out) {
+  static void add_few(const LinearArguments& a, const Stretch& s, float* out) {
     switch (a.bits) {
       case 2:
-        return add_few_codes<2, MR>(a, s, row, out);
+        return add_few_codes<2, MR>(a, s, out);
       case 3:
-        return add_few_codes<3, MR>(a, s, row, out);
+        return add_few_codes<3, MR>(a, s, out);
       case 4:
-        return add_few_codes<4, MR>(a, s, row, out);
+        return add_few_codes<4, MR>(a, s, out);
       case 5:
-        return add_few_codes<5, MR>(a, s, row, out);
+        return add_few_codes<5, MR>(a, s, out);
       case 6:
-        return add_few_codes<6, MR>(a, s, row, out);
+        return add_few_codes<6, MR>(a, s, out);
       default:
-        return add_few_codes<8, MR>(a, s, row, out);
+        return add_few_codes<8, MR>(a, s, out);
     }
   }
 
   // The codes of TILE_N rows of w from r on, unpacked.
   struct Panel {
-    alignas(64) int16_t numbers[TILE_N * K_BLOCK];
+    // Not a power of two: rows would compete for the same lines of the cache.
+    static constexpr int64_t STRIDE = K_BLOCK + 32;
+    alignas(64) int16_t numbers[TILE_N * STRIDE];
 
     Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
         unpack(a.bits, s.w.here[r + i], s.w.ahead(r + i, TILE_N), s.count,
-               numbers + i * K_BLOCK);
+               numbers + i * STRIDE);
       }
     }
   };
@@ -145,10 +148,12 @@ struct PackedWeights {
   template <int MR>
   static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
                        int64_t row, int64_t r, float* out) {
-    add_tile<MR, TILE_N>(
-        a, s, row, r, out, [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-          return read<i16v>(panel.numbers + n * K_BLOCK + k + v * LANES16);
-        });
+    auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
+      return read<i16v>(panel.numbers + n * Panel::STRIDE + k + v * LANES16);
+    };
+    with_group(a.group_size, [&]<int GROUP>() {
+      add_tile<GROUP, MR, TILE_N>(a, s, row, r, out, codes_of);
+    });
   }
 
  private:
@@ -219,64 +224,85 @@ struct PackedWeights {
   }
 
   template <int BITS, int MR>
-  static void add_few_codes(const LinearArguments& a, const Stretch& s, int64_t row,
-                            float* out) {
-    constexpr int NR = MR < 3 || LANES == 16 ? 4 : 2;
-    for (int r = 0; r < FEW_N; r += NR) {
-      const char *const *w = s.w.here + r, *const *next = s.w.next + r;
-      add_tile<MR, NR>(a, s, row, r, out + r,
-                       [w, next](int n, int64_t k, int v) __attribute__((always_inline)) {
-                         if (v == 0) {
-                           __builtin_prefetch(next[n] + k / 8 * BITS);
-                         }
-                         return codes<BITS>(w[n] + k / 8 * BITS, v);
-                       });
+  static void add_few_codes(const LinearArguments& a, const Stretch& s, float* out) {
+    with_group(a.group_size, [&]<int GROUP>() {
+      auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
+        if (v == 0 && k % GROUP * BITS / 8 % 64 < BLOCK_CODES * BITS / 8) {
+          __builtin_prefetch(s.w.next[n] + k / 8 * BITS);
+        }
+        return codes<BITS>(s.w.here[n] + k / 8 * BITS, v);
+      };
+      add_tile<GROUP, MR, FEW_N>(a, s, 0, 0, out, codes_of);
+    });
+  }
+
+  // Calls f<GROUP>() for the group size.
+  template <typename F>
+  VOXFAST_INLINE static void with_group(int group_size, F f) {
+    switch (group_size) {
+      case 32:
+        return f.template operator()<32>();
+      case 64:
+        return f.template operator()<64>();
+      default:
+        return f.template operator()<128>();
     }
   }
 
-  // Adds the products of MR rows of x from `row` on with NR rows of w from r on, whose
-  // codes codes_at(n, k, v) gives: those of vector v of the block at k of row r + n.
-  template <int MR, int NR, typename F>
+  // Adds the products of MR rows of x from `row` on with NR rows of w, row r of the
+  // stretch and the following; codes_of(n, k, v) are those in vector v of the block at k
+  // of row r + n. Loops over registers must not stay loops.
+  template <int GROUP, int MR, int NR, typename F>
   VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
-                                      int64_t row, int64_t r, float* out, F codes_at) {
-    const Row x(a, row);
-    const int16_t* integers = x.integers + s.first;
-    const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
+                                      int64_t row, int64_t r, float* out, F codes_of) {
+    const int16_t* integers[MR];
+    // What a sum of codes times integers is worth, of each group.
+    alignas(64) float worth[MR][NR][K_BLOCK / GROUP + LANES];
     const float *scales = s.scales + r * MAX_GROUPS, *biases = s.biases + r * MAX_GROUPS;
-    int64_t bytes = a.prepared_stride, k = 0;
-    auto of_row = [bytes](auto* p, int m) __attribute__((always_inline)) {
-      return reinterpret_cast<decltype(p)>(reinterpret_cast<const char*>(p) + m * bytes);
-    };
-    f32v totals[MR][NR] = {};
+    f32v totals[MR][NR];
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; ++m) {
+      const Row x(a, row + m);
+      integers[m] = x.integers + s.first;
+      const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
+#pragma GCC unroll 4
+      for (int n = 0; n < NR; ++n) {
+        totals[m][n] = f32v{};
+        for (int64_t g = 0; g < s.groups; g += LANES) {
+          store(worth[m][n] + g, load(scales + n * MAX_GROUPS + g) * load(units + g));
+          totals[m][n] =
+              load(biases + n * MAX_GROUPS + g) * load(sums_of_x + g) + totals[m][n];
+        }
+      }
+    }
     for (int64_t g = 0; g < s.groups; ++g) {
       i32v dots[MR][NR] = {};
-      for (int64_t end = k + a.group_size; k < end; k += BLOCK_CODES) {
+#pragma GCC unroll 4
+      for (int b = 0; b < GROUP; b += BLOCK_CODES) {
+        int64_t k = g * GROUP + b;
+#pragma GCC unroll 4
         for (int v = 0; v < BLOCK_VECTORS; ++v) {
           i16v xs[MR];
+#pragma GCC unroll 4
           for (int m = 0; m < MR; ++m) {
-            xs[m] = read<i16v>(of_row(integers, m) + k + v * LANES16);
+            xs[m] = read<i16v>(integers[m] + k + v * LANES16);
           }
+#pragma GCC unroll 4
           for (int n = 0; n < NR; ++n) {
-            i16v w = codes_at(n, k, v);
+            i16v w = codes_of(n, k, v);
+#pragma GCC unroll 4
             for (int m = 0; m < MR; ++m) {
-              dots[m][n] += multiply_pairs(w, xs[m]);
+              dots[m][n] = add_here(dots[m][n], multiply_pairs(w, xs[m]));
             }
           }
         }
       }
+#pragma GCC unroll 4
       for (int n = 0; n < NR; ++n) {
+#pragma GCC unroll 4
         for (int m = 0; m < MR; ++m) {
-          f32v dot = __builtin_convertvector(dots[m][n], f32v);
           totals[m][n] =
-              dot * scales[n * MAX_GROUPS + g] * of_row(units, m)[g] + totals[m][n];
-        }
-      }
-    }
-    for (int64_t g = 0; g < s.groups; g += LANES) {
-      for (int n = 0; n < NR; ++n) {
-        f32v bias = load(biases + n * MAX_GROUPS + g);
-        for (int m = 0; m < MR; ++m) {
-          totals[m][n] = bias * load(of_row(sums_of_x, m) + g) + totals[m][n];
+              __builtin_convertvector(dots[m][n], f32v) * worth[m][n][g] + totals[m][n];
         }
       }
     }

@@ -14,9 +14,8 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
   return (x + step - 1) / step * step;
 }
 
-// How the work is cut. Inputs are summed up by stretches of K_BLOCK, each on its own;
-// many rows of x share a panel of N_BLOCK rows of w in cached memory.
-constexpr int64_t K_BLOCK = 1024;
+// How the work is cut. Inputs are summed up by stretches, each on its own; many rows of x
+// share a panel of N_BLOCK rows of w in cached memory.
 constexpr int64_t M_BLOCK = 96;
 constexpr int64_t N_BLOCK = 24;  // a multiple of all NR of many rows
 constexpr int64_t FEW_N = 4;  // rows of w that few rows of x take together, as they lie
@@ -37,11 +36,11 @@ struct RowPointers {
 
   RowPointers(const LinearArguments& a, int64_t n, int64_t rows, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
-    bool last = first + K_BLOCK >= a.k;
+    bool last = first + a.stretch >= a.k;
     for (int64_t r = 0; r < rows; ++r) {
       here[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first / 8 * bits;
       next[r] = last ? a.w + smallest(n + r + rows, a.n - 1) * a.w_stride
-                     : here[r] + K_BLOCK / 8 * bits;
+                     : here[r] + a.stretch / 8 * bits;
     }
   }
 };

@@ -143,11 +143,21 @@ VOXFAST_INLINE f32v load(const float* p) {
 }
 
 VOXFAST_INLINE f32v load(const bf16* p) {
+#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+  __m512i raw = _mm512_maskz_cvtepu16_epi32(
+      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return (f32v)_mm512_maskz_slli_epi32(0xffff, raw, 16);
+#elif defined(__AVX2__)
+  __m256i raw =
+      _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return (f32v)_mm256_slli_epi32(raw, 16);
+#else
   typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
   typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
   u16h raw;
   std::memcpy(&raw, p, sizeof raw);
   return (f32v)(__builtin_convertvector(raw, u32v) << 16);
+#endif
 }
 
 VOXFAST_INLINE f32v load(const f16* p) {
@@ -258,6 +268,20 @@ VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
   i32v x = (i32v)a, y = (i32v)b;
   return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
 #endif
+}
+
+// a + b, in the order of the source: free to move sums of integers, GCC 12 holds more of
+// them at once than there are registers.
+VOXFAST_INLINE i32v add_here(i32v a, i32v b) {
+  i32v sum = a + b;
+#if defined(__AVX512F__)
+  asm("" : "+v"(sum));
+#elif defined(__x86_64__)
+  asm("" : "+x"(sum));
+#elif defined(__aarch64__)
+  asm("" : "+w"(sum));
+#endif
+  return sum;
 }
 
 // By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)

@@ -1,0 +1,104 @@
+"""linear: the kernels against their composition, NumPy, and the floor.
+
+    pytest benches/bench_linear.py --benchmark-enable
+
+"native" are the kernels, "composed" is MLX's own product (``use_native(False)``), "numpy" the
+float32 product of the weights, unpacked beforehand. The floor is one read of the weights by all
+threads or, where that takes longer, the multiplications at the rate of a float32 product in
+NumPy. Activations are bfloat16. One row takes weights of a vocabulary's size, larger than any
+cache; 104 rows are those of a window of the audio tower.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from floors import product_rate, read_seconds
+
+from voxfast.ops import linear, use_native
+
+FORMATS: dict[str, mx.Dtype | int] = {
+    "float32": mx.float32,
+    "float16": mx.float16,
+    "bfloat16": mx.bfloat16,
+    **{f"{bits} bit": bits for bits in (8, 6, 5, 4, 3, 2)},
+}
+GROUP_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """M rows, N outputs, K inputs."""
+
+    m: int
+    n: int
+    k: int
+
+    def __str__(self) -> str:
+        return f"{self.m} x {self.k} x {self.n}"
+
+
+SHAPES = [Shape(1, 65536, 1024), Shape(4, 65536, 1024), Shape(24, 1024, 3072), Shape(104, 3072, 1024)]
+
+
+class Product:
+    """One product, and what it takes to do it in any way."""
+
+    def __init__(self, shape: Shape, name: str) -> None:
+        self.shape, form = shape, FORMATS[name]
+        self.x = mx.random.normal((shape.m, shape.k)).astype(mx.bfloat16)
+        self.options = {}
+        if isinstance(form, mx.Dtype):
+            self.arrays = [mx.random.normal((shape.n, shape.k)).astype(form)]
+        else:
+            self.arrays = packed(shape.n, shape.k, form)
+            self.options = {"group_size": GROUP_SIZE, "bits": form}
+        mx.eval(self.x, self.arrays)
+
+    @property
+    def floor(self) -> float:
+        """Seconds that it takes at the least."""
+        shape = self.shape
+        n_bytes = sum(array.nbytes for array in self.arrays)
+        return max(read_seconds(n_bytes), shape.m * shape.n * shape.k / product_rate())
+
+    def native(self) -> None:
+        mx.eval(linear(self.x, *self.arrays, **self.options))
+
+    def composed(self) -> None:
+        with use_native(False):
+            y = linear(self.x, *self.arrays, **self.options)
+        mx.eval(y)
+
+    def numpy(self) -> Callable[[], object]:
+        x = np.array(self.x.astype(mx.float32))
+        w = np.random.default_rng(0).standard_normal((self.shape.n, self.shape.k), np.float32)
+        return lambda: x @ w.T
+
+
+def packed(n: int, k: int, bits: int) -> list[mx.array]:
+    """Random codes, scales and biases."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2**32, (n, k * bits // 32), dtype=np.uint32)
+    groups = [mx.random.normal((n, k // GROUP_SIZE)).astype(mx.bfloat16) for _ in range(2)]
+    return [mx.array(codes), *groups]
+
+
+@pytest.mark.parametrize("way", ["native", "composed", "numpy"])
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear(benchmark, shape, name, way):
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    product = Product(shape, name)
+    benchmark.group = f"linear, {shape}, {name}"
+    benchmark.extra_info["way"] = way
+    if way == "native":
+        benchmark.extra_info["floor"] = product.floor
+    if way == "composed":  # seconds, in half precision
+        benchmark.pedantic(product.composed, rounds=1)
+    else:
+        benchmark(product.native if way == "native" else product.numpy())
+    mx.set_default_device(before)
