@@ -40,7 +40,12 @@ class Shape:
         return f"{self.m} x {self.k} x {self.n}"
 
 
-SHAPES = [Shape(1, 65536, 1024), Shape(4, 65536, 1024), Shape(24, 1024, 3072), Shape(104, 3072, 1024)]
+SHAPES = [
+    Shape(1, 65536, 1024),
+    Shape(4, 65536, 1024),
+    Shape(24, 1024, 3072),
+    Shape(104, 3072, 1024),
+]
 
 
 class Product:

@@ -73,9 +73,9 @@ def draw(name: str, module: nn.Module, like: mx.array, bits: int | None) -> mx.a
     if name in ("scales", "biases") and bits is not None:
         # Codes are uniform: their deviation is 2^bits / sqrt(12).
         scale = (12 / (inputs * GROUP_SIZE)) ** 0.5 / 2**bits
-        return mx.full(like.shape, scale if name == "scales" else -scale * (2**bits - 1) / 2).astype(
-            mx.bfloat16
-        )
+        return mx.full(
+            like.shape, scale if name == "scales" else -scale * (2**bits - 1) / 2
+        ).astype(mx.bfloat16)
     return mx.random.normal(like.shape, mx.bfloat16, scale=inputs**-0.5)
 
 
@@ -101,7 +101,9 @@ def weights_of(*modules: nn.Module) -> tuple[int, int]:
             weight = part.get("weight")
             if weight is None:
                 continue
-            n_bytes += sum(part[key].nbytes for key in ("weight", "scales", "biases") if key in part)
+            n_bytes += sum(
+                part[key].nbytes for key in ("weight", "scales", "biases") if key in part
+            )
             numbers += weight.size * 32 // part.bits if "scales" in part else weight.size
     return n_bytes, numbers
 
@@ -192,10 +194,9 @@ def report(stages: Stages, composed: Stages | None, rates: tuple[float, float]) 
         floor = max(stage.weights / read, stage.products / product)
         line = f"  {name:28}{1e3 * seconds:10.2f} ms"
         if stage.products:
-            line += (
-                f"{stage.weights / seconds / 1e9:8.1f} GB/s{2 * stage.products / seconds / 1e9:8.1f}"
-                f" GFLOP/s{seconds / floor:8.2f} x floor"
-            )
+            rate = 2 * stage.products / seconds
+            line += f"{stage.weights / seconds / 1e9:8.1f} GB/s{rate / 1e9:8.1f} GFLOP/s"
+            line += f"{seconds / floor:8.2f} x floor"
         if composed is not None and name in composed.found:
             line += f"{min(composed.found[name].seconds) / seconds:10.1f} x faster than composed"
         print(line)
