@@ -72,6 +72,11 @@ void linear_plan(LinearArguments& a, int threads) {
   int64_t most = a.bits > 0 ? PackedWeights::K_BLOCK : FloatWeights::K_BLOCK;
   int64_t stretches = (a.k + most - 1) / most;
   a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
+  // As long as memory takes to answer; not so much that it falls out of the cache again.
+  constexpr int64_t AHEAD_BYTES = 8192;
+  int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
+  int64_t panel_bytes = panel_width(a) * a.stretch * bits / 8;
+  a.ahead = (AHEAD_BYTES + panel_bytes - 1) / panel_bytes;
   (a.bits > 0 ? PackedWeights::plan : FloatWeights::plan)(a);
   a.prepared_bytes = a.m * a.prepared_stride;
   int64_t wanted = 8 * threads;  // tasks, so that a delayed thread holds up little

@@ -56,13 +56,13 @@ struct FloatWeights {
     for (int r = 0; r < FEW_N; r += NR) {
       switch (a.w_type) {
         case FloatType::float32:
-          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
+          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
           break;
         case FloatType::float16:
-          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
+          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
           break;
         case FloatType::bfloat16:
-          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.next + r, out + r);
+          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
           break;
       }
     }
@@ -95,7 +95,7 @@ struct FloatWeights {
   template <typename T, int MR, int NR>
   VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
                                       int64_t row, const char* const* w,
-                                      const char* const* next, float* out) {
+                                      const char* const* later, float* out) {
     const float* x = prepared(a, row) + s.first;
     int64_t stride = a.prepared_stride / 4;
     f32v totals[MR][NR] = {};
@@ -105,8 +105,8 @@ struct FloatWeights {
         xs[m] = load(x + m * stride + k);
       }
       for (int r = 0; r < NR; ++r) {
-        if (next != nullptr) {
-          __builtin_prefetch(next[r] + k * sizeof(T));
+        if (later != nullptr) {
+          __builtin_prefetch(later[r] + k * sizeof(T));
         }
         f32v weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
         for (int m = 0; m < MR; ++m) {

@@ -21,7 +21,7 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 struct PackedWeights {
-  static constexpr int TILE_M = LANES == 16 ? 4 : 2;
+  static constexpr int TILE_M = LANES == 8 ? 3 : 4;
   static constexpr int TILE_N = 4;
   static constexpr int64_t K_BLOCK = 2048;
   static constexpr int64_t FEW_ROWS = 2;
@@ -137,8 +137,7 @@ struct PackedWeights {
 
     Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
-        unpack(a.bits, s.w.here[r + i], s.w.ahead(r + i, TILE_N), s.count,
-               numbers + i * STRIDE);
+        unpack(a.bits, s.w.here[r + i], s.w.later[r + i], s.count, numbers + i * STRIDE);
       }
     }
   };
@@ -193,11 +192,11 @@ struct PackedWeights {
   }
 
   template <int BITS>
-  static void unpack_codes(const char* block, const char* ahead, int64_t count,
+  static void unpack_codes(const char* block, const char* later, int64_t count,
                            int16_t* out) {
     for (int64_t k = 0; k < count;
-         k += BLOCK_CODES, block += 4 * BITS, ahead += 4 * BITS) {
-      __builtin_prefetch(ahead);
+         k += BLOCK_CODES, block += 4 * BITS, later += 4 * BITS) {
+      __builtin_prefetch(later);
       for (int v = 0; v < BLOCK_VECTORS; ++v) {
         i16v some = codes<BITS>(block, v);
         std::memcpy(out + k + v * LANES16, &some, sizeof some);
@@ -205,21 +204,21 @@ struct PackedWeights {
     }
   }
 
-  static void unpack(int bits, const char* block, const char* ahead, int64_t count,
+  static void unpack(int bits, const char* block, const char* later, int64_t count,
                      int16_t* out) {
     switch (bits) {
       case 2:
-        return unpack_codes<2>(block, ahead, count, out);
+        return unpack_codes<2>(block, later, count, out);
       case 3:
-        return unpack_codes<3>(block, ahead, count, out);
+        return unpack_codes<3>(block, later, count, out);
       case 4:
-        return unpack_codes<4>(block, ahead, count, out);
+        return unpack_codes<4>(block, later, count, out);
       case 5:
-        return unpack_codes<5>(block, ahead, count, out);
+        return unpack_codes<5>(block, later, count, out);
       case 6:
-        return unpack_codes<6>(block, ahead, count, out);
+        return unpack_codes<6>(block, later, count, out);
       default:
-        return unpack_codes<8>(block, ahead, count, out);
+        return unpack_codes<8>(block, later, count, out);
     }
   }
 
@@ -228,7 +227,7 @@ struct PackedWeights {
     with_group(a.group_size, [&]<int GROUP>() {
       auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
         if (v == 0 && k % GROUP * BITS / 8 % 64 < BLOCK_CODES * BITS / 8) {
-          __builtin_prefetch(s.w.next[n] + k / 8 * BITS);
+          __builtin_prefetch(s.w.later[n] + k / 8 * BITS);
         }
         return codes<BITS>(s.w.here[n] + k / 8 * BITS, v);
       };
@@ -276,7 +275,7 @@ struct PackedWeights {
       }
     }
     for (int64_t g = 0; g < s.groups; ++g) {
-      i32v dots[MR][NR] = {};
+      i32v dots[MR][NR];
 #pragma GCC unroll 4
       for (int b = 0; b < GROUP; b += BLOCK_CODES) {
         int64_t k = g * GROUP + b;
@@ -292,7 +291,8 @@ struct PackedWeights {
             i16v w = codes_of(n, k, v);
 #pragma GCC unroll 4
             for (int m = 0; m < MR; ++m) {
-              dots[m][n] = add_here(dots[m][n], multiply_pairs(w, xs[m]));
+              i32v products = multiply_pairs(w, xs[m]);
+              dots[m][n] = b + v == 0 ? products : add_here(dots[m][n], products);
             }
           }
         }

@@ -24,23 +24,21 @@ VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
 }
 
-// Where the bits of some rows of w lie for one stretch of inputs, and for the one that is
-// computed next, so that it can be fetched early. Rows that do not exist repeat the last.
+// Where the bits of some rows of w lie for one stretch of inputs, and for one that is
+// computed later, so that it can be fetched early. Rows that do not exist repeat the
+// last.
 struct RowPointers {
-  const char *here[N_BLOCK], *next[N_BLOCK];
-
-  // What follows `rows` rows after row r.
-  const char* ahead(int64_t r, int64_t rows) const {
-    return r + rows < N_BLOCK ? here[r + rows] : next[r + rows - N_BLOCK];
-  }
+  const char *here[N_BLOCK], *later[N_BLOCK];
 
   RowPointers(const LinearArguments& a, int64_t n, int64_t rows, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
-    bool last = first + a.stretch >= a.k;
+    int64_t stretches = (a.k + a.stretch - 1) / a.stretch;
+    int64_t number = first / a.stretch + a.ahead;
+    int64_t skip = number / stretches * rows;
+    int64_t start = number % stretches * a.stretch;
     for (int64_t r = 0; r < rows; ++r) {
       here[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first / 8 * bits;
-      next[r] = last ? a.w + smallest(n + r + rows, a.n - 1) * a.w_stride
-                     : here[r] + a.stretch / 8 * bits;
+      later[r] = a.w + smallest(n + r + skip, a.n - 1) * a.w_stride + start / 8 * bits;
     }
   }
 };
