@@ -3,9 +3,11 @@
     python benches/models.py [--model voxtral-4b-4bit ...] [--composed] [--seconds 4]
 
 No files: weights are drawn in memory, activations keep the size they have in a trained model.
-Real audio goes through every stage. For each stage: milliseconds (the median), how fast the
-weights were read and multiplied, and how many times the floor that is: one read of the weights
-on all threads or, where that takes longer, their multiplications at NumPy's float32 rate.
+Real audio goes through every stage of Voxtral; of Qwen3-ASR the matrix products are timed, as
+30 s of audio need them, without attention and norms. For each stage: milliseconds (the median),
+how fast the weights were read and multiplied, and how many times the floor that is: one read of
+the weights on all threads or, where that takes longer, their multiplications at NumPy's float32
+rate.
 ``--composed`` runs every stage once more with MLX's own ops, which takes minutes.
 """
 
@@ -181,9 +183,79 @@ def hidden(model: Voxtral, x: mx.array, state: DecoderState) -> mx.array:
     return decoder.norm(x[:, -1])
 
 
+@dataclass(frozen=True)
+class Qwen3ASRSizes:
+    """Of the tower: layers, d, FFN; of the decoder: layers, hidden, q heads, FFN."""
+
+    tower: tuple[int, int, int]
+    decoder: tuple[int, int, int, int]
+
+    def tower_layer(self) -> list[tuple[int, int]]:
+        """[inputs, outputs] of every product of one layer."""
+        _, dim, inner = self.tower
+        return [(dim, dim)] * 4 + [(dim, inner), (inner, dim)]
+
+    def decoder_layer(self) -> list[tuple[int, int]]:
+        _, dim, heads, inner = self.decoder
+        q, kv = heads * 128, 8 * 128
+        return [(dim, q), (dim, kv), (dim, kv), (q, dim), (dim, inner), (dim, inner), (inner, dim)]
+
+
+QWEN3_ASR_0_6B = Qwen3ASRSizes((18, 896, 3584), (28, 1024, 16, 3072))
+QWEN3_ASR_1_7B = Qwen3ASRSizes((24, 1024, 4096), (28, 2048, 16, 6144))
+QWEN3_ASR_VOCABULARY = 151936
+
+
+class Products(nn.Module):
+    """The matrix products of some layers, one after the other; the input is cut to their size."""
+
+    def __init__(self, shapes: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(*shape, bias=False) for shape in shapes]
+
+        self.inputs = [inputs for inputs, _ in shapes]
+
+    def __call__(self, x: mx.array) -> list[mx.array]:
+        pairs = zip(self.layers, self.inputs, strict=True)
+        return [layer(x[:, :inputs]) for layer, inputs in pairs]
+
+
+def qwen3_asr(sizes: Qwen3ASRSizes, bits: int | None) -> Callable[[np.ndarray, Stages], None]:
+    """The matrix products alone of 30 s of audio: the tower's windows, prefill, decoding."""
+    n_layers, dim = sizes.decoder[:2]
+    tower = Products(sizes.tower_layer() * sizes.tower[0])
+    decoder = Products(sizes.decoder_layer() * n_layers)
+    head = Products([(dim, QWEN3_ASR_VOCABULARY)])
+    for part in (tower, decoder, head):
+        randomise(part, bits)
+        serve_layers(part)
+
+    def run(samples: np.ndarray, stages: Stages) -> None:
+        x = mx.random.normal((402, 6144)).astype(mx.bfloat16)
+        mx.eval(x)
+        with stages.of("tower, 387 tokens", 387, tower):
+            for first in range(0, 387, 104):
+                mx.eval(tower(x[first : min(first + 104, 387)]))
+        with stages.of("prefill of 402", 402, decoder):
+            mx.eval(decoder(x))
+        for _ in range(10):
+            with stages.of("decoder, 1 token", 1, decoder):
+                mx.eval(decoder(x[:1]))
+            with stages.of("logits and argmax, 1 token", 1, head):
+                mx.eval(mx.argmax(head(x[:1])[0]))
+
+    return run
+
+
 MODELS: dict[str, Callable[[], Callable[[np.ndarray, Stages], None]]] = {
     "voxtral-4b-4bit": lambda: voxtral(4),
     "voxtral-4b-8bit": lambda: voxtral(8),
+    "qwen3-asr-0.6b-bfloat16": lambda: qwen3_asr(QWEN3_ASR_0_6B, None),
+    "qwen3-asr-0.6b-8bit": lambda: qwen3_asr(QWEN3_ASR_0_6B, 8),
+    "qwen3-asr-0.6b-4bit": lambda: qwen3_asr(QWEN3_ASR_0_6B, 4),
+    "qwen3-asr-1.7b-bfloat16": lambda: qwen3_asr(QWEN3_ASR_1_7B, None),
+    "qwen3-asr-1.7b-8bit": lambda: qwen3_asr(QWEN3_ASR_1_7B, 8),
+    "qwen3-asr-1.7b-4bit": lambda: qwen3_asr(QWEN3_ASR_1_7B, 4),
 }
 
 
