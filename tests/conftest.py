@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from evaluation import (
+    QWEN_FOLDER,
     REAL_FOLDER,
     VOXTRAL_FOLDER,
     EvalItem,
@@ -16,6 +17,12 @@ from evaluation import (
 def voxtral_folder() -> Path:
     """The checkpoint that ships with the package, original Mistral layout."""
     return VOXTRAL_FOLDER
+
+
+@pytest.fixture(scope="session")
+def qwen_folder() -> Path:
+    """A small trained checkpoint in the layout of Qwen3-ASR."""
+    return QWEN_FOLDER
 
 
 @pytest.fixture(scope="session")

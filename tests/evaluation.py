@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 __all__ = [
     "DATA_FOLDER",
     "EVAL_FOLDER",
+    "QWEN_FOLDER",
     "REAL_FOLDER",
     "VOXTRAL_FOLDER",
     "EvalItem",
@@ -23,6 +24,7 @@ __all__ = [
 DATA_FOLDER = Path(__file__).parent / "data"
 EVAL_FOLDER = DATA_FOLDER / "eval"
 REAL_FOLDER = DATA_FOLDER / "real"
+QWEN_FOLDER = DATA_FOLDER / "qwen3-asr-numbers"
 VOXTRAL_FOLDER = (
     Path(__file__).parent.parent / "src" / "voxfast" / "checkpoints" / "voxtral-numbers"
 )

@@ -1,13 +1,13 @@
 """What a checkpoint's own files do not say: ``voxfast.json`` beside them, if there is one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import read_json
 
-__all__ = ["Traits", "WordTiming", "read_traits"]
+__all__ = ["AttentionTiming", "Traits", "WordTiming", "read_traits"]
 
 FILE = "voxfast.json"
 
@@ -34,6 +34,19 @@ class WordTiming:
 
 
 @dataclass(frozen=True)
+class AttentionTiming:
+    """How far a word reaches around what its tokens attend to, in seconds.
+
+    Attributes:
+        start_lead: a word begins so long before the audio token of its first token.
+        end_trail: it ends so long after the one of its last token.
+    """
+
+    start_lead: float = 0.0
+    end_trail: float = 0.08
+
+
+@dataclass(frozen=True)
 class Traits:
     """Defaults are those of the published Voxtral-Mini-4B-Realtime-2602.
 
@@ -41,7 +54,8 @@ class Traits:
         description: one line for people, or empty.
         demo: whether the checkpoint is for trying out only.
         delays_ms: delays it was trained for (arXiv 2602.11298).
-        timing: see :class:`WordTiming`.
+        timing: see :class:`WordTiming`; of Voxtral.
+        attention: see :class:`AttentionTiming`; of Qwen3-ASR.
         least_probability: words that the model itself finds less likely are left out: they
             come from noise. 0 keeps all.
     """
@@ -50,6 +64,7 @@ class Traits:
     demo: bool = False
     delays_ms: tuple[int, ...] = (*range(80, 1201, 80), 2400)
     timing: WordTiming = field(default_factory=WordTiming)
+    attention: AttentionTiming = field(default_factory=AttentionTiming)
     least_probability: float = 0.0
 
 
@@ -74,7 +89,18 @@ def read_traits(folder: Path) -> Traits:
     delays = get(content, "delays_ms", (list, tuple), default.delays_ms)
     if not delays or not all(isinstance(d, int) and 0 < d <= 10_000 for d in delays):
         raise CheckpointError(f"{path}: 'delays_ms' must be milliseconds; it is {delays!r:.60}")
-    timing = get(content, "word_timing", dict, {})
+
+    def seconds(kind: type[Any], key: str) -> Any:
+        given, default = get(content, key, dict, {}), kind()
+        return kind(
+            **{
+                field.name: float(
+                    get(given, field.name, (int, float), getattr(default, field.name))
+                )
+                for field in fields(kind)
+            }
+        )
+
     return Traits(
         description=get(content, "description", str, default.description),
         demo=get(content, "demo", bool, default.demo),
@@ -82,10 +108,6 @@ def read_traits(folder: Path) -> Traits:
             get(content, "least_probability", (int, float), default.least_probability)
         ),
         delays_ms=tuple(delays),
-        timing=WordTiming(
-            **{
-                key: float(get(timing, key, (int, float), getattr(default.timing, key)))
-                for key in ("end_offset", "start_base", "start_per_character", "least_pause")
-            }
-        ),
+        timing=seconds(WordTiming, "word_timing"),
+        attention=seconds(AttentionTiming, "attention_timing"),
     )

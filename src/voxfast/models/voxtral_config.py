@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from voxfast.errors import CheckpointError
+from voxfast.models.values import integer, number, quantization, section
 
 __all__ = ["AudioArgs", "TransformerArgs", "VoxtralArgs", "parse_args"]
 
@@ -81,15 +82,15 @@ def parse_args(config: dict[str, Any]) -> VoxtralArgs:
         CheckpointError: if it is not a Voxtral Realtime configuration or is unusable.
     """
     if "multimodal" in config:  # original Mistral, voxmlx
-        whisper = _section(_section(config, "multimodal"), "whisper_model_args")
-        encoder = _section(whisper, "encoder_args")
+        whisper = section(section(config, "multimodal"), "whisper_model_args")
+        encoder = section(whisper, "encoder_args")
         decoder = config
-        audio = _section(encoder, "audio_encoding_args")
-        downsample = _section(whisper, "downsample_args")
+        audio = section(encoder, "audio_encoding_args")
+        downsample = section(whisper, "downsample_args")
         cond_dim = config.get("ada_rms_norm_t_cond_dim", 32)
     elif config.get("model_type") == "voxtral_realtime" and "encoder_args" in config:  # mlx-audio
-        encoder = _PUBLISHED_ENCODER | _section(config, "encoder_args")
-        decoder = _PUBLISHED_DECODER | _section(config, "decoder")
+        encoder = _PUBLISHED_ENCODER | section(config, "encoder_args")
+        decoder = _PUBLISHED_DECODER | section(config, "decoder")
         audio = encoder.get("audio_encoding_args") or config.get("audio_encoding_args") or {}
         audio = _PUBLISHED_AUDIO | audio
         downsample = {"downsample_factor": encoder.get("downsample_factor", 4)}
@@ -103,12 +104,12 @@ def parse_args(config: dict[str, Any]) -> VoxtralArgs:
         audio=_audio_args(audio),
         encoder=_transformer_args(encoder, "encoder"),
         decoder=_transformer_args(decoder, "decoder"),
-        vocab_size=_integer(decoder, "vocab_size", 64, 1 << 22),
-        downsample_factor=_integer(downsample, "downsample_factor", 1, 64),
-        cond_dim=_integer(
+        vocab_size=integer(decoder, "vocab_size", 64, 1 << 22),
+        downsample_factor=integer(downsample, "downsample_factor", 1, 64),
+        cond_dim=integer(
             {"ada_rms_norm_t_cond_dim": cond_dim}, "ada_rms_norm_t_cond_dim", 1, 1 << 16
         ),
-        quantization=_quantization(config),
+        quantization=quantization(config),
     )
     if args.decoder.dim % 2:
         raise CheckpointError(f"'dim' of the decoder must be even; it is {args.decoder.dim}")
@@ -117,15 +118,15 @@ def parse_args(config: dict[str, Any]) -> VoxtralArgs:
 
 def _transformer_args(config: dict[str, Any], name: str) -> TransformerArgs:
     args = TransformerArgs(
-        dim=_integer(config, "dim", 1, 1 << 16),
-        n_layers=_integer(config, "n_layers", 1, 1024),
-        n_heads=_integer(config, "n_heads", 1, 1024),
-        n_kv_heads=_integer(config, "n_kv_heads", 1, 1024),
-        head_dim=_integer(config, "head_dim", 2, 512),
-        hidden_dim=_integer(config, "hidden_dim", 1, 1 << 18),
-        sliding_window=_integer(config, "sliding_window", 1, 1 << 24),
-        norm_eps=_number(config, "norm_eps", 0.0, 1.0),
-        rope_theta=_number(config, "rope_theta", 1.0, 1e12),
+        dim=integer(config, "dim", 1, 1 << 16),
+        n_layers=integer(config, "n_layers", 1, 1024),
+        n_heads=integer(config, "n_heads", 1, 1024),
+        n_kv_heads=integer(config, "n_kv_heads", 1, 1024),
+        head_dim=integer(config, "head_dim", 2, 512),
+        hidden_dim=integer(config, "hidden_dim", 1, 1 << 18),
+        sliding_window=integer(config, "sliding_window", 1, 1 << 24),
+        norm_eps=number(config, "norm_eps", 0.0, 1.0),
+        rope_theta=number(config, "rope_theta", 1.0, 1e12),
     )
     if args.n_heads % args.n_kv_heads or args.head_dim % 2:
         raise CheckpointError(
@@ -141,46 +142,6 @@ def _audio_args(config: dict[str, Any]) -> AudioArgs:
         if config.get(key, value) != value:
             raise CheckpointError(f"{key!r} must be {value}; the checkpoint has {config[key]!r}")
     return AudioArgs(
-        n_mels=_integer(config, "num_mel_bins", 1, 512),
-        global_log_mel_max=_number(config, "global_log_mel_max", -20.0, 20.0),
+        n_mels=integer(config, "num_mel_bins", 1, 512),
+        global_log_mel_max=number(config, "global_log_mel_max", -20.0, 20.0),
     )
-
-
-def _quantization(config: dict[str, Any]) -> tuple[int, int] | None:
-    found = config.get("quantization") or config.get("quantization_config")
-    if not found:
-        return None
-    section = _section({"quantization": found}, "quantization")
-    if section.get("mode", "affine") != "affine":
-        raise CheckpointError(f"quantization mode {section['mode']!r} is not supported; use affine")
-    group_size = _integer(section, "group_size", 32, 128)
-    bits = _integer(section, "bits", 2, 8)
-    if group_size not in (32, 64, 128) or bits == 7:
-        raise CheckpointError(
-            f"MLX packs 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; the checkpoint says "
-            f"{bits} bits in groups of {group_size}"
-        )
-    return group_size, bits
-
-
-def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    if not isinstance(value, dict):
-        raise CheckpointError(f"the configuration needs an object {key!r}; it has {value!r:.60}")
-    return value
-
-
-def _integer(config: dict[str, Any], key: str, least: int, most: int) -> int:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise CheckpointError(
-            f"{key!r} must be an integer from {least} to {most}; it is {value!r:.60}"
-        )
-    return value
-
-
-def _number(config: dict[str, Any], key: str, least: float, most: float) -> float:
-    value = config.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
-        return float(value)
-    raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")

@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from voxfast.errors import CheckpointError
-from voxfast.models.checkpoint import compare_tensors, load_tensors, read_json, weight_files
+from voxfast.models.checkpoint import load_tensors, read_json, weight_files
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import VoxtralArgs, parse_args
-from voxfast.nn import serve_layers
+from voxfast.models.weights import fill
 
 __all__ = ["Layout", "layout_names", "load_voxtral", "read_config"]
 
@@ -113,17 +112,7 @@ def load_voxtral(folder: Path, dtype: mx.Dtype | None = None) -> Voxtral:
     tensors = _rename(load_tensors(weight_files(folder)), args, layout)
     model = Voxtral(args)
     _quantize_like(model, tensors, args)
-    expected = {name: tuple(x.shape) for name, x in tree_flatten(model.parameters())}
-    compare_tensors({name: tuple(x.shape) for name, x in tensors.items()}, expected)
-    if dtype is not None:
-        for name, tensor in tensors.items():
-            if tensor.dtype != mx.uint32:
-                tensors[name] = tensor.astype(dtype)
-    model.load_weights(list(tensors.items()))
-    del tensors
-    for _, tensor in tree_flatten(model.parameters()):
-        mx.eval(tensor)  # one by one: never two copies of more than one tensor
-    serve_layers(model)
+    fill(model, tensors, dtype)
     return model
 
 

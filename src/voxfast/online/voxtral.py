@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Lock
 from typing import cast
 
 import mlx.core as mx
@@ -13,10 +12,8 @@ from voxfast.features import LogMelStream
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import Traits
 from voxfast.models.voxtral import Voxtral
-from voxfast.online.clock import Clock
-from voxfast.online.samples import SampleQueue
+from voxfast.online.queued import QueuedStream
 from voxfast.online.words import WordAssembler
-from voxfast.timed import Word
 
 __all__ = ["BlankGuard", "Token", "VoxtralStream"]
 
@@ -147,7 +144,7 @@ class TokenStream:
         return token, float(np.exp(values[token] - normaliser))
 
 
-class VoxtralStream:
+class VoxtralStream(QueuedStream):
     """A stream for a session: queue, clock, tokens and words.
 
     ``push``, ``skip`` and the ``end_`` methods only queue; properties are safe from any thread.
@@ -170,6 +167,7 @@ class VoxtralStream:
         guard: BlankGuard | None = None,
         on_token: Callable[[Token], None] | None = None,
     ) -> None:
+        super().__init__()
         self._on_token = on_token
         self._position = model.args.samples_per_position
         self._n_pad = tokenizer.n_right_pad(delay_ms)
@@ -177,26 +175,10 @@ class VoxtralStream:
         self._tokens = TokenStream(
             model, tokenizer, tokenizer.n_delay(delay_ms), start=start, block=block, guard=guard
         )
-        self._clock = Clock()
         self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
         self._end_offset = traits.timing.end_offset
-        self._queue = SampleQueue()
-        self._taken = 0  # samples given to the token stream
         self._is_ended = False
         self._flush_to = 0  # take partial blocks up to this sample of the model's audio
-        self._lock = Lock()
-        self.words: list[Word] = []
-
-    def push(self, samples: NDArray[np.float32]) -> None:
-        """Queue real audio."""
-        with self._lock:
-            self._queue.put(samples)
-            self._clock.insert(len(samples))
-
-    def skip(self, seconds: float) -> None:
-        """Note a pause of the real audio that is not inserted."""
-        with self._lock:
-            self._clock.skip(seconds)
 
     def end_utterance(self) -> None:
         """Queue the silence that brings out the last words; the stream goes on after it."""
@@ -222,24 +204,6 @@ class VoxtralStream:
             return self._next_size() > 0
 
     @property
-    def heard(self) -> float:
-        """Seconds of real audio inserted so far, pauses included."""
-        with self._lock:
-            return self._clock.now
-
-    @property
-    def processed(self) -> float:
-        """Seconds of real audio that the model has consumed."""
-        with self._lock:
-            return self._clock.real(self._taken)
-
-    @property
-    def lag(self) -> float:
-        """Seconds of audio that wait to be processed."""
-        with self._lock:
-            return len(self._queue) / 16000
-
-    @property
     def tentative(self) -> str:
         """Text that is recognised but not committed."""
         return self._assembler.tentative
@@ -248,8 +212,7 @@ class VoxtralStream:
         """Do one block, if one is due; its words are appended to ``words``."""
         with self._lock:
             size = self._next_size()
-            samples = self._queue.take(size)
-            self._taken += size
+            samples = self._take(size)
         if size == 0:
             return
         for token in self._tokens.step(samples):

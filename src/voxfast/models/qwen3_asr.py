@@ -1,0 +1,235 @@
+"""Qwen3-ASR: an audio tower in windows of 8 s, and a decoder that reads audio as a prompt.
+
+The modules and their weights are those of ``mlx_qwen3_asr``; how they are run is here, step by
+step over state that the caller owns, so that any number of streams share one model::
+
+    log-mel (100/s) → conv stem (13/s) → windows of the tower → audio embeddings ─┐
+    prompt: system, user [audio embeddings], assistant ────────────────────────────┴→ decoder
+
+A chunk of 100 mel frames goes through the conv stem by itself. Chunks of one window attend to
+each other, never to those of another window; positions start anew with every chunk. In the
+decoder all three sections of MRoPE count the same positions, which is plain rotation of halves.
+
+Dimension letters: L new positions, S stored positions, T mel frames, H query heads, H_kv KV
+heads, D head size.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from voxfast.cache import SlidingKVCache
+from voxfast.models.qwen3_asr_config import Qwen3ASRArgs
+from voxfast.ops import Rotary, linear, rotary_tables, swiglu
+
+__all__ = ["DecoderState", "Qwen3ASR", "WindowState"]
+
+Pair = tuple[mx.array, mx.array]
+
+
+@dataclass
+class WindowState:
+    """Keys and values of the chunks of one window that are encoded: per layer [1, H, S, D]."""
+
+    layers: list[Pair] = field(default_factory=list)
+
+
+@dataclass
+class DecoderState:
+    """Keys and values of one stream's prompt and text, per layer, from position 0 on."""
+
+    caches: list[SlidingKVCache]
+
+    @property
+    def offset(self) -> int:
+        """Positions that are stored."""
+        return self.caches[0].offset
+
+    def keep(self, positions: int) -> None:
+        """Forget all but the first positions."""
+        for cache in self.caches:
+            cache.trim(cache.offset - positions)
+
+    def arrays(self) -> list[mx.array]:
+        """Everything that a step must evaluate."""
+        return [array for cache in self.caches for array in cache.state]
+
+
+class Qwen3ASR:
+    """A loaded checkpoint: weights that are never written again.
+
+    Args:
+        network: ``mlx_qwen3_asr.model.Qwen3ASRModel`` with its weights.
+        args: its sizes.
+    """
+
+    def __init__(self, network: Any, args: Qwen3ASRArgs) -> None:
+        self.args = args
+        self._tower = network.audio_tower
+        self._decoder = network.model
+        self._lm_head = self._decoder.embed_tokens.as_linear if args.text.tied else network.lm_head
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the activations: that of the norms, which are never packed."""
+        dtype: mx.Dtype = self._decoder.norm.weight.dtype
+        return dtype
+
+    # ---- audio --------------------------------------------------------------------------
+
+    def stem(self, mel: mx.array, *, alone: bool = False) -> mx.array:
+        """Conv stem of whole chunks and, at the end, one partial chunk.
+
+        A partial chunk is padded with zeros to a whole one, but keeps its own width where it
+        is all the audio there is.
+
+        Args:
+            mel: [T, n_mels], normalised log-mel frames from the start of a chunk on; T ≥ 1.
+            alone: whether no chunk stands before these frames.
+
+        Returns:
+            [L, dim], 13 tokens for every 100 frames, with their positions added.
+        """
+        size = self.args.audio.chunk_frames
+        n_whole, rest = divmod(mel.shape[0], size)
+        n_tokens = n_whole * self.args.audio.chunk_tokens + -(-rest // 8)
+        if rest and not (alone and n_whole == 0):
+            mel = mx.pad(mel, [(0, size - rest), (0, 0)])
+        size = min(size, mel.shape[0])
+        x = mel.reshape(-1, size, mel.shape[1]).swapaxes(1, 2)[..., None].astype(self.dtype)
+        for conv in (self._tower.conv2d1, self._tower.conv2d2, self._tower.conv2d3):
+            x = nn.gelu(_conv_by_product(x, conv.weight, conv.bias))
+        n, n_freqs, length, channels = x.shape
+        x = x.transpose(0, 2, 3, 1).reshape(n, length, channels * n_freqs)
+        x = self._tower.conv_out(x) + self._tower.embed_positions(length).astype(x.dtype)
+        return x.reshape(n * length, -1)[:n_tokens]
+
+    def encode(self, x: mx.array, window: WindowState) -> tuple[mx.array, WindowState]:
+        """Transformer layers over tokens of one window, and the projection to the decoder.
+
+        The tokens attend to each other and to those in ``window``, which do not attend to
+        them. A whole window in one call is what the model computes offline.
+
+        Args:
+            x: [L, dim] of :meth:`stem`.
+            window: the chunks before them in their window.
+
+        Returns:
+            [L, output_dim] audio embeddings, and the window with them.
+        """
+        x = x[None]
+        layers = []
+        before: Iterable[Pair | None] = window.layers or [None] * len(self._tower.layers)
+        for layer, past in zip(self._tower.layers, before, strict=True):
+            x, pair = _encoder_layer(layer, x, past)
+            layers.append(pair)
+        x = self._tower.ln_post(x)
+        x = self._tower.proj2(nn.gelu(self._tower.proj1(x)))
+        return x[0], WindowState(layers)
+
+    # ---- decoder ------------------------------------------------------------------------
+
+    def decoder_state(self) -> DecoderState:
+        """An empty one. It grows with what is stored, up to the positions the model knows."""
+        size = self.args.text.max_positions
+        return DecoderState(
+            [SlidingKVCache(size, max_rows=size) for _ in range(self.args.text.n_layers)]
+        )
+
+    def embed(self, tokens: Sequence[int]) -> mx.array:
+        """[L, dim] embeddings of token ids."""
+        embeddings: mx.array = self._decoder.embed_tokens(mx.array(list(tokens)))
+        return embeddings
+
+    def decode(
+        self, x: mx.array, state: DecoderState, query_layers: Sequence[int] = ()
+    ) -> tuple[mx.array, list[mx.array]]:
+        """The decoder over the next L positions.
+
+        Args:
+            x: [L, dim] embeddings.
+            state: the stream's state, updated.
+            query_layers: layers whose queries are wanted.
+
+        Returns:
+            [vocab_size] logits of the last position, and the rotated queries
+            [1, H, 1, D] of that position in each of the ``query_layers``.
+        """
+        args = self.args.text
+        rotary = rotary_tables(state.offset, x.shape[0], args.head_dim, args.rope_theta)
+        x = x[None]
+        queries: dict[int, mx.array] = {}
+        for i, (layer, cache) in enumerate(zip(self._decoder.layers, state.caches, strict=True)):
+            attention = layer.self_attn
+            q, k, v = _project(attention, layer.input_layernorm(x))
+            if i in query_layers:
+                queries[i] = q[:, -1:]
+            out = cache.attend(q, k, v, scale=args.head_dim**-0.5, rotary=rotary, traditional=False)
+            x = x + attention.o_proj(out.reshape(1, x.shape[1], -1))
+            h, mlp = layer.post_attention_layernorm(x), layer.mlp
+            x = x + mlp.down_proj(swiglu(mlp.gate_proj(h), mlp.up_proj(h)))
+        logits = self._lm_head(self._decoder.norm(x[:, -1]))[0]
+        return logits, _rotate_last([queries[i] for i in query_layers], rotary)
+
+
+def _project(attention: Any, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """[1, L, dim] → q [1, L, H, D], k and v [1, L, H_kv, D], before rotation."""
+    length = x.shape[1]
+    q = attention.q_proj(x).reshape(1, length, attention.num_heads, attention.head_dim)
+    k = attention.k_proj(x).reshape(1, length, attention.num_kv_heads, attention.head_dim)
+    v = attention.v_proj(x).reshape(1, length, attention.num_kv_heads, attention.head_dim)
+    return attention.q_norm(q), attention.k_norm(k), v
+
+
+def _rotate_last(queries: list[mx.array], rotary: Rotary) -> list[mx.array]:
+    """Queries [1, 1, H, D] of the last position, rotated, as [1, H, 1, D] each."""
+    if not queries:
+        return []
+    cos, sin = (table[:, -1:, None] for table in rotary)
+    first, second = mx.split(mx.concatenate(queries, axis=1).astype(mx.float32), 2, axis=-1)
+    rotated = mx.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    ).astype(queries[0].dtype)
+    return [rotated[:, i, :, None] for i in range(len(queries))]
+
+
+def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array, Pair]:
+    attention = layer.self_attn
+    _, length, dim = x.shape
+    h = layer.self_attn_layer_norm(x)
+    q, k, v = (
+        projection(h).reshape(1, length, attention.num_heads, -1).swapaxes(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    if past is not None:
+        k, v = mx.concatenate([past[0], k], axis=2), mx.concatenate([past[1], v], axis=2)
+    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=attention.head_dim**-0.5)
+    x = x + attention.out_proj(out.swapaxes(1, 2).reshape(1, length, dim))
+    x = x + layer.fc2(nn.gelu(layer.fc1(layer.final_layer_norm(x))))
+    if x.dtype == mx.float16:  # as the published encoder does, against overflow
+        limit = float(np.finfo(np.float16).max) - 1000.0
+        x = mx.clip(x, -limit, limit)
+    return x, (k, v)
+
+
+def _conv_by_product(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    """A 3 × 3 convolution of stride 2 with zeros around: [n, h, w, c] → [n, h', w', c'].
+
+    As one product of all patches with the weight: MLX's own convolution multiplies with a
+    reference BLAS on Linux CPUs.
+    """
+    n, height, width, channels = x.shape
+    x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    row = (width + 2) * channels
+    patches = mx.as_strided(
+        x,
+        (n, (height + 1) // 2, (width + 1) // 2, 3, 3 * channels),
+        ((height + 2) * row, 2 * row, 2 * channels, row, 1),
+    )
+    return linear(
+        patches.reshape(*patches.shape[:3], -1), weight.reshape(len(weight), -1), bias=bias
+    )

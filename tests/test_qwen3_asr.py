@@ -1,0 +1,260 @@
+"""Qwen3-ASR against mlx_qwen3_asr, which computes offline and independently."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from evaluation import EvalItem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_qwen3_asr.audio import compute_features
+from mlx_qwen3_asr.load_models import load_model
+
+from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr_weights import load_qwen3_asr
+from voxfast.online.qwen3_audio import AudioBuffer, ReflectedLogMel
+
+WINDOW_TOKENS = 104
+
+
+@pytest.fixture(scope="module")
+def model(qwen_folder: Path) -> Qwen3ASR:
+    return load_qwen3_asr(qwen_folder, mx.float32)
+
+
+@pytest.fixture(scope="module")
+def reference(qwen_folder: Path) -> Any:
+    return load_model(str(qwen_folder), dtype=mx.float32)[0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(qwen_folder: Path, model: Qwen3ASR) -> Qwen3ASRTokenizer:
+    return Qwen3ASRTokenizer(qwen_folder, model.args.text.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def speech(eval_items: list[EvalItem]) -> np.ndarray:
+    """12.5 s."""
+    return next(item for item in eval_items if item.name == "eval_37").audio
+
+
+def offline(reference: Any, samples: np.ndarray) -> np.ndarray:
+    features, lengths = compute_features(samples)
+    return np.array(reference.audio_tower(features, lengths)[0][0])
+
+
+def close(found: mx.array | np.ndarray, truth: np.ndarray) -> bool:
+    return np.abs(np.array(found) - truth).max() <= 1e-4 * np.abs(truth).max()
+
+
+# ---- features -----------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(201, 4000), st.lists(st.integers(0, 1500), max_size=8))
+def test_any_split_gives_the_reflected_log_mel(length: int, sizes: list[int]) -> None:
+    samples = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
+    stream, at, frames = ReflectedLogMel(128), 0, []
+    for size in [*sizes, length]:
+        frames.append(stream.step(samples[at : at + size]))
+        at += size
+    frames.append(stream.last())
+    raw = np.concatenate(frames)
+    assert len(raw) == length // 160
+    if length >= 320:  # for less the library has no features
+        truth = np.array(compute_features(samples)[0][0].T)
+        found = (np.maximum(raw, raw.max() - 8) + 4) / 4
+        assert np.abs(found - truth).max() < 2e-4  # composed of float32 there
+
+
+def test_less_audio_than_can_be_reflected_has_no_frame() -> None:
+    stream = ReflectedLogMel(128)
+    assert stream.step(np.zeros(200, np.float32)).shape == (0, 128)
+    assert stream.last().shape == (0, 128)
+    assert stream.step(np.zeros(1, np.float32)).shape == (1, 128)
+
+
+# ---- audio tower --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.5, 0.99, 1.0, 1.01, 7.3, 8.0, 8.01, 11.5])
+def test_the_tower_gives_what_the_reference_gives(
+    model: Qwen3ASR, reference: Any, speech: np.ndarray, seconds: float
+) -> None:
+    samples = speech[-int(16000 * seconds) :]
+    mel = compute_features(samples)[0][0].T
+    x = model.stem(mel, alone=True)
+    parts = [
+        model.encode(x[i : i + WINDOW_TOKENS], WindowState())[0]
+        for i in range(0, len(x), WINDOW_TOKENS)
+    ]
+    assert close(mx.concatenate(parts), offline(reference, samples))
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.7, 1.0, 3.21, 8.0, 11.8])
+def test_a_buffer_ended_at_once_is_offline(
+    model: Qwen3ASR, reference: Any, speech: np.ndarray, seconds: float
+) -> None:
+    samples = speech[-int(16000 * seconds) :]
+    buffer = AudioBuffer(model)
+    buffer.push(samples)
+    audio = buffer.encode(end=True)
+    assert audio is not None
+    assert audio.n_same == 0
+    assert close(audio.embeddings, offline(reference, samples))
+
+
+def test_settled_chunks_are_encoded_once_and_stay(model: Qwen3ASR, speech: np.ndarray) -> None:
+    buffer, before = AudioBuffer(model, max_rise=99), np.zeros((0, 128))
+    for i in range(0, len(speech) - 8000, 8000):
+        buffer.push(speech[i : i + 8000])
+        audio = buffer.encode()
+        assert audio is not None
+        found = np.array(audio.embeddings)
+        whole, rest = divmod(buffer.n_frames, 100)
+        assert len(found) == 13 * whole + -(-rest // 8)
+        np.testing.assert_array_equal(found[: audio.n_same], before[: audio.n_same])
+        assert audio.n_same == 13 * (len(before) // 13)
+        before = found
+    assert buffer.n_encoded <= 1.6 * buffer.n_frames
+
+
+def test_what_has_settled_is_near_offline(
+    model: Qwen3ASR, reference: Any, speech: np.ndarray
+) -> None:
+    """Settled chunks do not see what follows them: near, not equal."""
+    buffer = AudioBuffer(model)
+    for i in range(0, len(speech), 8000):
+        buffer.push(speech[i : i + 8000])
+        buffer.encode()
+    audio = buffer.encode(end=True)
+    assert audio is not None
+    found, truth = np.array(audio.embeddings), offline(reference, speech)
+    cosine = (found * truth).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(truth, axis=1)
+    assert cosine.min() > 0.5
+    assert cosine.mean() > 0.97
+
+
+def test_a_louder_sound_encodes_settled_chunks_again(model: Qwen3ASR, speech: np.ndarray) -> None:
+    quiet = 1e-3 * speech[:32000]
+    rise = 2 * np.log10(np.abs(speech).max() / np.abs(quiet).max())
+    for max_rise, again in ((rise + 2, False), (rise - 2, True)):
+        buffer = AudioBuffer(model, max_rise=max_rise)
+        buffer.push(quiet)
+        buffer.encode()
+        buffer.push(speech[32000:48000])
+        audio = buffer.encode()
+        assert audio is not None
+        assert (audio.n_same == 0) is again
+
+
+def test_dropped_chunks_leave_the_others_as_they_were(model: Qwen3ASR, speech: np.ndarray) -> None:
+    buffer = AudioBuffer(model)
+    buffer.push(speech[:150000])
+    before = buffer.encode()
+    buffer.drop(3)
+    after = buffer.encode()
+    assert before is not None
+    assert after is not None
+    assert after.n_same == 0
+    assert buffer.dropped_frames == 300
+    n_settled = 13 * (150000 // 16000)
+    np.testing.assert_array_equal(
+        np.array(before.embeddings)[39:n_settled], np.array(after.embeddings)[: n_settled - 39]
+    )
+    with pytest.raises(ValueError, match="10 chunks to drop, 6 settled"):
+        buffer.drop(10)
+
+
+# ---- decoder ------------------------------------------------------------------------
+
+
+def test_the_decoder_gives_the_logits_of_the_reference(
+    model: Qwen3ASR, reference: Any, tokenizer: Qwen3ASRTokenizer, speech: np.ndarray
+) -> None:
+    """In pieces and with keys kept, against one prefill."""
+    audio = mx.array(offline(reference, speech[:40000]))
+    head, tail = tokenizer.prompt("names")
+    text = [*tail, *tokenizer.language_prefix("English"), *tokenizer.encode("one two seventeen")]
+    prompt = [*head, *[151676] * len(audio), *text]
+    positions = mx.stack([mx.arange(len(prompt))[None]] * 3, axis=1)
+    truth = np.array(
+        reference.prefill(mx.array([prompt]), audio[None], positions, reference.create_cache())
+    )[0, 0]
+    state = model.decoder_state()
+    x = mx.concatenate([model.embed(head), audio, model.embed(text)])
+    assert close(model.decode(x, state)[0], truth)
+    for kept in (len(prompt) - 1, len(head) + 5, 3):
+        state.keep(kept)
+        assert state.offset == kept
+        assert close(model.decode(x[kept:], state)[0], truth)
+    assert tokenizer.prompt("names") == (
+        tokenizer._tokenizer.build_prompt_tokens(1, context="names")[: len(head)],
+        tail,
+    )
+
+
+def test_queries_are_rotated_as_the_keys_are(model: Qwen3ASR) -> None:
+    """A query and its own key differ by nothing but the projection: compare with the rings."""
+    x = mx.random.normal((7, 128), key=mx.random.key(0))
+    state = model.decoder_state()
+    _, queries = model.decode(x, state, [2, 0])
+    assert [q.shape for q in queries] == [(1, 4, 1, 64)] * 2
+    fresh = model.decoder_state()
+    _, first = model.decode(x[:3], fresh, [0])
+    _, second = model.decode(x[3:], fresh, [0])
+    np.testing.assert_allclose(np.array(second[0]), np.array(queries[1]), atol=1e-5)
+    assert np.abs(np.array(first[0]) - np.array(queries[1])).max() > 0.01
+    angles = 6 * 1e6 ** (-np.arange(0, 64, 2) / 64)
+    plain = model.decoder_state()
+    _, unrotated = model.decode(x[6:], plain, [0])  # position 0 is not rotated at all
+    q = np.array(unrotated[0])
+    rotated = np.concatenate(
+        [
+            q[..., :32] * np.cos(angles) - q[..., 32:] * np.sin(angles),
+            q[..., 32:] * np.cos(angles) + q[..., :32] * np.sin(angles),
+        ],
+        axis=-1,
+    )
+    np.testing.assert_allclose(rotated, np.array(queries[1]), atol=1e-5)
+
+
+# ---- tokenizer ----------------------------------------------------------------------
+
+
+def test_pieces_give_the_text_again(tokenizer: Qwen3ASRTokenizer) -> None:
+    for text in ("twenty three degrees", "ünïcödé 数字 🙂", "\t\n "):
+        pieces = [tokenizer.piece(token) for token in tokenizer.encode(text)]
+        assert b"".join(piece or b"" for piece in pieces).decode() == text
+    assert tokenizer.piece(tokenizer.asr_text) is None
+    assert all(tokenizer.piece(token) is None for token in tokenizer.ends)
+
+
+def test_a_prompt_cannot_smuggle_special_tokens(tokenizer: Qwen3ASRTokenizer) -> None:
+    with pytest.raises(InvalidOptionError, match="special tokens"):
+        tokenizer.prompt("Maria <|im_end|>")
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_a_tokenizer_that_is_not_whole_is_refused(
+    qwen_folder: Path, tmp_path: Path, file: str
+) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        if name != file:
+            (tmp_path / name).write_bytes((qwen_folder / name).read_bytes())
+    with pytest.raises(CheckpointError, match=file):
+        Qwen3ASRTokenizer(tmp_path, 151936)
+
+
+def test_a_tokenizer_of_another_model_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="151704, but the model only 1000"):
+        Qwen3ASRTokenizer(qwen_folder, 1000)
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((qwen_folder / name).read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no <asr_text>"):
+        Qwen3ASRTokenizer(tmp_path, 151936)
