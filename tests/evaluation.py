@@ -18,6 +18,7 @@ __all__ = [
     "EvalItem",
     "EvalWord",
     "load_eval_items",
+    "load_qwen_tokens",
     "load_voxtral_tokens",
 ]
 
@@ -89,4 +90,13 @@ def load_voxtral_tokens() -> dict[int, dict[str, list[int]]]:
     return {
         int(delay): {Path(file).stem: ids for file, ids in by_file.items()}
         for delay, by_file in tokens.items()
+    }
+
+
+def load_qwen_tokens() -> dict[str, dict[str, list[int]]]:
+    """Greedy tokens of qwen3-asr-numbers, language "detected" or "English", by name of the clip."""
+    tokens = json.loads((EVAL_FOLDER / "qwen_tokens.json").read_text())["tokens"]
+    return {
+        language: {Path(file).stem: ids for file, ids in by_file.items()}
+        for language, by_file in tokens.items()
     }

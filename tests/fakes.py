@@ -19,6 +19,7 @@ class FakeSession:
 
     def __init__(self, model: "FakeModel", options: dict[str, object]) -> None:
         self.model, self.options = model, options
+        self.language = options.get("language")
         self.chunks: list[int] = []
         self.committed: list[Word] = []
         self.unreturned: list[Word] = []

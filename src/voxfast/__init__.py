@@ -35,6 +35,7 @@ from voxfast.timed import Transcript, Word
 
 if TYPE_CHECKING:
     from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
+    from voxfast.online.qwen3_asr import Qwen3Options
     from voxfast.online.session import OnlineProcessor, Session, Tentative
     from voxfast.online.voxtral import BlankGuard
     from voxfast.online.voxtral_engine import VoxtralOptions
@@ -52,6 +53,7 @@ _LAZY = {
     "Model": "voxfast.model",
     "load": "voxfast.model",
     "transcribe": "voxfast.model",
+    "Qwen3Options": "voxfast.online.qwen3_asr",
     "OnlineProcessor": "voxfast.online.session",
     "Session": "voxfast.online.session",
     "Tentative": "voxfast.online.session",
@@ -70,6 +72,7 @@ __all__ = [
     "Model",
     "ModelNotFoundError",
     "OnlineProcessor",
+    "Qwen3Options",
     "Session",
     "SessionClosedError",
     "Tentative",

@@ -18,7 +18,6 @@ from voxfast.timed import Transcript, Word
 __all__ = ["DEFAULT_MODEL", "Model", "load", "transcribe"]
 
 DEFAULT_MODEL = "voxtral-numbers"
-BLOCK_SECONDS = 1.0
 
 
 class Model:
@@ -69,12 +68,17 @@ class Model:
         """The delays that ``session(delay_ms=...)`` takes; empty if it takes none."""
         return self._engine.delays_ms
 
+    @property
+    def offline_block_seconds(self) -> float:
+        """Audio that it is best fed at a time where nobody waits for the words."""
+        return self._engine.offline_block_seconds
+
     def session(self, **options: Any) -> Session:
         """Open a live stream. Sessions never see each other.
 
         Args:
-            **options: of the model's architecture; those of Voxtral Realtime are described
-                at :class:`voxfast.VoxtralOptions`.
+            **options: of the model's architecture: the fields of
+                :class:`voxfast.VoxtralOptions` or of :class:`voxfast.Qwen3Options`.
 
         Raises:
             InvalidOptionError: on an option, or a value, that the model does not have.
@@ -132,24 +136,24 @@ def transcribe(
     words: list[Word] = []
     try:
         with loaded.session(**options) as session:
-            blocks, total = _blocks(audio)
+            blocks, total = _blocks(audio, loaded.offline_block_seconds)
             for block in blocks:
                 words += session.feed(block)
                 if progress is not None:
                     progress(session.heard, total)
             words += session.finish()
-            return Transcript(tuple(words), session.heard, loaded.name, options.get("language"))
+            return Transcript(tuple(words), session.heard, loaded.name, session.language)
     finally:
         if loaded is not model:
             loaded.close()
 
 
 def _blocks(
-    audio: str | Path | np.ndarray[Any, Any],
+    audio: str | Path | np.ndarray[Any, Any], seconds: float
 ) -> tuple[Iterable[np.ndarray[Any, Any]], float | None]:
     if isinstance(audio, str | Path):
-        return audio_io.stream_file(audio, block_seconds=BLOCK_SECONDS), audio_io.duration(audio)
+        return audio_io.stream_file(audio, block_seconds=seconds), audio_io.duration(audio)
     samples = audio_io.check_samples(audio)
-    size = int(BLOCK_SECONDS * Model.sample_rate)
+    size = int(seconds * Model.sample_rate)
     blocks = (samples[i : i + size] for i in range(0, len(samples), size))
     return blocks, len(samples) / Model.sample_rate

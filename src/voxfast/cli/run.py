@@ -16,6 +16,7 @@ from voxfast.timed import Transcript, Word
 
 if TYPE_CHECKING:
     from voxfast.model import Model
+    from voxfast.online.session import Session
 
 Blocks = Iterator[npt.NDArray[np.float32]]
 
@@ -117,15 +118,15 @@ def run_session(
             keep(session.finish())
         except BaseException:
             words += session.take()  # of the call that was interrupted
-            output.close(_transcript(words, heard, model, args), complete=False)
+            output.close(_transcript(words, heard, model, session), complete=False)
             raise
-    output.close(_transcript(words, heard, model, args), complete=failure is None)
+    output.close(_transcript(words, heard, model, session), complete=failure is None)
     if failure:
         raise failure
 
 
 def _transcript(
-    words: Sequence[Word], heard: int, model: "Model", args: argparse.Namespace
+    words: Sequence[Word], heard: int, model: "Model", session: "Session"
 ) -> Transcript:
     """The words of a session as a transcript."""
-    return Transcript(tuple(words), heard / SAMPLE_RATE, model.name, args.language)
+    return Transcript(tuple(words), heard / SAMPLE_RATE, model.name, session.language)

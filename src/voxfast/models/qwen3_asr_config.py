@@ -26,7 +26,7 @@ class AudioArgs:
     """The audio tower.
 
     Attributes:
-        chunk_frames: mel frames (10 ms each) that the conv stem takes by themselves.
+        chunk_frames: mel frames (10 ms each) that the conv stem takes by themselves: 100.
         window_frames: mel frames that attend to each other, a multiple of chunk_frames.
         conv_dim: channels of the conv stem.
         output_dim: size of an audio embedding, that of the decoder.
@@ -107,7 +107,7 @@ def _audio_args(config: dict[str, Any]) -> AudioArgs:
         ffn_dim=integer(config, "encoder_ffn_dim", 1, 1 << 18),
         output_dim=integer(config, "output_dim", 1, 1 << 16),
         conv_dim=integer(config, "downsample_hidden_size", 1, 1 << 14),
-        chunk_frames=2 * integer(config, "n_window", 4, 1500),
+        chunk_frames=2 * integer(config, "n_window", 50, 50),
         window_frames=integer(config, "n_window_infer", 8, 1 << 16),
     )
     if args.n_mels % 8 or args.dim % (2 * args.n_heads) or args.window_frames % args.chunk_frames:

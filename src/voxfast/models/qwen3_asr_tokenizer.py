@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.checkpoint import read_json
+from voxfast.models.checkpoint import MAX_JSON, check_file, read_json
 
 __all__ = ["Qwen3ASRTokenizer"]
 
@@ -29,8 +29,7 @@ class Qwen3ASRTokenizer:
         # Checked here, because the library would go and download what it misses.
         vocabulary = read_json(folder / "vocab.json")
         read_json(folder / "tokenizer_config.json")
-        if not (folder / "merges.txt").is_file():
-            raise CheckpointError(f"{folder / 'merges.txt'}: the tokenizer is missing")
+        check_file(folder / "merges.txt", MAX_JSON)
         try:
             self._tokenizer = Tokenizer(str(folder))
             special = self._tokenizer.encode("<asr_text>")

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from voxfast.models.checkpoint import read_json
 from voxfast.online.session import Stream
 
 __all__ = ["Engine", "load_engine"]
@@ -21,6 +22,8 @@ class Engine(Protocol):
     def dtype(self) -> mx.Dtype: ...
     @property
     def delays_ms(self) -> tuple[int, ...]: ...
+    @property
+    def offline_block_seconds(self) -> float: ...
     def stream(self, **options: Any) -> Stream:
         """A fresh stream; raises InvalidOptionError on options the architecture lacks."""
         ...
@@ -32,6 +35,11 @@ def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
     Raises:
         CheckpointError: if it is incomplete, broken, or of no known architecture.
     """
+    config = folder / "config.json"
+    if config.is_file() and read_json(config).get("model_type") == "qwen3_asr":
+        from voxfast.online.qwen3_asr_engine import Qwen3ASREngine
+
+        return Qwen3ASREngine(name, folder, dtype)
     from voxfast.online.voxtral_engine import VoxtralEngine
 
     return VoxtralEngine(name, folder, dtype)

@@ -17,6 +17,8 @@ Samples = NDArray[np.float32]
 Frames = NDArray[np.float32]
 
 PAD = N_FFT // 2
+FRAME_RATE = 100  # mel frames per second
+TOKEN_FRAMES = 8  # that become one audio token; the last token of a chunk has fewer
 DYNAMIC_RANGE = 8.0  # log10 units below the maximum that the features keep
 # Encoding settled chunks again whenever the maximum rises, or never, makes no difference to the
 # error rate on the evaluation clips (at most 7 % more frames against none); only a sound that
@@ -116,9 +118,24 @@ class AudioBuffer:
         return len(self._frames)
 
     @property
-    def dropped_frames(self) -> int:
-        """Frames of the utterance that stand before the buffer."""
-        return self._first * self._chunk
+    def seconds(self) -> float:
+        """Seconds of audio in the buffer."""
+        return len(self._frames) / FRAME_RATE
+
+    @property
+    def dropped_seconds(self) -> float:
+        """Seconds of the utterance that stand before the buffer."""
+        return self._first * self._chunk / FRAME_RATE
+
+    @property
+    def dropped_tokens(self) -> int:
+        """Audio tokens of the utterance that stand before the buffer."""
+        return self._first * self._chunk_tokens
+
+    def token_seconds(self, token: int) -> float:
+        """Second of the utterance at which an audio token of the buffer begins."""
+        chunk, place = divmod(token, self._chunk_tokens)
+        return ((self._first + chunk) * self._chunk + place * TOKEN_FRAMES) / FRAME_RATE
 
     def push(self, samples: Samples) -> None:
         """Take the next samples of the utterance."""

@@ -51,6 +51,8 @@ class Stream(Protocol):
     def lag(self) -> float: ...
     @property
     def tentative(self) -> str: ...
+    @property
+    def language(self) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -228,6 +230,11 @@ class Session:
     def tentative(self) -> str:
         """Text that is recognised but may still change."""
         return self._stream.tentative
+
+    @property
+    def language(self) -> str | None:
+        """Name of the language that was asked for, or that the model heard last, if it says."""
+        return self._stream.language
 
     @property
     def heard(self) -> float:

@@ -204,6 +204,10 @@ class VoxtralStream(QueuedStream):
             return self._next_size() > 0
 
     @property
+    def language(self) -> None:
+        """Voxtral does not say."""
+
+    @property
     def tentative(self) -> str:
         """Text that is recognised but not committed."""
         return self._assembler.tentative

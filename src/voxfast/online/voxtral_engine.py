@@ -41,6 +41,8 @@ class VoxtralOptions:
 class VoxtralEngine:
     """See :class:`voxfast.online.engine.Engine`."""
 
+    offline_block_seconds = 1.0
+
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name = name
         self._traits = read_traits(folder)

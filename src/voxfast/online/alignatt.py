@@ -1,0 +1,88 @@
+"""When a decoded token may stand: AlignAtt (arXiv 2305.11408) on frames, nothing else.
+
+For every token the decoder's alignment heads say to which audio token it attends, its frame.
+A token that attends to the newest audio may change when more is heard; one that falls back
+says that the model has lost its place.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Policy", "Verdict", "first_of_loop", "judge"]
+
+
+class Verdict(Enum):
+    """What to do with the newest token."""
+
+    KEEP = "it stands"
+    BORDER = "it waits for more audio, and so does what follows"
+    REWIND = "it and the token before it are discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Distances in audio tokens.
+
+    Attributes:
+        border: a token is kept if its frame is at least so far from the end of the audio.
+        rewind: the most that a frame may fall back behind the one before.
+        min_steps: tokens that the border does not stop.
+    """
+
+    border: int
+    rewind: int
+    min_steps: int = 0
+
+
+def judge(
+    frames: Sequence[int], n_audio: int, policy: Policy, *, before: int = 0, end: bool = False
+) -> Verdict:
+    """The verdict on the newest of some tokens; the ones before it were kept.
+
+    Args:
+        frames: attended frames of the tokens, the newest last; at least one.
+        n_audio: audio tokens in the buffer; frames lie in 0 … n_audio - 1.
+        before: frame of the last committed token.
+        end: no more audio follows, so nothing is worth waiting for.
+    """
+    if end:
+        return Verdict.KEEP
+    newest = frames[-1]
+    previous = frames[-2] if len(frames) > 1 else before
+    if previous - newest > policy.rewind:
+        return Verdict.REWIND
+    if len(frames) > policy.min_steps and n_audio - newest <= policy.border:
+        return Verdict.BORDER
+    return Verdict.KEEP
+
+
+def first_of_loop(
+    tokens: Sequence[Hashable], frames: Sequence[int], *, repeats: int = 4, most: int = 20
+) -> int | None:
+    """Whether the tokens end in a loop, and how many of them stand before its repetitions.
+
+    A phrase that is really spoken again advances in the audio. It is a loop if a phrase comes
+    ``repeats`` times with less than one audio token (80 ms) of progress per token, or ``most``
+    times whatever the frames say.
+
+    Returns:
+        The number of tokens up to the end of the phrase's first occurrence, or None.
+    """
+    for length in range(1, len(tokens) // repeats + 1):
+        count = _repetitions(tokens, length)
+        if count < repeats:
+            continue
+        first = len(tokens) - length * (count - 1)
+        recent = len(tokens) - length * (repeats - 1)
+        if count >= most or frames[-1] - frames[recent - 1] < length * (repeats - 1):
+            return first
+    return None
+
+
+def _repetitions(tokens: Sequence[Hashable], length: int) -> int:
+    """How often the last ``length`` tokens stand at the end, one after the other."""
+    count, end = 1, len(tokens) - length
+    while end >= length and tokens[end - length : end] == tokens[len(tokens) - length :]:
+        count, end = count + 1, end - length
+    return count

@@ -1,0 +1,263 @@
+"""One utterance of a Qwen3-ASR stream: a bounded buffer of audio, and the words in it."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voxfast.audio import SAMPLE_RATE
+from voxfast.models.languages import has_word_spaces
+from voxfast.models.qwen3_asr import Qwen3ASR
+from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.traits import Traits
+from voxfast.online.alignatt import Policy, Verdict, first_of_loop, judge
+from voxfast.online.qwen3_audio import Audio, AudioBuffer, Samples
+from voxfast.online.qwen3_decoding import Decoder, Prediction
+from voxfast.online.qwen3_text import TokenWord, words_of
+
+__all__ = ["BufferLimits", "HeardWord", "Utterance"]
+
+log = logging.getLogger(__name__)
+
+SPARE_TOKENS = 32  # that an inference may write beyond one per audio token
+LONGEST_PREFIX = 12  # tokens of "language <Name><asr_text>"
+LEAD_IN = 1.0  # seconds of silence that stay before what comes after a pause
+# A word whose start lies so little before a cut is taken to lie behind it: times are no surer.
+CUT_TOLERANCE = 0.1  # seconds
+SAME_PLACE = 2  # audio tokens between which nobody says a word twice
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """How much audio and text the model is given, in seconds and tokens.
+
+    Attributes:
+        longest: the most audio in the buffer.
+        full: audio from which on the older part is dropped, where that is possible.
+        keep: audio that stays.
+        room: the least that must fit in before the next inference.
+        pause: after so much silence the text before it is dropped with its audio.
+        context_tokens: the most committed text that is put before what is to be written.
+    """
+
+    longest: float
+    full: float
+    keep: float
+    room: float
+    pause: float
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWord:
+    """A committed word.
+
+    Attributes:
+        text: as it is displayed, with the space before it where the language uses spaces.
+        start, end: seconds of the utterance.
+        first, last: audio tokens that its first and its last token attend to, counted from
+            the utterance's first.
+        probability: the product of its tokens' probabilities.
+    """
+
+    text: str
+    start: float
+    end: float
+    first: int
+    last: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Hypothesis:
+    """What one inference wrote: tokens that stand, the one after them, and why it ended."""
+
+    tokens: list[Prediction]
+    following: int
+    is_complete: bool  # the model wrote the end, so it heard no more
+
+
+class Utterance:
+    """Audio in, words that are certain out.
+
+    The words that are committed and still audible stand before what the model writes, as its
+    own text would. Audio is dropped at the edge of a word, and the words before it with it.
+
+    Args:
+        language: name of the language that is spoken, or None: the model says which.
+
+    Attributes:
+        language: what was given, or what the model heard last.
+        tentative: text that is not certain yet.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3ASR,
+        tokenizer: Qwen3ASRTokenizer,
+        decoder: Decoder,
+        prompt_tail: Sequence[int],
+        policy: Policy,
+        limits: BufferLimits,
+        traits: Traits,
+        language: str | None,
+    ) -> None:
+        self._tokenizer, self._decoder, self._prompt_tail = tokenizer, decoder, prompt_tail
+        self._policy, self._limits, self._traits = policy, limits, traits
+        self._timing = traits.attention
+        self._is_forced = language is not None
+        self._audio = AudioBuffer(model)
+        self._words: list[HeardWord] = []  # committed, and in the buffer
+        self._is_silent = False  # the model has written all it heard
+        self.language = language
+        self.tentative = ""
+
+    @property
+    def n_encoded(self) -> int:
+        """Frames (10 ms) that went through the audio tower so far."""
+        return self._audio.n_encoded
+
+    @property
+    def room(self) -> int:
+        """Samples that fit into the buffer."""
+        return max(int((self._limits.longest - self._audio.seconds) * SAMPLE_RATE), 1)
+
+    @property
+    def dropped_seconds(self) -> float:
+        """Seconds of the utterance that stand before the buffer."""
+        return self._audio.dropped_seconds
+
+    def step(self, samples: Samples, *, end: bool = False) -> list[HeardWord]:
+        """One inference over the buffer and the next samples.
+
+        Args:
+            samples: no more than :attr:`room`.
+            end: the utterance ends with them, so all that is heard is committed.
+        """
+        self._audio.push(samples)
+        audio = self._audio.encode(end=end)
+        if audio is None:
+            return []
+        found = self._decode(audio, end)
+        following = None if end else found.following
+        words, rest = words_of(found.tokens, following, self._tokenizer.piece)
+        for i, word in enumerate(words):
+            if self._is_repeated(word):
+                log.debug("%r was committed before", word.text)
+                words, rest = words[:i], ""
+                break
+        begins = [self._audio.token_seconds(word.first) for word in words]
+        heard = []
+        for word, begin, next_begin in zip(words, begins, [*begins[1:], math.inf], strict=False):
+            if word.probability < self._traits.least_probability:
+                log.debug("left out %r, of probability %.3f", word.text, word.probability)
+                continue
+            heard.append(self._heard(word, begin, next_begin - self._timing.start_lead))
+            self._words.append(heard[-1])
+        self._is_silent = found.is_complete and not rest
+        self.tentative = rest
+        return heard
+
+    def make_room(self) -> bool:
+        """Drop audio, and the words in it, after a pause and when the buffer is full.
+
+        Returns:
+            False if there is no room, and nothing can be dropped without losing words.
+        """
+        length, last = self._audio.seconds, self._words[-1].end if self._words else 0.0
+        last -= self.dropped_seconds
+        if self._is_silent and length - last > self._limits.pause:
+            self._drop(int(length - LEAD_IN), [])
+            return True
+        if length + self._limits.room <= self._limits.full:
+            return True
+        heard = max(last, length - self._limits.pause) if self._is_silent else last
+        most = min(math.ceil(length - self._limits.keep), int(heard), self._audio.n_settled)
+        for n_chunks in range(most, 0, -1):
+            cut = self.dropped_seconds + n_chunks - CUT_TOLERANCE
+            words = [word for word in self._words if word.start >= cut]
+            # With no word left to go on from, the end of a word would be heard as another one.
+            if words or last <= n_chunks:
+                self._drop(n_chunks, words)
+                return True
+        return length + self._limits.room <= self._limits.longest
+
+    def _is_repeated(self, word: TokenWord) -> bool:
+        """Whether a committed word of the same text was heard in the same place."""
+        first = word.first + self._audio.dropped_tokens
+        return any(
+            abs(first - other.first) <= SAME_PLACE and other.text.strip() == word.text.strip()
+            for other in self._words
+        )
+
+    def _drop(self, n_chunks: int, words: list[HeardWord]) -> None:
+        self._audio.drop(min(n_chunks, self._audio.n_settled))
+        self._words = words
+
+    def _decode(self, audio: Audio, end: bool) -> _Hypothesis:
+        """Write tokens until the policy, the model or a loop ends it."""
+        n_audio = len(audio.embeddings)
+        prediction = self._begin(audio)
+        last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
+        tokens: list[Prediction] = []
+        while len(tokens) < n_audio + SPARE_TOKENS:
+            if self._tokenizer.piece(prediction.token) is None:
+                return _Hypothesis(tokens, prediction.token, True)
+            frames = [token.frame for token in [*tokens, prediction]]
+            verdict = judge(frames, n_audio, self._policy, before=last, end=end)
+            if verdict is Verdict.REWIND and tokens:
+                prediction = tokens.pop()
+            if verdict is not Verdict.KEEP:
+                break
+            tokens.append(prediction)
+            loop = first_of_loop([token.token for token in tokens], frames)
+            if loop is not None:
+                log.debug("cut a loop: %d of %d tokens stay", loop, len(tokens))
+                prediction = tokens[loop]
+                del tokens[loop:]
+                break
+            prediction = self._decoder.write(prediction.token)
+        return _Hypothesis(tokens, prediction.token, False)
+
+    def _begin(self, audio: Audio) -> Prediction:
+        """Read prompt, audio and committed text; predict the first token of new text."""
+        if self._is_forced or self._words:
+            assert self.language is not None
+            text = self._tokenizer.language_prefix(self.language) + self._context()
+            return self._decoder.read(audio, [*self._prompt_tail, *text])
+        prediction = self._decoder.read(audio, self._prompt_tail)
+        written: list[int] = []
+        while prediction.token not in self._tokenizer.ends and len(written) < LONGEST_PREFIX:
+            if prediction.token == self._tokenizer.asr_text:
+                break
+            written.append(prediction.token)
+            prediction = self._decoder.write(prediction.token)
+        prefix = b"".join(self._tokenizer.piece(token) or b"" for token in written)
+        name = prefix.decode("utf-8", "ignore").removeprefix("language").strip()
+        if prediction.token != self._tokenizer.asr_text or name in ("", "None"):
+            # No speech, says the model; or it says nothing that makes sense.
+            return Prediction(min(self._tokenizer.ends), 1.0, 0)
+        self.language = name
+        return self._decoder.write(prediction.token)
+
+    def _context(self) -> list[int]:
+        text = "".join(word.text for word in self._words).lstrip()
+        return self._tokenizer.encode(text)[-self._limits.context_tokens :] if text else []
+
+    def _heard(self, word: TokenWord, begin: float, next_start: float) -> HeardWord:
+        """The word with its times; ``begin``: where its first token attends to."""
+        text = word.text
+        is_first = not self._words and not text[:1].isspace()
+        if is_first and has_word_spaces(self.language or ""):
+            text = " " + text  # the model writes none before its first word
+        start = max(0.0, begin - self._timing.start_lead)
+        end = self._audio.token_seconds(word.last) + self._timing.end_trail
+        dropped = self._audio.dropped_tokens
+        return HeardWord(
+            text,
+            start,
+            max(start, min(end, next_start)),
+            word.first + dropped,
+            word.last + dropped,
+            word.probability,
+        )

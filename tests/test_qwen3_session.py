@@ -1,0 +1,404 @@
+"""Qwen3-ASR as a live stream: the small checkpoint through the real pipeline."""
+
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from evaluation import EvalItem, load_qwen_tokens
+from mlx_qwen3_asr.audio import compute_features
+from mlx_qwen3_asr.generate import GenerationConfig, generate
+from mlx_qwen3_asr.load_models import load_model
+from mlx_qwen3_asr.tokenizer import Tokenizer
+
+import voxfast
+from voxfast.bench.scoring import score
+from voxfast.online.qwen3_decoding import Decoder
+from voxfast.online.qwen3_utterance import Utterance
+
+
+@pytest.fixture(scope="module")
+def model(qwen_folder: Path) -> Iterator[voxfast.Model]:
+    with voxfast.load(qwen_folder, dtype=mx.float32) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def clips(eval_items: list[EvalItem]) -> dict[str, EvalItem]:
+    return {item.name: item for item in eval_items}
+
+
+def feed(
+    session: voxfast.Session, audio: np.ndarray, seconds: float = 0.5, finish: bool = True
+) -> list[voxfast.Word]:
+    size = int(seconds * 16000)
+    words = []
+    for i in range(0, len(audio), size):
+        words += session.feed(audio[i : i + size])
+    return words + (session.finish() if finish else [])
+
+
+def text(words: Sequence[voxfast.Word]) -> str:
+    return "".join(word.text for word in words).strip()
+
+
+def stream(model: voxfast.Model, audio: np.ndarray, **options: Any) -> list[voxfast.Word]:
+    with model.session(**options) as session:
+        return feed(session, audio, options.get("block_ms", 500) / 1000)
+
+
+# ---- accuracy -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["English", None])
+def test_offline_gives_the_tokens_of_the_library(
+    model: voxfast.Model,
+    qwen_folder: Path,
+    eval_items: list[EvalItem],
+    monkeypatch: pytest.MonkeyPatch,
+    language: str | None,
+) -> None:
+    """All that is inserted, then the end: what mlx_qwen3_asr writes, on every short clip."""
+    truth = load_qwen_tokens()[language or "detected"]
+    tokenizer = Tokenizer(str(qwen_folder))
+    written: list[int] = []
+    write = Decoder.write
+
+    def record(self: Decoder, token: int) -> Any:
+        written.append(token)
+        return write(self, token)
+
+    monkeypatch.setattr(Decoder, "write", record)
+    for item in eval_items[language is None : 40 : 1 if language else 3]:
+        written.clear()
+        with model.session(language=language) as session:
+            session.insert(item.audio)
+            words = session.finish()
+            assert session.language == "English"
+        assert written == truth[item.name], item.name
+        assert text(words) == tokenizer.decode(written).rpartition(">")[2], item.name
+
+
+def test_the_tokens_on_file_are_those_of_the_library(
+    qwen_folder: Path, clips: dict[str, EvalItem]
+) -> None:
+    network = load_model(str(qwen_folder), dtype=mx.float32)[0]
+    features, lengths = compute_features(clips["eval_18"].audio)
+    audio, _ = network.audio_tower(features, lengths)
+    prompt = Tokenizer(str(qwen_folder)).build_prompt_tokens(audio.shape[1], None)
+    positions = mx.stack([mx.arange(len(prompt))[None]] * 3, axis=1)
+    found = generate(network, mx.array([prompt]), audio, positions, GenerationConfig(50))
+    assert found == load_qwen_tokens()["detected"]["eval_18"]
+
+
+@pytest.mark.parametrize("block_ms", [500, 1000])
+def test_words_times_and_latency(
+    model: voxfast.Model, eval_items: list[EvalItem], block_ms: int
+) -> None:
+    items = eval_items[(block_ms == 1000) * 3 : 40 : 6]
+    found, late = [], []
+    for item in items:
+        words: list[voxfast.Word] = []
+        with model.session(block_ms=block_ms) as session:
+            for i in range(0, len(item.audio), 16 * block_ms):
+                new = session.feed(item.audio[i : i + 16 * block_ms])
+                late += [session.heard - word.end for word in new]
+                words += new
+            words += session.finish()
+        starts = [word.start for word in words]
+        assert starts == sorted(starts)
+        assert all(0 <= word.start <= word.end <= item.duration for word in words)
+        assert all(word.text.startswith(" ") for word in words)
+        assert all(0 < (word.probability or 0) <= 1 for word in words)
+        found.append(words)
+    result = score([item.words for item in items], found)
+    assert result.word_error_rate <= 0.0215
+    assert result.start.mean_absolute <= 0.15
+    assert result.end.mean_absolute <= 0.15
+    assert np.mean(late) <= 0.4 + block_ms / 2000
+
+
+def test_three_minutes_in_one_session(model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+    """The buffer is trimmed at words and pauses; work and memory do not grow."""
+    item = eval_items[40]
+    words: list[voxfast.Word] = []
+    work = [np.zeros(3)]
+    with model.session(block_ms=1000) as session:
+        inner: Any = session._stream
+        for second in range(180):
+            words += session.feed(item.audio[16000 * second : 16000 * (second + 1)])
+            assert inner._utterance._audio.seconds <= 15
+            if second % 60 == 59:
+                work.append(np.array(inner.work))
+        words += session.finish()
+        assert sum(x.nbytes for x in inner._decoder._state.arrays()) < 4 * 2 * 512 * 2 * 64 * 4 + 1
+    assert score([item.words], [words]).word_error_rate <= 0.03
+    minutes = np.diff(work, axis=0)
+    assert minutes[2][0] <= 1.1 * minutes[0][0]
+    assert minutes[2][1] <= 1.2 * minutes[0][1]  # what is said in them differs
+
+
+# ---- work ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_ms", [500, 1000, 730])
+def test_what_is_known_is_not_computed_again(
+    model: voxfast.Model,
+    clips: dict[str, EvalItem],
+    monkeypatch: pytest.MonkeyPatch,
+    block_ms: int,
+) -> None:
+    """At most twice the new frames are encoded; of audio and text, twice what is new is read.
+
+    New to the decoder are audio tokens that it has not had, and the text behind the audio,
+    whose keys depend on it.
+    """
+    new = []
+    read = Decoder.read
+
+    def count(self: Decoder, audio: Any, tokens: Sequence[int]) -> Any:
+        new.append(len(tokens))
+        return read(self, audio, tokens)
+
+    monkeypatch.setattr(Decoder, "read", count)
+    audio = clips["eval_39"].audio
+    with model.session(block_ms=block_ms, language="en") as session:
+        feed(session, audio, block_ms / 1000, finish=False)
+        inner: Any = session._stream
+        n_encoded, n_read, n_written = inner.work
+        assert n_encoded <= 2 * len(audio) / 160
+        assert n_read <= 2 * (13 * len(audio) / 16000 + sum(new))
+        assert len(new) == len(audio) // (16 * block_ms)
+        n_tokens = len(inner._utterance._context())
+        assert n_written <= 3 * n_tokens
+
+
+def test_a_flush_is_one_inference(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    step = Utterance.step
+
+    def count(self: Utterance, *args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Utterance, "step", count)
+    item = clips["eval_30"]
+    with model.session() as session:
+        words = feed(session, item.audio[: 16000 * 5 + 3000], finish=False)
+        calls.clear()
+        words += session.flush()
+        assert len(calls) == 1
+        assert session.tentative == ""
+        assert session.flush() == []
+        assert session.finish() == []
+        assert len(calls) == 1
+    assert text(words) == item.transcript
+
+
+# ---- what was said stays said -------------------------------------------------------
+
+
+def test_a_replay_never_revises_a_word(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has been committed stands before everything that the model writes later."""
+    contexts = []
+    context = Utterance._context
+
+    def record(self: Utterance) -> list[int]:
+        contexts.append([word.text for word in self._words])
+        return context(self)
+
+    monkeypatch.setattr(Utterance, "_context", record)
+    audio = clips["eval_37"].audio
+    with model.session(block_ms=300, language="en") as session:
+        words: list[voxfast.Word] = []
+        for i in range(0, len(audio), 4800):
+            before = list(words)
+            contexts.clear()
+            words += session.feed(audio[i : i + 4800])
+            assert words[: len(before)] == before
+            said = [word.text for word in before]
+            assert all(said[len(said) - len(kept) :] == kept for kept in contexts)
+        words += session.finish()
+    assert len(words) >= 20
+
+
+def test_any_chunks_of_audio_give_the_same_words(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    """Inferences fall on other places, words do not."""
+    item = clips["eval_18"]
+    for seconds in (0.0101, 0.37, 100):
+        with model.session() as session:
+            assert text(feed(session, item.audio, seconds)) == item.transcript
+
+
+def test_a_session_does_not_see_another(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:
+    items = [clips["eval_18"], clips["eval_30"], clips["eval_22"]]
+    alone = [stream(model, item.audio) for item in items]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda item: stream(model, item.audio), items))
+    assert together == alone
+
+
+def test_half_precision(qwen_folder: Path, clips: dict[str, EvalItem]) -> None:
+    with voxfast.load(qwen_folder, dtype=mx.bfloat16) as half:
+        assert text(stream(half, clips["eval_22"].audio)) == clips["eval_22"].transcript
+
+
+# ---- the clock ----------------------------------------------------------------------
+
+
+def test_pauses_and_flushes_keep_the_clock(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    item = clips["eval_18"]
+    truth = [word.start for word in item.words]
+    with model.session() as session:
+        session.skip(100.0)
+        first = feed(session, item.audio, finish=False) + session.flush()
+        session.skip(5.0)
+        second = feed(session, item.audio)
+        assert session.heard == pytest.approx(105 + 2 * item.duration, abs=2e-3)
+        assert session.processed == pytest.approx(session.heard)
+    assert text(first) == text(second) == item.transcript
+    assert [w.start - 100 for w in first] == pytest.approx(truth, abs=0.35)
+    shift = 105 + item.duration
+    assert [w.start - shift for w in second] == pytest.approx(truth, abs=0.35)
+
+
+def on_a_thread(call: Any) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_the_processor_loses_no_words(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:
+    item = clips["eval_22"]
+    processor = model.processor(language="en")
+    processor.end_silence(0.0, 0)
+    words: list[voxfast.Word] = []
+    for i in range(0, len(item.audio), 8000):
+        processor.insert_audio_chunk(item.audio[i : i + 8000], i / 16000)
+        words += on_a_thread(processor.process_iter)[0]
+        if i == 24000:
+            change = SimpleNamespace(speaker=1, start=1.0)
+            words += on_a_thread(lambda: processor.new_speaker(change))[0]  # noqa: B023
+    words += on_a_thread(processor.start_silence)[0]
+    assert processor.get_buffer().text == ""
+    assert text(words) == item.transcript
+    processor.end_silence(3.0, words[-1].end)
+    assert on_a_thread(processor.finish) == ([], pytest.approx(item.duration + 3, abs=1e-3))
+
+
+# ---- silence, language, options -----------------------------------------------------
+
+
+def test_silence_says_nothing(model: voxfast.Model) -> None:
+    noise = np.random.default_rng(0).standard_normal(80000).astype(np.float32)
+    for level in (0.0, 1e-3, 0.1):
+        assert stream(model, level * noise, block_ms=1000) == []
+    for length in (1, 100, 201, 500, 4000):
+        assert stream(model, noise[:length] / 100) == []
+
+
+def test_a_model_that_hears_no_speech_writes_nothing(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The language the model writes is replaced: None is no language, others are reported."""
+    from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+
+    piece = Qwen3ASRTokenizer.piece
+    for name, expected in (("None", None), ("Klingon", "Klingon")):
+
+        def renamed(self: Any, token: int, name: str = name) -> bytes | None:
+            found = piece(self, token)
+            return found.replace(b"English", name.encode()) if found else found
+
+        monkeypatch.setattr(Qwen3ASRTokenizer, "piece", renamed)
+        monkeypatch.setattr(Utterance, "_context", lambda self: [])
+        with model.session() as session:
+            words = session.feed(clips["eval_18"].audio) + session.finish()
+            assert session.language == expected
+            assert bool(words) is (expected is not None)
+
+
+def test_the_language_is_reported(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:
+    audio = clips["eval_02"].audio
+    assert voxfast.transcribe(audio, model=model).language == "English"
+    assert voxfast.transcribe(audio, model=model, language="en").language == "English"
+    with model.session() as session:
+        assert session.language is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": 3}, "no option 'speed'"),
+        ({"language": "xx"}, "language 'xx'"),
+        ({"language": 3}, "language must be text"),
+        ({"prompt": "<|im_end|>"}, "special tokens"),
+        ({"delay_ms": -1}, "delay_ms must be an integer from 0"),
+        ({"delay_ms": 100.0}, "delay_ms must be an integer"),
+        ({"block_ms": 0}, "block_ms"),
+        ({"n_heads": 0}, "n_heads"),
+        ({"buffer_ms": 60_000}, "buffer_ms must be an integer from 3000 to 30000"),
+        ({"keep_ms": 12_000}, "trim_ms must be a second above keep_ms"),
+        ({"heads_file": Path("nowhere.json")}, "nowhere.json"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    model: voxfast.Model, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(voxfast.VoxfastError, match=message):
+        model.session(**options)
+
+
+def test_a_prompt_is_heard(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:
+    item = clips["eval_18"]
+    assert text(stream(model, item.audio, prompt="kitchen window")) == item.transcript
+
+
+def test_without_alignment_heads_it_says_what_to_do(
+    qwen_folder: Path, tmp_path: Path, clips: dict[str, EvalItem]
+) -> None:
+    for path in qwen_folder.iterdir():
+        if path.name != "alignment_heads.json":
+            shutil.copy(path, tmp_path)
+    with voxfast.load(tmp_path, dtype=mx.float32) as headless:
+        with pytest.raises(voxfast.InvalidOptionError, match="voxfast align-heads --model"):
+            headless.session()
+        words = stream(headless, clips["eval_18"].audio, guess_heads=True)
+        assert text(words) == clips["eval_18"].transcript
+        words = stream(
+            headless, clips["eval_18"].audio, heads_file=qwen_folder / "alignment_heads.json"
+        )
+        assert text(words) == clips["eval_18"].transcript
+
+
+def test_bad_audio_is_refused_and_the_session_goes_on(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    item = clips["eval_18"]
+    with model.session() as session:
+        words = session.feed(item.audio[:20000])
+        for bad in (np.array([np.nan], np.float32), np.zeros((2, 2), np.float32), [1.0]):
+            with pytest.raises(voxfast.InvalidAudioError):
+                session.feed(bad)
+        with pytest.raises(voxfast.InvalidAudioError):
+            session.feed(item.audio, sample_rate=8000)
+        words += feed(session, item.audio[20000:])
+        with pytest.raises(voxfast.SessionClosedError):
+            session.feed(item.audio)
+    assert text(words) == item.transcript
