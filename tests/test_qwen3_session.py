@@ -19,6 +19,7 @@ from mlx_qwen3_asr.tokenizer import Tokenizer
 
 import voxfast
 from voxfast.bench.scoring import score
+from voxfast.online.alignatt import Verdict
 from voxfast.online.qwen3_decoding import Decoder
 from voxfast.online.qwen3_utterance import Utterance
 
@@ -253,6 +254,26 @@ def test_a_session_does_not_see_another(model: voxfast.Model, clips: dict[str, E
 def test_half_precision(qwen_folder: Path, clips: dict[str, EvalItem]) -> None:
     with voxfast.load(qwen_folder, dtype=mx.bfloat16) as half:
         assert text(stream(half, clips["eval_22"].audio)) == clips["eval_22"].transcript
+
+
+def test_a_buffer_that_is_full_of_uncertain_words_ends_the_utterance(
+    model: voxfast.Model,
+    clips: dict[str, EvalItem],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def never(*args: Any, end: bool = False, **kwargs: Any) -> Verdict:
+        return Verdict.KEEP if end else Verdict.BORDER
+
+    monkeypatch.setattr("voxfast.online.qwen3_utterance.judge", never)
+    item = clips["eval_38"]  # 13.3 s
+    with model.session(block_ms=1000, language="en") as session:
+        words = feed(session, np.concatenate([item.audio, item.audio]), 1.0, finish=False)
+        assert "full buffer" in caplog.text
+        assert words
+        words += session.finish()
+    truth = item.transcript.split() * 2
+    assert abs(len(words) - len(truth)) <= 2  # one may be cut in two
 
 
 # ---- the clock ----------------------------------------------------------------------

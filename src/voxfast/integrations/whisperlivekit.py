@@ -32,6 +32,7 @@ import voxfast
 from voxfast import audio as audio_io
 from voxfast import hub
 from voxfast.errors import VoxfastError
+from voxfast.models.languages import LANGUAGES
 from voxfast.online.session import OnlineProcessor
 from voxfast.timed import Word
 
@@ -231,7 +232,7 @@ class _Processor(OnlineProcessor):
             start=word.start,
             end=word.end,
             text=word.text,
-            detected_language=self._language,
+            detected_language=LANGUAGES.get(self._session.language or "", self._language),
             probability=word.probability,
         )
 

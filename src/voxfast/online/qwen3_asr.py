@@ -35,7 +35,7 @@ class Qwen3Options:
         block_ms: least new audio of an inference. Less answers sooner and costs more.
         rewind_ms: a token that attends to audio so far before that of the token before it is
             taken for a lost thread, and waits for more audio.
-        min_steps: tokens of each inference that neither border nor rewind stops.
+        min_steps: tokens of each inference that the border does not stop.
         buffer_ms: the most audio that the model looks at.
         trim_ms: audio from which on the older part is dropped, at the edge of a word.
         keep_ms: audio that stays then.
@@ -89,7 +89,7 @@ class Qwen3Stream(QueuedStream):
         head, tail = tokenizer.prompt(options.prompt or "")
         assert options.delay_ms is not None
         policy = Policy(
-            border=options.delay_ms // TOKEN_MS,
+            border=-(-options.delay_ms // TOKEN_MS),
             rewind=options.rewind_ms // TOKEN_MS,
             min_steps=options.min_steps,
         )
