@@ -363,6 +363,14 @@ def test_the_language_is_reported(model: voxfast.Model, clips: dict[str, EvalIte
         assert session.language is None
 
 
+def test_the_first_word_has_a_space_where_the_language_has(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    audio = clips["eval_02"].audio
+    assert stream(model, audio, language="de")[0].text.startswith(" ")
+    assert not stream(model, audio, language="zh")[0].text.startswith(" ")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

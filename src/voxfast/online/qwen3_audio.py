@@ -85,7 +85,7 @@ class AudioBuffer:
     call. At the end of an utterance whatever is not settled is encoded as the model does it
     offline, all of a window seeing each other; a buffer that is filled and ended in one call
     gives what the model gives offline. (Encoding the whole unfinished window anew in every
-    call, so that chunks see later ones, too, costs five times the frames and measured no
+    call, so that chunks see later ones, too, costs several times the frames and measured no
     better.)
 
     The features are clamped at the maximum of the buffer less 8: a louder sound changes every
