@@ -110,7 +110,7 @@ class Qwen3Stream(QueuedStream):
         self._n_encoded = 0  # frames, in utterances that are over
         self._begin = 0  # sample of the model's audio at which the utterance begins
         self._end = 0  # and at which it ends, if that is known already
-        self._last_start = self._last_end = 0.0
+        self._last_end = 0.0  # of the words committed so far
 
     def end_utterance(self) -> None:
         """Queue the end of an utterance: what was heard is committed; the stream goes on."""
@@ -176,14 +176,13 @@ class Qwen3Stream(QueuedStream):
         return (size, False) if size >= min(self._block, room) else (0, False)
 
     def _commit(self, words: Sequence[HeardWord]) -> None:
-        """Words of the utterance to words of the stream; starts and ends never go back."""
+        """Words of the utterance to words of the stream, none of which overlap."""
         for word in words:
             with self._lock:
                 start, end = (
                     self._clock.real(self._begin + seconds * SAMPLE_RATE)
                     for seconds in (word.start, word.end)
                 )
-            start = max(start, self._last_start, min(self._last_end, end))
-            end = max(start, end)
-            self._last_start, self._last_end = start, end
+            start = max(start, self._last_end)
+            end = self._last_end = max(start, end)
             self.words.append(Word(word.text, round(start, 3), round(end, 3), word.probability))

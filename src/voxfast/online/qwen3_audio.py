@@ -161,6 +161,8 @@ class AudioBuffer:
         Args:
             end: no more audio follows.
         """
+        # The last frame is partly reflection until more comes; a chunk that it completes
+        # settles with it.
         frames = np.concatenate([self._frames, self._mel.last()])
         if not len(frames):
             return None
