@@ -19,13 +19,13 @@ from types import FrameType
 from typing import NoReturn
 
 from voxfast._version import version
-from voxfast.cli import bench, convert, doctor, listen, transcribe
+from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
 from voxfast.cli.console import UsageError, complain, describe
 from voxfast.errors import InvalidOptionError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = (transcribe, listen, bench, convert, doctor)
+COMMANDS = (transcribe, listen, bench, align_heads, convert, doctor)
 
 
 class Terminated(KeyboardInterrupt):
