@@ -198,7 +198,7 @@ def _recognised(
     """Words that were recognised: the place of the first token, and the word as spoken."""
     text = [token for token in tokens if tokenizer.piece(token) is not None]
     places = [Prediction(token, 1.0, place) for place, token in enumerate(text)]
-    written, _ = words_of(places, min(tokenizer.ends), tokenizer.piece)
+    written, _ = words_of(places, None, tokenizer.piece)
     matcher = difflib.SequenceMatcher(
         None,
         [_plain(word.text) for word in written],
