@@ -20,7 +20,7 @@ from mlx_qwen3_asr.tokenizer import Tokenizer
 import voxfast
 from voxfast.bench.scoring import score
 from voxfast.online.alignatt import Verdict
-from voxfast.online.qwen3_decoding import Decoder
+from voxfast.online.qwen3_decoding import Decoder, Prediction
 from voxfast.online.qwen3_utterance import Utterance
 
 
@@ -321,6 +321,32 @@ def test_the_processor_loses_no_words(model: voxfast.Model, clips: dict[str, Eva
     assert text(words) == item.transcript
     processor.end_silence(3.0, words[-1].end)
     assert on_a_thread(processor.finish) == ([], pytest.approx(item.duration + 3, abs=1e-3))
+
+
+def test_a_word_that_is_written_twice_takes_no_other_with_it(
+    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model may begin with the last committed word once more."""
+    written = [[("fourteen", 5), (" fifty", 9)], [(" fifty", 10), (" stop", 14), (" fifty", 18)]]
+    with model.session(language="en") as session:
+        utterance: Utterance = session._stream._utterance  # type: ignore[attr-defined]
+
+        def decode(self: Utterance, audio: Any, end: bool) -> Any:
+            tokens = [
+                Prediction(token, 1.0, frame)
+                for word, frame in written.pop(0)
+                for token in self._tokenizer.encode(word)
+            ]
+            return SimpleNamespace(
+                tokens=tokens, following=Tokenizer.EOS_TOKEN_IDS[1], is_complete=True
+            )
+
+        monkeypatch.setattr(Utterance, "_decode", decode)
+        words = [utterance.step(np.zeros(16000, np.float32)) for _ in range(2)]
+    assert [[word.text for word in step] for step in words] == [
+        [" fourteen", " fifty"],
+        [" stop", " fifty"],
+    ]
 
 
 # ---- silence, language, options -----------------------------------------------------

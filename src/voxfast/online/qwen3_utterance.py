@@ -141,11 +141,7 @@ class Utterance:
         found = self._decode(audio, end)
         following = None if end else found.following
         words, rest = words_of(found.tokens, following, self._tokenizer.piece)
-        for i, word in enumerate(words):
-            if self._is_repeated(word):
-                log.debug("%r was committed before", word.text)
-                words, rest = words[:i], ""
-                break
+        words = [word for word in words if not self._is_repeated(word)]
         begins = [self._audio.token_seconds(word.first) for word in words]
         heard = []
         for word, begin, next_begin in zip(words, begins, [*begins[1:], math.inf], strict=False):
