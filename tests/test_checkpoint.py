@@ -142,7 +142,9 @@ def test_quantised_equals_the_dequantised_weights(
             )
         restored.append((name, tensor))
     plain.load_weights(restored)
-    np.testing.assert_allclose(logits(packed), logits(plain), atol=2e-4)
+    expected = logits(plain)
+    # Products with packed weights round x to 15 bits and sign (ops.linear).
+    np.testing.assert_allclose(logits(packed), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_mlx_audio_quantises_what_has_scales(voxtral_folder: Path, tmp_path: Path) -> None:
