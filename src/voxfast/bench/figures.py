@@ -109,12 +109,14 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     figure, axes = plt.subplots(figsize=(9, 4.6), layout="constrained")
     drawn, least, most = False, 0.0, 0.0
     for i, (run, name) in enumerate(zip(runs, labels, strict=True)):
+        medians: list[str] = []
         for aware, style in ((False, "--"), (True, "-")):
             values = np.sort(latencies(run.records, aware=aware))
             if not len(values):
                 continue
             drawn, least = True, min(least, float(values[0]))
             most = max(most, float(np.percentile(values, 99)))
+            medians.append(f"{np.median(values):.2f} s")
             axes.step(
                 np.concatenate([values[:1], values, values[-1:] + 3600]),
                 np.concatenate([[0], np.arange(1, len(values) + 1), [len(values)]])
@@ -122,8 +124,9 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
                 style,
                 where="post",
                 color=COLOURS[i % len(COLOURS)],
-                label=f"{name}: median {np.median(values):.2f} s "
-                f"{'with' if aware else 'without'} the time to compute",
+                label=f"{name}: median {medians[0]}, with computing {medians[1]}"
+                if aware
+                else None,
             )
     if not drawn:
         plt.close(figure)
@@ -135,9 +138,8 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     axes.set_ylabel("words that have appeared (%)")
     axes.set_title("Latency: further left is better")
     axes.grid(alpha=0.3)
-    _legend(
-        figure, axes, f"measured by voxfast bench on {'; '.join(sorted(set(map(_machine, runs))))}"
-    )
+    note = f"measured by voxfast bench on {'; '.join(sorted(set(map(_machine, runs))))}"
+    _legend(figure, axes, f"{note}\nsolid: with the time to compute; dashed: without")
     return figure
 
 
