@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation import EvalItem
+from evaluation import DATA_FOLDER, EvalItem
 
 import voxfast
 from voxfast.bench.scoring import score
@@ -38,6 +38,11 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SAMPLE_RATE = 16000
+QWEN_FOLDER = DATA_FOLDER / "qwen3-asr-numbers"
+MODELS = {"voxtral-mlx": {"model_size": "voxtral-numbers"}}
+if QWEN_FOLDER.is_dir():
+    MODELS["qwen3-mlx-simul"] = {"model_dir": str(QWEN_FOLDER)}
+needs_qwen = pytest.mark.skipif(not QWEN_FOLDER.is_dir(), reason=f"there is no {QWEN_FOLDER}")
 
 
 class Recorder:
@@ -110,21 +115,28 @@ async def drive(
 
 
 @contextlib.contextmanager
-def engine_of(**options: Any) -> Iterator[Any]:
+def engine_of(name: str, **options: Any) -> Iterator[Any]:
     backend.install()
     wlk.TranscriptionEngine.reset()
-    settings = {"pcm_input": True, "model_size": "voxtral-numbers", "backend": "voxtral-mlx"}
-    engine = wlk.TranscriptionEngine(**settings | options)
+    engine = wlk.TranscriptionEngine(backend=name, pcm_input=True, **MODELS[name], **options)
     yield engine
     engine.asr.model.close()
     wlk.TranscriptionEngine.reset()
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    """One engine without voice detection, for all tests that do not ask for another."""
-    with engine_of(vac=False) as loaded:
+@pytest.fixture(scope="module", params=MODELS)
+def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An engine without voice detection, for all tests that do not ask for another."""
+    with engine_of(request.param, vac=False) as loaded:
         yield loaded
+
+
+@pytest.fixture
+def holder() -> Iterator[Any]:
+    """Voxtral, without WhisperLiveKit's engine around it."""
+    holder = backend.VoxtralMLXASR(model_size="voxtral-numbers", warmup_file="")
+    yield holder
+    holder.model.close()
 
 
 @pytest.fixture
@@ -155,19 +167,24 @@ def test_words_and_times_are_those_of_the_plain_session(
     assert [token.end for token in recorder.tokens] == pytest.approx(truth, abs=0.15)
 
 
-def test_its_voice_detection_cuts_silences_out(eval_items: list[EvalItem]) -> None:
+@pytest.mark.parametrize(
+    ("name", "mistakes"), [("voxtral-mlx", 1), pytest.param("qwen3-mlx-simul", 3, marks=needs_qwen)]
+)
+def test_its_voice_detection_cuts_silences_out(
+    name: str, mistakes: int, eval_items: list[EvalItem]
+) -> None:
     pytest.importorskip("onnxruntime", reason="its voice detection needs onnxruntime")
     items = [item for item in eval_items if item.name in ("eval_18", "eval_22")]
     pause = np.zeros(int(2.5 * SAMPLE_RATE), np.float32)
     samples = np.concatenate([items[0].audio, pause, items[1].audio, pause])
-    with engine_of(vac=True) as engine:
+    with engine_of(name, vac=True) as engine:
         recorder, response = asyncio.run(drive(engine, samples, 0.0))
         assert_as_plain(recorder, engine.asr.model)
     names = [name for name, _ in recorder.calls]
     assert names.count("start_silence") >= 2
     heard = sum(len(x) for name, x in recorder.calls if name == "insert_audio_chunk")
     assert heard < 0.8 * len(samples)  # silence was left out
-    # It hears a word's beginning a little late, so one may be mistaken for another.
+    # It cuts into the beginning of speech, so that first words are mistaken or lost.
     shift = items[0].duration + 2.5
     truth = [
         replace(word, start=word.start + start, end=word.end + start)
@@ -175,7 +192,7 @@ def test_its_voice_detection_cuts_silences_out(eval_items: list[EvalItem]) -> No
         for word in item.words
     ]
     found = score([truth], [[replace(t, text=t.text.strip()) for t in recorder.tokens]])
-    assert found.word_error_rate <= 1 / len(truth)
+    assert found.word_error_rate <= mistakes / len(truth)
     assert found.end.mean_absolute < 0.1
     assert text(response.lines).split() == [token.text.strip() for token in recorder.tokens]
 
@@ -191,23 +208,34 @@ def test_several_sessions_at_once(engine: Any, eval_items: list[EvalItem]) -> No
         assert text(response.lines) == item.transcript
 
 
+@pytest.mark.parametrize("language", ["en", "auto", None])
 def test_a_session_may_ask_for_its_language(
-    engine: Any, clip: EvalItem, caplog: pytest.LogCaptureFixture
+    engine: Any, clip: EvalItem, language: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Voxtral cannot be told one: it says so, and goes on.
-    recorder, response = asyncio.run(drive(engine, clip.audio, 0.0, language="en"))
-    assert "'en' has no effect" in caplog.text
+    recorder, response = asyncio.run(drive(engine, clip.audio, 0.0, language=language))
+    found = {token.detected_language for token in recorder.tokens}
     assert text(response.lines) == clip.transcript
-    assert {token.detected_language for token in recorder.tokens} == {None}
-    caplog.clear()
-    asyncio.run(drive(engine, clip.audio[:16000], 0.0, language="auto"))
-    assert "has no effect" not in caplog.text
+    if isinstance(engine.asr, backend.Qwen3MLXSimulASR):
+        assert found == {"en"}
+    else:  # It cannot be told one: it says so, and goes on.
+        assert found == {None}
+        assert ("'en' has no effect" in caplog.text) == (language == "en")
+
+
+@needs_qwen
+def test_the_language_reaches_the_model(clip: EvalItem) -> None:
+    with engine_of("qwen3-mlx-simul", vac=False, lan="de") as engine:
+        for asked, told in ((None, "German"), ("fr", "French"), ("auto", None)):
+            processor = wlk.AudioProcessor(transcription_engine=engine, language=asked)
+            assert processor.transcription._session.language == told
+        with pytest.raises(ValueError, match="'tlh' is none that Qwen3-ASR knows"):
+            wlk.AudioProcessor(transcription_engine=engine, language="tlh")
 
 
 def test_errors_are_visible_and_the_session_goes_on(
-    engine: Any, clip: EvalItem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    holder: Any, clip: EvalItem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processor = backend.VoxtralMLXOnlineProcessor(engine.asr)
+    processor = backend.VoxtralMLXOnlineProcessor(holder)
     processor.end_silence(1.0, 0)
     processor.insert_audio_chunk(np.full(1600, np.nan, np.float32), 1.1)
     assert isinstance(processor.error, voxfast.InvalidAudioError)
