@@ -8,7 +8,8 @@ Real audio goes through every stage of Voxtral; of Qwen3-ASR the matrix products
 how fast the weights were read and multiplied, and how many times the floor that is: one read of
 the weights on all threads or, where that takes longer, their multiplications at NumPy's float32
 rate.
-``--composed`` runs every stage once more with MLX's own ops, which takes minutes.
+``--composed`` runs every stage once more with MLX's own ops, which takes hours where weights are
+packed; bench_linear.py compares product by product.
 """
 
 import argparse
