@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from evaluation import EVAL_FOLDER, EvalItem
+from evaluation import EVAL_FOLDER, QWEN_FOLDER, EvalItem
 from fakes import FakeModel, FakeSession
 
 import voxfast
@@ -272,8 +272,14 @@ def test_a_missing_extra_is_named(
     assert 'pip install "voxfast[bench]"' in capsys.readouterr().err
 
 
-def test_all_modes_on_the_embedded_model(
-    eval_items: list[EvalItem], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# Speech across pauses is harder for the small Qwen3-ASR than single clips.
+@pytest.mark.parametrize(("model", "chapter"), [("voxtral-numbers", 0), (str(QWEN_FOLDER), 0.3)])
+def test_all_modes_on_the_small_models(
+    model: str,
+    chapter: float,
+    eval_items: list[EvalItem],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "set" / "1" / "2"
     folder.mkdir(parents=True)
@@ -284,14 +290,13 @@ def test_all_modes_on_the_embedded_model(
     (folder / "1-2.trans.txt").write_text("".join(lines))
     output, figures = tmp_path / "out.json", tmp_path / "figures"
     modes = [f"--mode={mode}" for mode in ("utterance", "single", "chapter")]
-    command = ["bench", str(tmp_path / "set"), *modes, "-q", "-o", str(output)]
-    assert cli.main([*command, "--chunk-ms", "320"]) == 0
+    command = ["bench", str(tmp_path / "set"), "--model", model, *modes, "-o", str(output)]
+    assert cli.main([*command, "--chunk-ms", "320", "-q"]) == 0
     runs = load_runs(output)
     assert [run.options["mode"] for run in runs] == ["utterance", "single", "chapter"]
-    for run in runs:
-        found = summarise(run)
-        assert found["word_error_rate"] == 0
-        assert found["per_utterance"]["without_error"] == 1
+    assert [summarise(run)["word_error_rate"] for run in runs[:2]] == [0, 0]
+    assert [summarise(run)["per_utterance"]["without_error"] for run in runs[:2]] == [1, 1]
+    assert summarise(runs[2])["word_error_rate"] <= chapter
     assert [len(run.records) for run in runs] == [3, 3, 1]
     assert [r.hypothesis for r in runs[0].records] == [r.hypothesis for r in runs[1].records]
     document = json.loads(output.read_text())
@@ -300,7 +305,7 @@ def test_all_modes_on_the_embedded_model(
     capsys.readouterr()
     command = ["bench", "--compare", str(output), "--figures", str(figures), "--peers"]
     assert cli.main(command) == 0
-    assert "voxtral-numbers, chapter" in capsys.readouterr().out
+    assert f"{Path(model).name}, chapter" in capsys.readouterr().out
     assert {path.name for path in figures.iterdir()} == {
         "error_rate.png",
         "latency.png",

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation import DATA_FOLDER, EvalItem
+from evaluation import QWEN_FOLDER, EvalItem
 
 import voxfast
 from voxfast.bench.scoring import score
@@ -38,11 +38,10 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SAMPLE_RATE = 16000
-QWEN_FOLDER = DATA_FOLDER / "qwen3-asr-numbers"
-MODELS = {"voxtral-mlx": {"model_size": "voxtral-numbers"}}
-if QWEN_FOLDER.is_dir():
-    MODELS["qwen3-mlx-simul"] = {"model_dir": str(QWEN_FOLDER)}
-needs_qwen = pytest.mark.skipif(not QWEN_FOLDER.is_dir(), reason=f"there is no {QWEN_FOLDER}")
+MODELS = {
+    "voxtral-mlx": {"model_size": "voxtral-numbers"},
+    "qwen3-mlx-simul": {"model_dir": str(QWEN_FOLDER)},
+}
 
 
 class Recorder:
@@ -167,9 +166,7 @@ def test_words_and_times_are_those_of_the_plain_session(
     assert [token.end for token in recorder.tokens] == pytest.approx(truth, abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("name", "mistakes"), [("voxtral-mlx", 1), pytest.param("qwen3-mlx-simul", 3, marks=needs_qwen)]
-)
+@pytest.mark.parametrize(("name", "mistakes"), [("voxtral-mlx", 1), ("qwen3-mlx-simul", 3)])
 def test_its_voice_detection_cuts_silences_out(
     name: str, mistakes: int, eval_items: list[EvalItem]
 ) -> None:
@@ -222,7 +219,6 @@ def test_a_session_may_ask_for_its_language(
         assert ("'en' has no effect" in caplog.text) == (language == "en")
 
 
-@needs_qwen
 def test_the_language_reaches_the_model(clip: EvalItem) -> None:
     with engine_of("qwen3-mlx-simul", vac=False, lan="de") as engine:
         for asked, told in ((None, "German"), ("fr", "French"), ("auto", None)):
