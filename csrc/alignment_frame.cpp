@@ -92,7 +92,7 @@ class AlignmentFrame : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& out = outputs[0];
-    out.set_data(mx::allocator::malloc(out.nbytes()));
+    out.set_data(allocate(NAME, out.nbytes()));
     auto work = std::make_shared<Work>();
     work->n = static_cast<int64_t>(count_heads(heads_));
     work->frames.resize(out.size() * work->n);
@@ -167,6 +167,8 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
     reject(NAME, "queries and keys must be float32, float16 or bfloat16, both the same",
            describe("queries", q), describe("keys", k));
   }
+  check_size(NAME, "queries", q.shape());
+  check_size(NAME, "keys", k.shape());
   if (q.ndim() != 4 || q.size() == 0 || q.shape(3) > MAX_HEAD_SIZE) {
     reject(NAME, "queries must be [B, H, L, D], not empty, with D <= ", MAX_HEAD_SIZE,
            describe("queries", q));

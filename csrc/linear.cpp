@@ -52,7 +52,7 @@ mx::array with_dense_rows(const mx::array& x, mx::cpu::CommandEncoder& encoder) 
   if (x.strides(-1) == 1 || x.shape(-1) == 1) {
     return x;
   }
-  mx::array copy(mx::allocator::malloc(x.size() * x.itemsize()), x.shape(), x.dtype());
+  mx::array copy(allocate(NAME, x.size() * x.itemsize()), x.shape(), x.dtype());
   encoder.add_temporary(copy);
   encoder.dispatch([from = x.data<char>(), to = copy.data<char>(), size = x.itemsize(),
                     rows = x.ndim() > 1 ? x.shape(0) : 1, columns = x.shape(-1),
@@ -131,7 +131,7 @@ class Linear : public mx::UnaryPrimitive {
 };
 
 void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
-  out.set_data(mx::allocator::malloc(out.nbytes()));
+  out.set_data(allocate(NAME, out.nbytes()));
   if (out.size() == 0) {
     return;
   }
@@ -169,7 +169,7 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   a.out_type = float_type(out.dtype());
   kernels().linear_plan(a, num_threads());
 
-  mx::array prepared(mx::allocator::malloc(a.prepared_bytes), {1}, mx::uint8);
+  mx::array prepared(allocate(NAME, a.prepared_bytes), {1}, mx::uint8);
   encoder.add_temporary(prepared);
   a.prepared = prepared.data<char>();
   encoder.dispatch([a, offsets = row_offsets(x)]() mutable {
@@ -278,12 +278,15 @@ mx::array linear(const mx::array& x, const mx::array& w,
   if (dtype != mx::float32 && dtype != mx::float16 && dtype != mx::bfloat16) {
     reject(NAME, "out_dtype must be float32, float16 or bfloat16; got ", dtype);
   }
+  auto shape = x.shape();
+  shape.back() = w.shape(0);
+  check_size(NAME, "x", x.shape());
+  check_size(NAME, "w", w.shape());
+  check_size(NAME, "the result", shape);
   auto s = mx::to_stream(s_);
   if (!use_linear_kernels(s)) {
     return composed(inputs, format, dtype, s);
   }
-  auto shape = x.shape();
-  shape.back() = w.shape(0);
   return mx::array(std::move(shape), dtype, std::make_shared<Linear>(s, format, dtype),
                    std::move(inputs));
 }

@@ -199,7 +199,7 @@ class LogMel : public mx::Primitive {
                 std::vector<mx::array>& outputs) override {
     const auto& x = inputs[0];
     auto& out = outputs[0];
-    out.set_data(mx::allocator::malloc(out.nbytes()));
+    out.set_data(allocate(NAME, out.nbytes()));
     auto& encoder = mx::cpu::get_command_encoder(stream());
     encoder.set_input_array(x);
     encoder.set_output_array(out);
@@ -261,7 +261,6 @@ class LogMel : public mx::Primitive {
                      std::make_shared<LogMel>(s, options), {samples});
   }
 
- private:
   static mx::Shape output_shape(const mx::array& samples, const Options& options) {
     auto shape = samples.shape();
     shape.back() = (shape.back() - N_FFT) / HOP_LENGTH + 1;
@@ -269,6 +268,7 @@ class LogMel : public mx::Primitive {
     return shape;
   }
 
+ private:
   // What gradients go through.
   std::function<std::vector<mx::array>(const std::vector<mx::array>&)> composition() {
     return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {
@@ -287,6 +287,7 @@ mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log
     reject(NAME, "samples must be float32, float16 or bfloat16",
            describe("samples", samples));
   }
+  check_size(NAME, "samples", samples.shape());
   if (samples.ndim() < 1 || samples.shape(-1) < N_FFT || samples.size() == 0) {
     reject(NAME, "samples must be [..., N] with at least ", N_FFT, " samples",
            describe("samples", samples));
@@ -299,8 +300,9 @@ mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log
     reject(NAME, "log_floor, shift and scale must be numbers; got ", floor, ", ", shift,
            ", ", scale);
   }
-  auto s = mx::to_stream(s_);
   Options options{n_mels, floor, shift, scale};
+  check_size(NAME, "the result", LogMel::output_shape(samples, options));
+  auto s = mx::to_stream(s_);
   return use_kernels(s) ? LogMel::make(samples, options, s)
                         : composed(samples, options, s);
 }

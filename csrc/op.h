@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/kernels.h"
+#include "mlx/allocator.h"
 #include "mlx/array.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
@@ -38,6 +39,30 @@ inline std::string describe(const char* name, const mx::array& x) {
   std::ostringstream text;
   text << "; " << name << " has shape " << x.shape() << " and dtype " << x.dtype();
   return text.str();
+}
+
+// Rejects an array that no memory holds. Views of few elements may have such shapes, and
+// then counts of elements and bytes wrap around.
+inline void check_size(const char* op, const char* name, const mx::Shape& shape) {
+  constexpr int64_t MOST = int64_t{1} << 48;
+  int64_t count = 1;
+  for (int64_t size : shape) {
+    if (size != 0 && count > MOST / size) {
+      reject(op, name, " would have more than 2^48 elements; its shape is ", shape);
+    }
+    count *= size;
+  }
+}
+
+// Memory that MLX owns; throws where there is none, for which MLX gives a null pointer.
+inline mx::allocator::Data allocate(const char* op, size_t bytes) {
+  auto data = mx::allocator::malloc(bytes);
+  if (bytes > 0 && data.buffer().ptr() == nullptr) {
+    std::ostringstream message;
+    message << "[" << op << "] there is no memory for " << bytes << " bytes";
+    throw std::runtime_error(message.str());
+  }
+  return data;
 }
 
 inline bool is_kernel_float(const mx::Dtype& dtype) {

@@ -25,7 +25,7 @@ class RMSNorm : public mx::Primitive {
                 std::vector<mx::array>& outputs) override {
     const auto &x = inputs[0], &weight = inputs[1];
     auto& out = outputs[0];
-    out.set_data(mx::allocator::malloc(out.nbytes()));
+    out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a{};
     a.columns = x.shape(-1);
     a.rows = static_cast<int64_t>(x.size()) / a.columns;
@@ -67,6 +67,7 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps,
   if (!(eps >= 0)) {
     reject(NAME, "eps must not be negative; got ", eps);
   }
+  check_size(NAME, "x", x.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
     return mx::fast::rms_norm(x, weight, eps, s);

@@ -110,6 +110,10 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
   if (!is_kernel_float(q.dtype())) {
     reject(NAME, "q must be float32, float16 or bfloat16", describe("q", q));
   }
+  const char* names[] = {"q", "k", "v", "keys", "values"};
+  for (int i = 0; i < 5; ++i) {
+    check_size(NAME, names[i], inputs[i].shape());
+  }
   if (q.ndim() != 4 || q.size() == 0 || q.shape(3) > MAX_HEAD_SIZE) {
     reject(NAME, "q must be [B, L, H, D], not empty, with D <= ", MAX_HEAD_SIZE,
            describe("q", q));
@@ -126,7 +130,6 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
     reject(NAME, "keys and values must have one capacity", describe("keys", keys),
            describe("values", values));
   }
-  const char* names[] = {"q", "k", "v", "keys", "values"};
   for (int i = 1; i < 5; ++i) {
     if (inputs[i].dtype() != q.dtype()) {
       reject(NAME, names[i], " must have the dtype of q", describe(names[i], inputs[i]),

@@ -199,7 +199,7 @@ std::optional<RingCopy> take_ring(const mx::array& ring, mx::array& out,
     }
   }
   copies.fetch_add(1, std::memory_order_relaxed);
-  out.set_data(mx::allocator::malloc(out.nbytes()));
+  out.set_data(allocate(NAME, out.nbytes()));
   return RingCopy{ring.data<char>(), out.data<char>(), ring.shape(), ring.strides(),
                   ring.itemsize()};
 }
@@ -214,7 +214,7 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
                                 std::vector<mx::array>& outputs) {
   const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &offset = inputs[5];
   SoleInputs sole(inputs, outputs);
-  outputs[0].set_data(mx::allocator::malloc(outputs[0].nbytes()));
+  outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
   std::vector<RingCopy> to_copy;
   for (int i : {1, 2}) {
     if (auto copy = take_ring(inputs[i + 2], outputs[i], stream())) {

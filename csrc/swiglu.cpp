@@ -24,7 +24,7 @@ class SwiGLU : public mx::Primitive {
                 std::vector<mx::array>& outputs) override {
     const auto &gate = inputs[0], &up = inputs[1];
     auto& out = outputs[0];
-    out.set_data(mx::allocator::malloc(out.nbytes()));
+    out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a{};
     a.columns = gate.ndim() > 0 ? gate.shape(-1) : 1;
     a.rows = a.columns > 0 ? static_cast<int64_t>(gate.size()) / a.columns : 0;
@@ -54,6 +54,7 @@ mx::array swiglu(const mx::array& gate, const mx::array& up, mx::StreamOrDevice 
            "gate and up must have one shape and one dtype: float32, float16 or bfloat16",
            describe("gate", gate), describe("up", up));
   }
+  check_size(NAME, "gate", gate.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
     return mx::multiply(mx::multiply(gate, mx::sigmoid(gate, s), s), up, s);

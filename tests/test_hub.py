@@ -278,3 +278,9 @@ def test_package_without_checkpoints(fake, monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "CHECKPOINTS", tmp_path / "gone")
     with pytest.raises(ModelNotFoundError, match="package is incomplete"):
         hub.resolve("voxtral-numbers")
+
+
+@pytest.mark.parametrize("name", ["owner/name-", "owner/-name", "owner/a--b"])
+def test_names_that_the_hub_cannot_have(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model"):
+        hub.resolve(name)

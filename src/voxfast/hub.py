@@ -74,7 +74,7 @@ def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFoundError(f"{text!r} cannot be the name of a model: {error}") from None
     repository = ALIASES.get(text.lower(), text)
-    if not isinstance(name, str) or not _REPOSITORY.fullmatch(repository):
+    if not isinstance(name, str) or not _is_repository(repository):
         _not_found(text, folder)
     return cached(repository, cache_dir) or _download(repository, cache_dir)
 
@@ -104,6 +104,17 @@ def needed_files(files: Iterable[str]) -> list[str]:
     if _CONSOLIDATED in top:
         return sorted([*(file for file in wanted if file != _INDEX), _CONSOLIDATED])
     return sorted([*wanted, *(file for file in top if file.endswith(".safetensors"))])
+
+
+def _is_repository(name: str) -> bool:
+    """Whether a repository on the hub can have this name."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return bool(_REPOSITORY.fullmatch(name))
 
 
 def _is_whole(folder: Path) -> bool:

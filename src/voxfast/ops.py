@@ -197,13 +197,16 @@ def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rot
         (cos, sin), each [1, L, D / 2] of float32.
 
     Raises:
-        ValueError: on a negative offset, an odd head size, or a length below 1.
+        ValueError: on a negative offset, an odd head size, a length below 1, or positions
+            beyond 2^53, where float64 has no integers left.
     """
     if offset < 0 or length < 1 or head_size < 2 or head_size % 2:
         raise ValueError(
             "[rotary_tables] needs offset >= 0, length >= 1 and an even head_size; "
             f"got {offset}, {length} and {head_size}"
         )
+    if offset + length > 1 << 53:
+        raise ValueError(f"[rotary_tables] positions end at 2^53; got {length} from {offset} on")
     frequencies = theta ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
     positions = np.arange(offset, offset + length, dtype=np.float64)
     angles = positions[:, None] * frequencies
@@ -266,7 +269,10 @@ def sliding_attention(
                 f"rows at offset {offset} with a window of {window}; it needs "
                 f"{min(offset + length, window + length - 1)}"
             )
-        offset = mx.array([offset] * (q.shape[0] if q.ndim else 1), dtype=mx.int64)
+        batch = q.shape[0] if q.ndim else 1
+        offset = mx.array([offset], dtype=mx.int64)
+        if batch != 1:
+            offset = mx.broadcast_to(offset, (batch,))
     cos, sin = rotary if rotary is not None else (None, None)
     return _ext.sliding_attention(
         q, k, v, keys, values, offset, window, scale, cos, sin, traditional, stream=stream

@@ -125,7 +125,7 @@ def _transformer_args(config: dict[str, Any], name: str) -> TransformerArgs:
         head_dim=integer(config, "head_dim", 2, 512),
         hidden_dim=integer(config, "hidden_dim", 1, 1 << 18),
         sliding_window=integer(config, "sliding_window", 1, 1 << 24),
-        norm_eps=number(config, "norm_eps", 0.0, 1.0),
+        norm_eps=number(config, "norm_eps", 1e-30, 1.0),
         rope_theta=number(config, "rope_theta", 1.0, 1e12),
     )
     if args.n_heads % args.n_kv_heads or args.head_dim % 2:
