@@ -1,7 +1,6 @@
 """The smallest checkpoint that is one: loads and runs in milliseconds."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,9 @@ def write_tiny_voxtral(folder: Path) -> Path:
     mx.save_safetensors(str(folder / "consolidated.safetensors"), tensors)
     (folder / "params.json").write_text(json.dumps(params), encoding="utf-8")
     (folder / "tekken.json").write_text(json.dumps(_tekken()), encoding="utf-8")
-    shutil.copy(VOXTRAL_FOLDER / "voxfast.json", folder)
+    traits = json.loads((VOXTRAL_FOLDER / "voxfast.json").read_text(encoding="utf-8"))
+    traits["least_probability"] = 0.0  # what random weights write is never likely
+    (folder / "voxfast.json").write_text(json.dumps(traits), encoding="utf-8")
     return folder
 
 

@@ -1,0 +1,217 @@
+"""Random sequences of calls on a session or a processor, against a simple model of them.
+
+What is known of a stream is a list of events: audio, flushes, pauses. Whatever else was
+called in between (empty inserts, processing, rejected input, getters), the words must be
+those of a session that was given the same events and processed them at once.
+"""
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import voxfast
+from voxfast.timed import Word
+
+__all__ = ["check_sequence"]
+
+SIZES = (0, 1, 2, 79, 160, 400, 1279, 1280, 1281, 2560, 4001, 8000, 8000, 16000)
+BAD: tuple[Any, ...] = (
+    np.zeros(9),
+    np.zeros((2, 9), np.float32),
+    np.array([0, np.nan], np.float32),
+    np.array([np.inf], np.float32),
+    np.full(5, 3e4, np.float32),
+    np.zeros(9, np.int32),
+    np.ma.masked_array(np.zeros(9, np.float32)),
+    [0.0, 0.1],
+    b"\0\0",
+    None,
+)
+
+
+@dataclass
+class Expected:
+    """The simple model.
+
+    Attributes:
+        events: [N] of samples; "flush"; or seconds of a pause.
+        samples: inserted so far.
+        waiting: samples inserted since something was processed.
+        pauses: seconds.
+        words: all that were returned.
+    """
+
+    events: list[np.ndarray | str | float] = field(default_factory=list)
+    samples: int = 0
+    waiting: int = 0
+    pauses: float = 0.0
+    words: list[Word] = field(default_factory=list)
+
+    @property
+    def heard(self) -> float:
+        return self.samples / 16000 + self.pauses
+
+
+class Driver:
+    """One sequence of calls.
+
+    Args:
+        audio: a long recording, parts of which are inserted.
+    """
+
+    def __init__(self, model: voxfast.Model, rng: Random, audio: np.ndarray) -> None:
+        self._rng, self._audio = rng, audio
+        self._is_processor = rng.random() < 0.4
+        self._options = {"delay_ms": rng.choice(model.delays_ms)} if model.delays_ms else {}
+        self._model = model
+        self._processor = model.processor(**self._options)
+        # The processor's own session, so that both faces are checked alike.
+        self._session = self._processor._session
+        self._expected = Expected()
+        self._at = rng.randrange(len(audio) - 20 * SIZES[-1])  # where the recording goes on
+
+    def run(self) -> list[Word]:
+        calls = (self._insert, self._insert, self._insert, self._insert, self._process,
+                 self._process, self._flush, self._pause, self._reject, self._speaker)  # fmt: skip
+        for _ in range(self._rng.randrange(1, 14)):
+            self._rng.choice(calls)()
+            self._check()
+        if self._is_processor:
+            words, upto = self._processor.finish()
+            assert upto == pytest.approx(self._expected.heard, abs=1e-6)
+        else:
+            words = self._session.finish()
+        self._take(words)
+        assert self._session.lag == pytest.approx(0.0, abs=0.08)
+        self._check_ended()
+        return self._expected.words
+
+    def replay(self) -> list[Word]:
+        """The words of a session that is given all between two flushes at once."""
+        words: list[Word] = []
+        with self._model.session(**self._options) as session:
+            for event in self._expected.events:
+                if isinstance(event, np.ndarray):
+                    session.insert(event)
+                elif isinstance(event, float):
+                    session.skip(event)
+                else:
+                    words += session.flush()
+            return words + session.finish()
+
+    # -- calls
+
+    def _insert(self) -> None:
+        size = self._rng.choice(SIZES)
+        if self._rng.random() < 0.1:
+            self._at = self._rng.randrange(len(self._audio) - 20 * SIZES[-1])
+        samples = self._audio[self._at : self._at + size]
+        self._at += size
+        if self._rng.random() < 0.2:
+            samples = samples * 0
+        self._expected.events.append(samples.copy())
+        self._expected.samples += size
+        self._expected.waiting += size
+        buffer: Any = samples.copy()
+        if self._rng.random() < 0.2:
+            buffer = np.round(buffer * 32768).astype(np.int16)
+            self._expected.events[-1] = buffer.copy()
+        if self._is_processor:
+            self._processor.insert_audio_chunk(buffer, self._expected.heard)
+        elif self._rng.random() < 0.5:
+            self._session.insert(buffer)
+        else:
+            self._take(self._session.feed(buffer))
+        buffer[:] = 0  # the caller's own again
+
+    def _process(self) -> None:
+        if self._is_processor:
+            words, upto = self._processor.process_iter()
+            assert upto == self._session.processed
+        else:
+            words = self._session.process()
+        self._take(words)
+
+    def _speaker(self) -> None:
+        if self._is_processor:
+            self._take(self._processor.new_speaker(None)[0])
+
+    def _flush(self) -> None:
+        self._expected.events.append("flush")
+        words = self._processor.start_silence()[0] if self._is_processor else self._session.flush()
+        self._take(words)
+        assert self._session.tentative == ""
+        if self._rng.random() < 0.3:
+            assert self._session.flush() == []
+
+    def _pause(self) -> None:
+        seconds = self._rng.choice((0.0, 0.01, 1.0, 3600.0))
+        self._expected.events.append(seconds)
+        self._expected.pauses += seconds
+        if self._is_processor:
+            self._processor.end_silence(seconds, 0.0)
+        else:
+            self._session.skip(seconds)
+
+    def _reject(self) -> None:
+        before = (self._session.heard, self._session.lag, self._session.tentative)
+        bad = self._rng.choice(BAD)
+        with pytest.raises(voxfast.InvalidAudioError):
+            self._session.insert(bad)
+        with pytest.raises(voxfast.InvalidAudioError):
+            self._processor.insert_audio_chunk(bad, 0.0)
+        with pytest.raises(voxfast.InvalidAudioError):
+            self._session.feed(np.zeros(10, np.float32), sample_rate=8000)
+        with pytest.raises(voxfast.InvalidOptionError):
+            self._session.skip(self._rng.choice((-1.0, float("nan"), float("inf"), "1")))  # type: ignore[arg-type]
+        assert before == (self._session.heard, self._session.lag, self._session.tentative)
+
+    # -- what must hold
+
+    def _take(self, words: list[Word]) -> None:
+        """After a call that processed."""
+        self._expected.waiting = 0
+        self._expected.words += words
+        assert self._session.lag < self._model_block
+
+    _model_block = 0.0825  # a position and the look-ahead
+
+    def _check(self) -> None:
+        session, expected = self._session, self._expected
+        assert session.heard == pytest.approx(expected.heard, abs=1e-6)
+        assert session.processed <= session.heard + 1e-9
+        assert session.lag >= expected.waiting / 16000 - 1e-9
+        buffer = self._processor.get_buffer()
+        assert buffer.text == session.tentative
+        buffer.text += "!"
+        start = 0.0
+        for word in expected.words:
+            assert start <= word.start <= word.end <= expected.heard + 0.081, word
+            assert word.text
+            assert "\ufffd" not in word.text
+            start = word.start
+
+    def _check_ended(self) -> None:
+        self._check()
+        session = self._session
+        assert session.tentative == ""
+        assert session.take() == []
+        for call in (session.process, session.flush, session.finish, self._processor.finish):
+            with pytest.raises(voxfast.SessionClosedError):
+                call()
+        for call in (lambda: session.insert(np.zeros(9, np.float32)), lambda: session.skip(1.0)):
+            with pytest.raises(voxfast.SessionClosedError):
+                call()
+        session.close()
+        self._check()
+
+
+def check_sequence(model: voxfast.Model, seed: int, audio: np.ndarray) -> int:
+    """Run sequence number ``seed``; returns the number of words that came."""
+    driver = Driver(model, Random(seed), audio)
+    words = driver.run()
+    assert words == driver.replay()
+    return len(words)

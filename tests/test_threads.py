@@ -1,0 +1,318 @@
+"""Threads, processes, signals: nothing is mixed up, nothing hangs, nothing is lost."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from evaluation import EvalItem
+from fuzzing.tiny import write_tiny_voxtral
+
+import voxfast
+from voxfast.timed import Word
+
+CHUNK = 4000
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_voxtral(tmp_path_factory.mktemp("threads") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> Iterator[voxfast.Model]:
+    with voxfast.load(tiny_folder, dtype=mx.float32) as model:
+        yield model
+
+
+def offline(model: voxfast.Model, audio: np.ndarray) -> list[Word]:
+    with model.session() as session:
+        return session.feed(audio) + session.finish()
+
+
+def test_sixteen_sessions_from_sixteen_threads(
+    tiny: voxfast.Model, eval_items: list[EvalItem]
+) -> None:
+    clips = [item.audio[:24000] for item in eval_items[8:24]]
+    truth = [offline(tiny, audio) for audio in clips]
+    assert sum(map(len, truth)) > 8
+    together = threading.Barrier(16)
+
+    def work(audio: np.ndarray) -> list[Word]:
+        together.wait(60)
+        words: list[Word] = []
+        with tiny.session() as session:
+            for i in range(0, len(audio), CHUNK):
+                words += session.feed(audio[i : i + CHUNK])
+            return words + session.finish()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work, clips)) == truth
+
+
+def test_one_session_driven_by_asyncio(tiny: voxfast.Model, eval_items: list[EvalItem]) -> None:
+    audio = eval_items[30].audio[:48000]
+
+    async def work() -> list[Word]:
+        words: list[Word] = []
+        with tiny.session() as session:
+            for i in range(0, len(audio), CHUNK):
+                session.insert(audio[i : i + CHUNK])
+                words += await asyncio.to_thread(session.process)
+            return words + await asyncio.to_thread(session.finish)
+
+    assert asyncio.run(work()) == offline(tiny, audio)
+
+
+def test_one_session_fed_and_processed_by_many_threads_at_once(
+    tiny: voxfast.Model, eval_items: list[EvalItem]
+) -> None:
+    audio = eval_items[30].audio[:48000]
+    words: list[Word] = []
+    keeping = threading.Lock()
+    with tiny.session() as session:
+        done = threading.Event()
+
+        def process() -> None:
+            while not done.is_set():
+                new = session.process()
+                with keeping:
+                    words.extend(new)
+
+        workers = [threading.Thread(target=process) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for i in range(0, len(audio), 997):
+            session.insert(audio[i : i + 997])
+        done.set()
+        for worker in workers:
+            worker.join()
+        words += session.finish()
+    # Threads keep words in any order; none is missing and none comes twice.
+    assert sorted(words, key=lambda w: (w.start, w.end, w.text)) == sorted(
+        offline(tiny, audio), key=lambda w: (w.start, w.end, w.text)
+    )
+
+
+def test_the_interpreter_is_free_during_native_work() -> None:
+    """Another thread runs while ops are evaluated, though nobody asks for the lock."""
+    from voxfast.ops import linear, log_mel
+
+    x, w = mx.ones((256, 1024)), mx.ones((4096, 1024))
+    samples = mx.zeros(16000 * 60)
+    mx.eval(x, w, samples)
+    before, count, done = sys.getswitchinterval(), [0], threading.Event()
+
+    def tick() -> None:
+        while not done.is_set():
+            count[0] += 1
+            time.sleep(0)  # gives the lock up, and asks for it again
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    sys.setswitchinterval(1000.0)  # from here on, threads give the lock up of their own accord only
+    try:
+        result = [linear(x, w, stream=mx.cpu), log_mel(samples, stream=mx.cpu)]
+        start = count[0]
+        mx.eval(result)
+        assert count[0] > start
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        ticker.join()
+
+
+# ---- processes --------------------------------------------------------------------------
+
+
+def run(code: str, folder: Path, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a script that may import voxfast, with FOLDER defined; a hang is a failure."""
+    start = f"from pathlib import Path\nFOLDER = Path({str(folder)!r})\n"
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", start + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+
+
+OPEN = """
+import threading, numpy as np, voxfast
+model = voxfast.load(FOLDER)
+noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+sessions = [model.session() for _ in range(3)]
+for session in sessions:
+    session.feed(noise)
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "sessions[0].insert(noise)",
+        "raise SystemExit(0)",
+        "del model",
+        "del model, sessions, session",
+        # Threads that are still at work, and one that nobody waits for.
+        """
+        def work(session):
+            for _ in range(5):
+                session.feed(noise)
+        for session, daemon in zip(sessions, (False, True, False)):
+            threading.Thread(target=work, args=(session,), daemon=daemon).start()
+        """,
+        """
+        import atexit
+        atexit.register(lambda: print(len(sessions[0].finish()) >= 0))
+        """,
+    ],
+)
+def test_the_interpreter_ends_with_sessions_open(end: str, tiny_folder: Path) -> None:
+    done = run(OPEN + textwrap.dedent(end), tiny_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_forked_child_says_what_to_do_and_may_load_its_own(tiny_folder: Path) -> None:
+    code = """
+        import os, sys
+        child = os.fork()
+        if child == 0:
+            try:
+                sessions[0].feed(noise)
+            except voxfast.VoxfastError as error:
+                print("said:", error, flush=True)
+            sessions[0].insert(noise)  # only queues
+            model.close()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        words = sessions[0].feed(noise) + sessions[0].finish()
+        print("parent goes on")
+    """
+    done = run(OPEN + textwrap.dedent(code), tiny_folder)
+    assert done.returncode == 0, done.stderr
+    assert "said: the model was loaded before this process was forked" in done.stdout
+    assert "parent goes on" in done.stdout
+
+
+def test_spawned_children_load_their_own(tiny_folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "spawn.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing, numpy as np, voxfast
+
+            def work(seed):
+                noise = np.random.default_rng(seed).normal(0, 0.1, 8000).astype(np.float32)
+                with voxfast.load({str(tiny_folder)!r}) as model, model.session() as session:
+                    return session.feed(noise) + session.finish()
+
+            if __name__ == "__main__":
+                here = work(1)
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    assert pool.map(work, [1, 1]) == [here, here]
+                print("same")
+            """
+        ),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
+
+
+# ---- Ctrl-C -----------------------------------------------------------------------------
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt at random moments, but only inside of voxfast.
+
+    An interrupt that lands in the caller's own lines, after a call has returned, loses what it
+    returned whatever a library does.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng, self.count = Random(seed), 0
+
+    def __enter__(self) -> "Interrupts":
+        self._before = signal.signal(signal.SIGALRM, self._strike)
+        self._arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _arm(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._rng.choice((1e-5, 1e-4, 1e-3, 5e-3)))
+
+    def _strike(self, number: int, frame: object) -> None:
+        self._arm()
+        inside = False
+        while frame is not None and not inside:
+            inside = "/voxfast/" in frame.f_code.co_filename  # type: ignore[attr-defined]
+            frame = frame.f_back  # type: ignore[attr-defined]
+        if inside:
+            self.count += 1
+            raise KeyboardInterrupt
+
+
+def test_interrupts_lose_nothing(tiny: voxfast.Model, eval_items: list[EvalItem]) -> None:
+    audio = eval_items[30].audio[:40000]
+    truth = offline(tiny, audio)
+    assert truth
+    for seed in range(3):
+        words: list[Word] = []
+        finished = False
+        session = tiny.session()
+        with Interrupts(seed) as interrupts:
+            while not finished:
+                try:
+                    at = round(session.heard * 16000)
+                    if at < len(audio):
+                        words += session.feed(audio[at : at + CHUNK])
+                    else:
+                        words += session.finish()
+                        finished = True
+                except KeyboardInterrupt:
+                    pass
+                except voxfast.SessionClosedError:  # finish() was done but for its return
+                    finished = True
+        words += session.take()
+        assert interrupts.count > 3
+        assert words == truth
+        assert session.heard == pytest.approx(len(audio) / 16000)
+    assert offline(tiny, audio) == truth  # the model is as good as before
+
+
+def test_ctrl_c_ends_a_process_that_waits(tiny_folder: Path) -> None:
+    code = """
+        import os, signal
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            while True:
+                sessions[0].feed(noise)
+        except KeyboardInterrupt:
+            words = sessions[0].finish()
+            print("went on", flush=True)
+        raise SystemExit(130)
+    """
+    done = run(OPEN + textwrap.dedent(code), tiny_folder)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "")
