@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <type_traits>
 
@@ -28,12 +30,15 @@ int processors() {
 
 int wanted_threads() {
   constexpr int most = 256;
-  if (const char* text = std::getenv("VOXFAST_NUM_THREADS")) {
+  const char* text = std::getenv("VOXFAST_NUM_THREADS");
+  if (text != nullptr && *text != '\0') {
     char* end = nullptr;
     long value = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && value >= 1) {
-      return value < most ? static_cast<int>(value) : most;
+    if (end == text || *end != '\0' || value < 1) {
+      throw std::runtime_error("[voxfast] VOXFAST_NUM_THREADS=" + std::string(text) +
+                               " is no number of threads; give 1 or more");
     }
+    return value < most ? static_cast<int>(value) : most;
   }
   int count = processors();
   return count < most ? count : most;

@@ -6,7 +6,8 @@
 namespace voxfast {
 
 // Threads that work on one parallel_for: VOXFAST_NUM_THREADS if set, else every
-// processor this process may run on.
+// processor this process may run on. Throws std::runtime_error if it is no number from 1
+// on.
 int num_threads();
 
 namespace detail {

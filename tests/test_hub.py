@@ -280,7 +280,7 @@ def test_package_without_checkpoints(fake, monkeypatch, tmp_path):
         hub.resolve("voxtral-numbers")
 
 
-@pytest.mark.parametrize("name", ["owner/name-", "owner/-name", "owner/a--b"])
+@pytest.mark.parametrize("name", ["owner/name-", "owner/-name", "owner/a--b", "owner/a.git"])
 def test_names_that_the_hub_cannot_have(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no model"):
         hub.resolve(name)

@@ -33,6 +33,11 @@ def _check_pair() -> None:
         raise _fail(f"the extension does not load ({error})", _GET_VOXFAST) from error
     if _ext.built_for_mlx != MLX_VERSION:
         raise _fail(f"the extension was compiled for MLX {_ext.built_for_mlx}", _GET_VOXFAST)
+    try:  # settings in the environment; wrong ones are not to be found in the middle of a stream
+        _ext.isa()
+        _ext.num_threads()
+    except RuntimeError as error:
+        raise ImportError(str(error)) from None
     try:
         frames = _ext.log_mel(mx.zeros((400,)), stream=mx.Device(mx.cpu))
     except TypeError as error:

@@ -36,7 +36,7 @@ ALIASES = {
     "qwen3-asr-1.7b-4bit": "mlx-community/Qwen3-ASR-1.7B-4bit",
 }
 
-_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
+_REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 _SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
 _CONSOLIDATED = "consolidated.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -107,14 +107,9 @@ def needed_files(files: Iterable[str]) -> list[str]:
 
 
 def _is_repository(name: str) -> bool:
-    """Whether a repository on the hub can have this name."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return bool(_REPOSITORY.fullmatch(name))
+    """Whether a repository on the hub can have this name; the hub's own rules."""
+    odd = "--" in name or ".." in name or name.endswith(".git")
+    return not odd and bool(_REPOSITORY.fullmatch(name))
 
 
 def _is_whole(folder: Path) -> bool:

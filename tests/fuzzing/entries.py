@@ -24,6 +24,7 @@ from fuzzing.tiny import write_tiny_voxtral
 from voxfast import audio, hub
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.errors import VoxfastError
+from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import load_tensors, weight_files
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.voxtral_weights import load_voxtral
@@ -392,6 +393,30 @@ def _safetensors(rng: Random, folder: Path) -> None:
             target.write_bytes(original)
 
 
+_HEADS: dict[str, Any] = {
+    "num_layers": 4,
+    "num_heads": 6,
+    "alignment_heads_compact": [[3, 5], [1, 0], [2, 2], [3, 1]],
+}
+_SIZES: dict[str, Any] = {
+    "thinker_config": {
+        "text_config": {"num_hidden_layers": 4, "num_attention_heads": 6},
+        "audio_config": {"encoder_layers": 2},
+    }
+}
+
+
+def _heads(rng: Random, folder: Path) -> None:
+    """A file of alignment heads, and the sizes it is compared with."""
+    (folder / "alignment_heads.json").write_bytes(mutate_json_text(rng, _HEADS))
+    config = mutate_json(rng, _SIZES) if rng.random() < 0.2 else _SIZES
+    found = find_alignment_heads(folder, config if isinstance(config, dict) else {})
+    assert found is not None
+    assert len(set(found.heads)) == len(found.heads) > 0
+    layers = found.best(rng.choice((1, 3, 100)))
+    assert all(type(head) is int and head >= 0 for heads in layers.values() for head in heads)
+
+
 def _name(rng: Random, folder: Path) -> None:
     """Names of models; nothing is asked of a network (HF_HUB_OFFLINE)."""
     known = ["voxtral-numbers", "/usr/share", "../..", "~/model", "owner/name", *hub.ALIASES]
@@ -416,6 +441,7 @@ ENTRIES: dict[str, Callable[[Random, Path], None]] = {
     "traits": _json_file("voxfast.json"),
     "index": _index,
     "safetensors": _safetensors,
+    "heads": _heads,
     "name": _name,
 }
 """By name; each takes a random number generator and its scratch folder."""
