@@ -249,7 +249,7 @@ class Interrupts:
     """
 
     def __init__(self, seed: int) -> None:
-        self._rng, self.count = Random(seed), 0
+        self._rng, self.count, self._is_on = Random(seed), 0, True
 
     def __enter__(self) -> "Interrupts":
         self._before = signal.signal(signal.SIGALRM, self._strike)
@@ -257,6 +257,7 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_on = False  # one may be on its way, and would arm the next
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
 
@@ -264,6 +265,8 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, self._rng.choice((1e-5, 1e-4, 1e-3, 5e-3)))
 
     def _strike(self, number: int, frame: object) -> None:
+        if not self._is_on:
+            return
         self._arm()
         inside = False
         while frame is not None and not inside:
