@@ -60,10 +60,11 @@ class Driver:
 
     Args:
         audio: a long recording, parts of which are inserted.
+        block: seconds of audio that may wait for more after a call that processed.
     """
 
-    def __init__(self, model: voxfast.Model, rng: Random, audio: np.ndarray) -> None:
-        self._rng, self._audio = rng, audio
+    def __init__(self, model: voxfast.Model, rng: Random, audio: np.ndarray, block: float) -> None:
+        self._rng, self._audio, self._block = rng, audio, block
         self._is_processor = rng.random() < 0.4
         self._options = {"delay_ms": rng.choice(model.delays_ms)} if model.delays_ms else {}
         self._model = model
@@ -175,9 +176,7 @@ class Driver:
         """After a call that processed."""
         self._expected.waiting = 0
         self._expected.words += words
-        assert self._session.lag < self._model_block
-
-    _model_block = 0.0825  # a position and the look-ahead
+        assert self._session.lag < self._block
 
     def _check(self) -> None:
         session, expected = self._session, self._expected
@@ -209,9 +208,18 @@ class Driver:
         self._check()
 
 
-def check_sequence(model: voxfast.Model, seed: int, audio: np.ndarray) -> int:
-    """Run sequence number ``seed``; returns the number of words that came."""
-    driver = Driver(model, Random(seed), audio)
+def check_sequence(
+    model: voxfast.Model, seed: int, audio: np.ndarray, *, exact: bool = True
+) -> int:
+    """Run sequence number ``seed``; returns the number of words that came.
+
+    Args:
+        exact: whether words may not depend on when audio is processed, as with Voxtral, whose
+            blocks are always the same; Qwen3-ASR takes what has come when it is called.
+    """
+    # With Voxtral a position and the look-ahead.
+    driver = Driver(model, Random(seed), audio, block=0.0825 if exact else 8.0)
     words = driver.run()
-    assert words == driver.replay()
+    if exact:
+        assert words == driver.replay()
     return len(words)

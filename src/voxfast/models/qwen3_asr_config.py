@@ -136,7 +136,7 @@ def _text_args(config: dict[str, Any]) -> TextArgs:
                               "max_position_embeddings", 1024, 1 << 24),
         tied=config["tie_word_embeddings"] is True,
     )  # fmt: skip
-    number(config, "rms_norm_eps", 0.0, 1.0)
+    number(config, "rms_norm_eps", 1e-30, 1.0)
     if args.n_heads % args.n_kv_heads or args.head_dim % 2:
         raise CheckpointError(
             f"the decoder has {args.n_heads} heads over {args.n_kv_heads} KV heads of size "

@@ -179,8 +179,9 @@ class Qwen3Stream(QueuedStream):
         """Words of the utterance to words of the stream, none of which overlap."""
         for word in words:
             with self._lock:
+                # No word lasts longer than the audio, whatever the tail that words are given.
                 start, end = (
-                    self._clock.real(self._begin + seconds * SAMPLE_RATE)
+                    self._clock.real(min(self._begin + seconds * SAMPLE_RATE, self._taken))
                     for seconds in (word.start, word.end)
                 )
             start = max(start, self._last_end)
