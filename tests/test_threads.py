@@ -308,6 +308,7 @@ def test_interrupts_lose_nothing(tiny: voxfast.Model, eval_items: list[EvalItem]
 def test_ctrl_c_ends_a_process_that_waits(tiny_folder: Path) -> None:
     code = """
         import os, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
             while True:
