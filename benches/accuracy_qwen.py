@@ -61,7 +61,7 @@ def run(model: voxfast.Model, clips: list[Stream], delay_ms: int, block_ms: int)
 
 def minute(record: Record, index: int) -> float:
     """Milliseconds of processor time in a minute of a stream."""
-    inside = [s.median_ms for s in record.steps if 60 * index < s.second <= 60 * (index + 1)]
+    inside = [s.mean_ms for s in record.steps if 60 * index < s.second <= 60 * (index + 1)]
     return float(np.sum(inside))
 
 
