@@ -9,6 +9,7 @@
 
 #include "alignment_frame.h"
 #include "cpu.h"
+#include "gelu.h"
 #include "linear.h"
 #include "log_mel.h"
 #include "op.h"
@@ -47,6 +48,7 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
   m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
         "stream"_a = nb::none());
+  m.def("gelu", &voxfast::gelu, "x"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("swiglu", &voxfast::swiglu, "gate"_a, "up"_a, nb::kw_only(),
         "stream"_a = nb::none());
 }

@@ -3,9 +3,18 @@
 #include <algorithm>
 
 #include "kernels/rowwise.h"
+#include "mlx/array.h"
 #include "threads.h"
 
 namespace voxfast {
+
+// The rows and columns of an op that works element by element on x and its like.
+inline RowwiseArguments elementwise(const mlx::core::array& x) {
+  RowwiseArguments a{};
+  a.columns = x.ndim() > 0 ? x.shape(-1) : 1;
+  a.rows = a.columns > 0 ? static_cast<int64_t>(x.size()) / a.columns : 0;
+  return a;
+}
 
 // Runs a kernel over all rows; on several threads where that is worth waking them.
 inline void for_rows(const RowwiseArguments& a,

@@ -25,9 +25,7 @@ class SwiGLU : public mx::Primitive {
     const auto &gate = inputs[0], &up = inputs[1];
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
-    RowwiseArguments a{};
-    a.columns = gate.ndim() > 0 ? gate.shape(-1) : 1;
-    a.rows = a.columns > 0 ? static_cast<int64_t>(gate.size()) / a.columns : 0;
+    RowwiseArguments a = elementwise(gate);
     a.first = gate.data<void>(), a.first_type = float_type(gate.dtype());
     a.second = up.data<void>(), a.second_type = a.first_type;
     a.out = out.data<void>(), a.out_type = a.first_type;

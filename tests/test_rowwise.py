@@ -1,5 +1,6 @@
-"""rms_norm and swiglu against float64, on every kind of row."""
+"""rms_norm, swiglu and gelu against float64, on every kind of row."""
 
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from voxfast._native import _ext
-from voxfast.ops import rms_norm, swiglu, use_native
+from voxfast.ops import gelu, rms_norm, swiglu, use_native
 
 DTYPES = {mx.float32: 2e-6, mx.float16: 6e-4, mx.bfloat16: 5e-3}  # of half a last place
 COLUMNS = [1, 3, 8, 15, 16, 17, 31, 64, 192, 257, 3072]
@@ -45,6 +46,36 @@ def test_against_float64(columns: int, dtype: mx.Dtype, native: bool) -> None:
         np.array(gated.astype(mx.float32)), truth, rtol=3 * slack * DTYPES[dtype], atol=1e-5
     )
     assert normed.dtype == gated.dtype == dtype
+
+
+def normal_below(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)))(x)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_gelu_against_float64(columns: int, dtype: mx.Dtype, native: bool) -> None:
+    x = mx.array(np.linspace(-6, 6, 3 * columns, dtype=np.float32).reshape(3, columns))
+    x = x.astype(dtype)
+    x64 = np.array(x.astype(mx.float32), np.float64)
+    with use_native(native):
+        found = gelu(x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        np.array(found.astype(mx.float32)), x64 * normal_below(x64), rtol=DTYPES[dtype], atol=4e-7
+    )
+
+
+def test_gelu_of_many_rows_and_of_views() -> None:
+    x, x64 = make((257, 640), mx.float32, 0)
+    truth = x64 * normal_below(x64)
+    for found, expected in ((gelu(x), truth), (gelu(x[::-3]), truth[::-3]), (gelu(x.T), truth.T)):
+        np.testing.assert_allclose(np.array(found), expected, rtol=2e-6, atol=4e-7)
+    ends = np.array(gelu(mx.array([-1e30, -40.0, 0.0, 40.0, 1e30, float("inf"), float("nan")])))
+    np.testing.assert_array_equal(ends, np.float32([0, 0, 0, 40, 1e30, np.inf, np.nan]))
+    assert gelu(mx.zeros((0, 4))).shape == (0, 4)
+    assert gelu(mx.array(1.0)).shape == ()
 
 
 def test_many_rows_and_views() -> None:
@@ -87,16 +118,19 @@ def test_rejections() -> None:
         rms_norm(mx.zeros((2, 4)), mx.zeros(4), float("nan"))
     with pytest.raises(ValueError, match=r"^\[swiglu\].*\(2,4\).*\(2,5\)"):
         swiglu(mx.zeros((2, 4)), mx.zeros((2, 5)))
+    with pytest.raises(ValueError, match=r"^\[gelu\] x must be float.*int32"):
+        gelu(mx.zeros((2, 4), dtype=mx.int32))
 
 
 @pytest.mark.parametrize("isa", _ext.available_isas())
 def test_every_instruction_set(isa: str) -> None:
     code = (
-        "import mlx.core as mx, numpy as np; from voxfast.ops import rms_norm, swiglu\n"
+        "import mlx.core as mx, numpy as np; from voxfast.ops import gelu, rms_norm, swiglu\n"
         "x = mx.array(np.linspace(-9, 9, 3 * 75, dtype=np.float32).reshape(3, 75))\n"
         "d = np.array(x, np.float64)\n"
         "n = d / np.sqrt((d ** 2).mean(-1, keepdims=True) + 1e-5)\n"
         "assert np.abs(np.array(rms_norm(x, mx.ones(75), 1e-5)) - n).max() < 2e-6\n"
         "assert np.abs(np.array(swiglu(x, x)) - d * d / (1 + np.exp(-d))).max() < 5e-5\n"
+        "assert abs(float(gelu(mx.ones(1))[0]) - 0.8413447) < 1e-6\n"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"VOXFAST_ISA": isa}, check=True)

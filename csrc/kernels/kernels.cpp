@@ -28,6 +28,7 @@ const Kernels kernels = {
     .log_mel = log_mel,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
+    .gelu = gelu,
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,
     .sliding_attention_merge = sliding_attention_merge,

@@ -10,7 +10,7 @@ namespace voxfast {
 
 struct RowwiseArguments {
   int64_t rows, columns;
-  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up
+  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up; gelu: x
   void* out;
   FloatType first_type, second_type, out_type;
   float eps;  // rms_norm

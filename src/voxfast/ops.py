@@ -20,6 +20,7 @@ from voxfast._native import _ext
 
 __all__ = [
     "alignment_frame",
+    "gelu",
     "linear",
     "log_mel",
     "rms_norm",
@@ -302,6 +303,22 @@ def rms_norm(
         ValueError: on shapes or dtypes that do not fit together, or a negative eps.
     """
     return _ext.rms_norm(x, weight, eps, stream=stream)
+
+
+def gelu(x: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array:
+    """``x · (1 + erf(x / √2)) / 2`` (arXiv 1606.08415), not its approximation by tanh.
+
+    Args:
+        x: of any shape; float32, float16 or bfloat16.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        The same shape and dtype, computed in float32 and rounded once.
+
+    Raises:
+        ValueError: on another dtype.
+    """
+    return _ext.gelu(x, stream=stream)
 
 
 def swiglu(

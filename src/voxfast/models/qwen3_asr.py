@@ -24,7 +24,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr_config import Qwen3ASRArgs
-from voxfast.ops import Rotary, linear, rotary_tables, swiglu
+from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 
 __all__ = ["DecoderState", "Qwen3ASR", "WindowState"]
 
@@ -102,7 +102,7 @@ class Qwen3ASR:
         size = min(size, mel.shape[0])
         x = mel.reshape(-1, size, mel.shape[1]).swapaxes(1, 2)[..., None].astype(self.dtype)
         for conv in (self._tower.conv2d1, self._tower.conv2d2, self._tower.conv2d3):
-            x = nn.gelu(_conv_by_product(x, conv.weight, conv.bias))
+            x = gelu(_conv_by_product(x, conv.weight, conv.bias))
         n, n_freqs, length, channels = x.shape
         x = x.transpose(0, 2, 3, 1).reshape(n, length, channels * n_freqs)
         x = self._tower.conv_out(x) + self._tower.embed_positions(length).astype(x.dtype)
@@ -128,7 +128,7 @@ class Qwen3ASR:
             x, pair = _encoder_layer(layer, x, past)
             layers.append(pair)
         x = self._tower.ln_post(x)
-        x = self._tower.proj2(nn.gelu(self._tower.proj1(x)))
+        x = self._tower.proj2(gelu(self._tower.proj1(x)))
         return x[0], WindowState(layers)
 
     # ---- decoder ------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
         k, v = mx.concatenate([past[0], k], axis=2), mx.concatenate([past[1], v], axis=2)
     out = mx.fast.scaled_dot_product_attention(q, k, v, scale=attention.head_dim**-0.5)
     x = x + attention.out_proj(out.swapaxes(1, 2).reshape(1, length, dim))
-    x = x + layer.fc2(nn.gelu(layer.fc1(layer.final_layer_norm(x))))
+    x = x + layer.fc2(gelu(layer.fc1(layer.final_layer_norm(x))))
     if x.dtype == mx.float16:  # as the published encoder does, against overflow
         limit = float(np.finfo(np.float16).max) - 1000.0
         x = mx.clip(x, -limit, limit)

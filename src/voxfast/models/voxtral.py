@@ -20,7 +20,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
-from voxfast.ops import Rotary, linear, rotary_tables, swiglu
+from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 
 __all__ = ["DecoderState", "EncoderState", "Voxtral"]
 
@@ -103,7 +103,7 @@ class CausalConv(nn.Module):
             x, (1, n_out, self.KERNEL * dim), (length * dim, self.stride * dim, 1)
         )
         out = linear(windows, self.weight.reshape(len(self.weight), -1), bias=self.bias)
-        return nn.gelu(out), x[:, n_out * self.stride :]
+        return gelu(out), x[:, n_out * self.stride :]
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Adapter(nn.Module):
     def __call__(self, frames: mx.array) -> mx.array:
         """[1, 4 P, dim] → [1, P, decoder dim]."""
         stacked = frames.reshape(1, frames.shape[1] // self.factor, -1)
-        return self.w_out(nn.gelu(self.w_in(stacked)))
+        return self.w_out(gelu(self.w_in(stacked)))
 
 
 class DelayConditioning(nn.Module):
@@ -177,7 +177,7 @@ class DelayConditioning(nn.Module):
         self.up = nn.Linear(cond_dim, dim, bias=False)
 
     def __call__(self, embedding: mx.array) -> mx.array:
-        return 1.0 + self.up(nn.gelu(self.down(embedding)))
+        return 1.0 + self.up(gelu(self.down(embedding)))
 
 
 class DecoderLayer(nn.Module):

@@ -1,0 +1,69 @@
+#include "gelu.h"
+
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "cpu.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
+#include "op.h"
+#include "rows.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "gelu";
+
+class GELU : public mx::Primitive {
+ public:
+  explicit GELU(mx::Stream s) : Primitive(s) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    const auto& x = inputs[0];
+    auto& out = outputs[0];
+    out.set_data(allocate(NAME, out.nbytes()));
+    RowwiseArguments a = elementwise(x);
+    a.first = x.data<void>(), a.first_type = float_type(x.dtype());
+    a.out = out.data<void>(), a.out_type = a.first_type;
+    mx::cpu::get_command_encoder(stream()).dispatch([a] { for_rows(a, kernels().gelu); });
+  }
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+    throw std::logic_error("[gelu] GPU streams run the composition");
+  }
+
+  const char* name() const override { return "VoxfastGELU"; }
+  bool is_equivalent(const mx::Primitive&) const override { return true; }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    return {inputs[0].shape()};
+  }
+};
+
+mx::array compose(const mx::array& x, mx::Stream s) {
+  auto wide = mx::astype(x, mx::float32, s);
+  auto half = mx::multiply(wide, mx::array(0.5f), s);
+  auto scaled = mx::multiply(wide, mx::array(static_cast<float>(std::sqrt(0.5))), s);
+  auto one = mx::array(1.0f);
+  return mx::astype(mx::multiply(half, mx::add(one, mx::erf(scaled, s), s), s), x.dtype(),
+                    s);
+}
+
+}  // namespace
+
+mx::array gelu(const mx::array& x, mx::StreamOrDevice s_) {
+  if (!is_kernel_float(x.dtype())) {
+    reject(NAME, "x must be float32, float16 or bfloat16", describe("x", x));
+  }
+  check_size(NAME, "x", x.shape());
+  auto s = mx::to_stream(s_);
+  if (!use_kernels(s)) {
+    return compose(x, s);
+  }
+  return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s),
+                   {mx::contiguous(x, false, s)});
+}
+
+}  // namespace voxfast
