@@ -195,6 +195,22 @@ def test_device_is_written_to_and_not_replaced(model, talk, tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize(
+    ("options", "begin"),
+    [
+        (["-o", "out.srt"], "1\n00:00"),
+        (["-o", "out.VTT"], "WEBVTT"),
+        (["-o", "out.json"], "{"),
+        (["-o", "out.txt"], "w1 w2"),
+        (["-o", "out.srt", "-f", "text"], "w1 w2"),
+        (["-o", "out"], "w1 w2"),
+    ],
+)
+def test_the_suffix_of_the_output_chooses_the_format(model, talk, tmp_path, options, begin):
+    assert cli.main(["transcribe", talk, *options]) == 0
+    assert (tmp_path / options[1]).read_text().startswith(begin)
+
+
 def test_unwritable_output_is_known_before_the_work(model, talk, capsys):
     assert cli.main(["transcribe", talk, "-o", "no/such/folder.txt"]) == 1
     assert "voxfast: error: no/such/folder.txt: No such file" in capsys.readouterr().err
@@ -206,6 +222,7 @@ def test_unwritable_output_is_known_before_the_work(model, talk, capsys):
     [
         (["talk.wav", "b/talk.mp3", "-o", "out"], "both be transcribed to out/talk.txt"),
         (["talk.wav", "b.wav", "-f", "vtt"], "need --output FOLDER"),
+        (["talk.wav", "b.wav", "-o", "one.srt"], "one.srt names a file"),
         (["talk.wav", "b.wav", "-o", "talk.wav"], "cannot be a folder"),
         (["talk.wav", "-o", "talk.wav"], "overwrite the input"),
         (["talk.wav", "talk.txt", "-o", "."], "overwrite the input"),
@@ -313,8 +330,10 @@ def test_failing_session_keeps_its_words(model, talk, tmp_path, capsys):
 def test_interrupt_keeps_what_was_transcribed(model, talk, tmp_path, capsys, number, code):
     before = signal.getsignal(number)
     model.on_feed = signal_after(1.2, number)
-    assert cli.main(["transcribe", talk, "-q"]) == code
-    assert capsys.readouterr().out == "w1 w2\n"
+    assert cli.main(["transcribe", talk]) == code
+    seen = capsys.readouterr()
+    assert seen.out == "w1 w2\n"
+    assert seen.err.endswith("voxfast: interrupted\n")
     model.on_feed = signal_after(1.2, number)
     assert cli.main(["transcribe", talk, "-f", "json", "-o", "out.json"]) == code
     document = json.loads((tmp_path / "out.json").read_text())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from voxfast.audio import SAMPLE_RATE, Resampler
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, note, say
-from voxfast.cli.output import Output
+from voxfast.cli.output import Output, chosen_format
 from voxfast.cli.run import run_session
 from voxfast.errors import AudioFileError
 
@@ -47,7 +47,11 @@ def run(args: argparse.Namespace) -> int:
     device = int(args.device) if args.device and args.device.isdecimal() else args.device
     rate = _rate(sounddevice, device)
     with contextlib.closing(options.load_model(args)) as model:
-        output = Output(args.format, Path(args.output) if args.output else None, "microphone")
+        output = Output(
+            chosen_format(args.format, args.output),
+            Path(args.output) if args.output else None,
+            "microphone",
+        )
         with contextlib.closing(_microphone(sounddevice, device, rate, args)) as blocks:
             try:
                 run_session(model, blocks, output, args)

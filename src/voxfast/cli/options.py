@@ -50,7 +50,12 @@ def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
     """In what form and where to."""
     where = "file, or folder for several inputs" if several else "file"
     group = parser.add_argument_group("output")
-    group.add_argument("--format", "-f", choices=FORMATS, default="text", help="default: text")
+    group.add_argument(
+        "--format",
+        "-f",
+        choices=FORMATS,
+        help="default: what the suffix of --output says, or text",
+    )
     group.add_argument("--output", "-o", metavar="PATH", help=f"{where}; default: stdout")
     group.add_argument(
         "--chunk-ms",

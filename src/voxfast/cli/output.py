@@ -22,6 +22,12 @@ _LIVE = ("text", "jsonl")
 _JOINABLE = ("text", "json", "jsonl")
 
 
+def chosen_format(format_: str | None, output: str | None) -> str:
+    """The format that was asked for, by name or by the suffix of the output."""
+    suffix = "" if output is None else Path(output).suffix.removeprefix(".").lower()
+    return format_ or next((name for name, ending in SUFFIXES.items() if ending == suffix), "text")
+
+
 def plan(inputs: Sequence[str], output: str | None, format_: str) -> list[Path | None]:
     """The file that each input's transcript goes to; None: stdout.
 
@@ -36,6 +42,8 @@ def plan(inputs: Sequence[str], output: str | None, format_: str) -> list[Path |
     place = Path(output)
     if not several and not place.is_dir() and not output.endswith(os.sep):
         paths = [place]
+    elif not place.is_dir() and place.suffix.removeprefix(".") in SUFFIXES.values():
+        raise UsageError(f"several inputs need a folder as --output; {output} names a file")
     else:
         try:
             place.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from voxfast import audio
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, complain, describe, note, progress_bar
-from voxfast.cli.output import Output, plan
+from voxfast.cli.output import Output, chosen_format, plan
 from voxfast.cli.run import Blocks, Pace, run_session
 from voxfast.errors import AudioFileError, InvalidOptionError
 
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stdin (-) can be read only once")
     if "-" in args.inputs and sys.stdin.isatty():
         raise UsageError("- reads audio from a pipe, and stdin is a terminal; see voxfast listen")
+    args.format = chosen_format(args.format, args.output)
     paths = plan(args.inputs, args.output, args.format)
     # Before a large model is loaded for nothing.
     lengths = {name: _length(name) for name in args.inputs}
@@ -107,6 +108,8 @@ def _transcribe(
     except KeyboardInterrupt:
         if path is not None:
             note(f"voxfast: interrupted; {path} has what was transcribed until then")
+        elif not args.quiet:
+            note("voxfast: interrupted")
         raise
     finally:
         output.discard()

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from voxfast.cache import SlidingKVCache
