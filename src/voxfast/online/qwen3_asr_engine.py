@@ -38,7 +38,7 @@ class Qwen3ASREngine:
     """See :class:`voxfast.online.engine.Engine`."""
 
     delays_ms: tuple[int, ...] = ()  # any
-    offline_block_seconds = 6.0  # an inference each; twice as much fits into the buffer
+    offline_block_seconds = 5.0  # an inference each; twice as much fits into the buffer
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name, self._folder = name, folder
