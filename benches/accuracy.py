@@ -1,13 +1,13 @@
-"""Accuracy of Qwen3-ASR streamed with AlignAtt, against the delay that buys it.
+"""Accuracy of a streamed model, against the delay that buys it.
 
-    python benches/accuracy_qwen.py [--json FILE] [--plot FILE]
+    python benches/accuracy.py [--model MODEL] [--dtype float32] [--json FILE] [--plot FILE]
 
-For blocks of 0.5 and 1 s and several borders (``delay_ms``): word error rates on the 40 short
-clips and on the one of 180 s, errors of the words' starts, the mean time from a word's end in
-the recording to its commitment (without words that only the end of a clip brought out), the
-processor time per second of audio, and what the third minute of the long clip takes of it
-against the first. Last, everything inserted at
-once, and mlx_qwen3_asr itself. Float32 arithmetic.
+For every delay of the model (Qwen3-ASR: several borders, in blocks of 0.5 and 1 s): word error
+rates on the 40 short clips and on the one of 180 s, errors of the words' times, the mean time
+from a word's end in the recording to its commitment (without words that only the end of a clip
+brought out), the processor time per second of audio, and what the third minute of the long
+clip takes of it against the first. Last, for Qwen3-ASR, everything inserted at once, and
+mlx_qwen3_asr itself.
 """
 
 import argparse
@@ -30,14 +30,17 @@ from voxfast.bench.scoring import score, word_error_rate
 from voxfast.bench.summary import latencies
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 
-DELAYS_MS = (0, 160, 240, 320, 480, 640, 960)
-BLOCKS_MS = (500, 1000)
+VOXTRAL_BLOCKS_MS = (80,)
+QWEN_BLOCKS_MS = (500, 1000)
+QWEN_DELAYS_MS = (0, 160, 240, 320, 480, 640, 960)  # any is possible
 
 
 def run(model: voxfast.Model, clips: list[Stream], delay_ms: int, block_ms: int) -> dict[str, Any]:
     """One row of the table."""
     # Processor time: what else runs on the machine does not count.
-    options = {"block_ms": block_ms, "delay_ms": delay_ms, "language": "en"}
+    options = {"block_ms": block_ms, "delay_ms": delay_ms}
+    if not model.delays_ms:
+        options["language"] = "en"
     records = [
         measure(model, clip, chunk_ms=block_ms, now=time.process_time, **options) for clip in clips
     ]
@@ -93,14 +96,14 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def plot(rows: list[dict[str, Any]], reference: float, path: Path) -> None:
+def plot(rows: list[dict[str, Any]], title: str, offline: float | None, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.5))
-    for block_ms in BLOCKS_MS:
+    for place, block_ms in enumerate(dict.fromkeys(row["block_ms"] for row in rows)):
         part = [row for row in rows if row["block_ms"] == block_ms]
         late = [row["latency"] for row in part]
         axes.plot(late, [100 * row["wer_short"] for row in part], "o-",
@@ -108,15 +111,16 @@ def plot(rows: list[dict[str, Any]], reference: float, path: Path) -> None:
         axes.plot(late, [100 * row["wer_long"] for row in part], "s--", alpha=0.6,
                   label=f"180 s clip, blocks of {block_ms} ms")  # fmt: skip
         for row in part:
-            offset = (4, 5) if block_ms == BLOCKS_MS[0] else (4, -11)
+            offset = (4, -11) if place else (4, 5)
             axes.annotate(f"{row['delay_ms']}", (row["latency"], 100 * row["wer_short"]),
                           textcoords="offset points", xytext=offset, fontsize=8)  # fmt: skip
-    axes.axhline(100 * reference, color="k", linewidth=0.8, label="offline, 40 short clips")
+    if offline is not None:
+        axes.axhline(100 * offline, color="k", linewidth=0.8, label="offline, 40 short clips")
     axes.set(
-        xlabel="mean time from a word's end to its commitment (s); numbers: border in ms",
+        xlabel="mean time from a word's end to its commitment (s); numbers: delay_ms",
         ylabel="word error rate (%)",
         ylim=(0, None),
-        title="qwen3-asr-numbers, streamed: accuracy against delay",
+        title=f"{title}, streamed: accuracy against delay",
     )
     axes.legend(fontsize=8)
     figure.tight_layout()
@@ -125,26 +129,32 @@ def plot(rows: list[dict[str, Any]], reference: float, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--delay-ms", type=int, nargs="*", default=DELAYS_MS)
+    parser.add_argument("--model", default=voxfast.DEFAULT_MODEL)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--delay-ms", type=int, nargs="*")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     clips = streams(load_dataset(EVAL_FOLDER / "eval.json"), "utterance")
-    rows = []
-    print("block  border  WER short  WER 180 s  start error  end error"
+    rows, library = [], None
+    print("block   delay  WER short  WER 180 s  start error  end error"
           "  latency mean / 95 %  processor s/s  3rd / 1st minute")  # fmt: skip
-    with voxfast.load(QWEN_FOLDER, dtype=mx.float32) as model:
-        for block_ms in BLOCKS_MS:
-            for delay_ms in args.delay_ms:
+    with voxfast.load(args.model, dtype=getattr(mx, args.dtype)) as model:
+        delays, blocks = model.delays_ms, VOXTRAL_BLOCKS_MS
+        if not delays:
+            delays, blocks = QWEN_DELAYS_MS, QWEN_BLOCKS_MS
+        for block_ms in blocks:
+            for delay_ms in args.delay_ms or delays:
                 row = run(model, clips, delay_ms, block_ms)
                 rows.append(row)
                 print(line(row), flush=True)
-        at_once, library = offline(model, clips)
-    print(f"offline: {at_once:.2%}; mlx_qwen3_asr: {library:.2%}")
+        if not model.delays_ms:
+            at_once, library = offline(model, clips)
+            print(f"offline: {at_once:.2%}; mlx_qwen3_asr: {library:.2%}")
     if args.json:
-        args.json.write_text(json.dumps({"rows": rows, "offline": at_once}, indent=2))
+        args.json.write_text(json.dumps(rows, indent=2))
     if args.plot:
-        plot(rows, library, args.plot)
+        plot(rows, Path(args.model).name, library, args.plot)
 
 
 if __name__ == "__main__":
