@@ -9,7 +9,6 @@ silence or faint noise between them. It is fed in 80 ms chunks, as fast as it is
 import argparse
 import gc
 import json
-import os
 import random
 import sys
 import time
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import load_eval_items
 
 import voxfast
+from voxfast.bench.measure import resident_mb
 from voxfast.bench.scoring import word_error_rate
 
 CHUNK = 1280
@@ -65,11 +65,6 @@ def speech(seconds: float, seed: int = 0) -> Iterator[tuple[np.ndarray, str]]:
         done += (len(item.audio) + len(pause)) / SAMPLE_RATE
         yield item.audio, item.transcript
         yield pause, ""
-
-
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def chunks(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,7 +1,9 @@
 """Fixtures for all tests: the embedded checkpoint, the recordings, what is known of them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from evaluation import (
     QWEN_FOLDER,
@@ -11,6 +13,15 @@ from evaluation import (
     load_eval_items,
     load_voxtral_tokens,
 )
+
+
+@pytest.fixture
+def on_the_cpu() -> Iterator[None]:
+    """The CPU is MLX's default device, for tests of native kernels."""
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)
 
 
 @pytest.fixture(scope="session")

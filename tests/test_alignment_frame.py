@@ -5,11 +5,7 @@ all must agree to the last position. Normal numbers may only differ where float6
 by less than float32 resolves.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -17,17 +13,12 @@ import pytest
 from attention_reference import DTYPES, normal, to_numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import run_sweep
 
 from voxfast._native import _ext
 from voxfast.ops import alignment_frame, use_native
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 # ---- the reference ----------------------------------------------------------------------
@@ -251,18 +242,7 @@ def sweep() -> None:
     [("VOXFAST_ISA", isa) for isa in _ext.available_isas()] + [("VOXFAST_NUM_THREADS", "13")],
 )
 def test_every_instruction_set_and_any_number_of_threads(variable, value):
-    code = (
-        "import mlx.core as mx; mx.set_default_device(mx.cpu); import test_alignment_frame;"
-        "from voxfast._native import _ext; test_alignment_frame.sweep();"
-        "print(_ext.isa(), _ext.num_threads())"
-    )
-    path = [str(Path(__file__).parent), *(p for p in sys.path if p)]
-    environment = {**os.environ, variable: value, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    assert value in done.stdout.split()
+    assert value in run_sweep("test_alignment_frame", **{variable: value})
 
 
 # ---- what is refused --------------------------------------------------------------------------

@@ -14,13 +14,7 @@ from voxfast.ops import rotary_tables
 SCALE = 0.25
 BACK = st.sampled_from([0, 0, 0, 0, 0, 1, 1, 2, 3, 5, 8])  # positions taken back after a step
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 def sequence(length, heads=4, kv_heads=2, size=16, batch=1, dtype=mx.float32, seed=0):

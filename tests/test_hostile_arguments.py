@@ -28,13 +28,7 @@ FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 MOST = 2**31 - 1
 BAD = (float("nan"), float("inf"), float("-inf"))
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 def vast(*shape: int, dtype: mx.Dtype = mx.float32) -> mx.array:

@@ -1,10 +1,6 @@
 """linear against float64 NumPy and against its composition."""
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,6 +21,7 @@ from linear_reference import (
     to_numpy,
 )
 from mlx.utils import tree_flatten
+from sweeps import run_sweep
 
 from voxfast._native import _ext
 from voxfast.nn import serve_layers
@@ -33,13 +30,7 @@ from voxfast.ops import linear, use_native
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([61, 97, 128, 151, 257]))
 ROWS = st.one_of(st.integers(1, 9), st.sampled_from([13, 31, 67, 130, 200]))
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 def call(x: mx.array, w: Weights, bias: mx.array | None = None, **options) -> mx.array:
@@ -281,29 +272,14 @@ def test_served_layers():
 # ---- threads and instruction sets -----------------------------------------------------
 
 
-def run_sweep(**variables):
-    code = (
-        "import mlx.core as mx; mx.set_default_device(mx.cpu);"
-        "import linear_reference; from voxfast._native import _ext;"
-        "linear_reference.sweep(); print(_ext.isa(), _ext.num_threads())"
-    )
-    path = [str(Path(__file__).parent), *(p for p in sys.path if p)]
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 @pytest.mark.parametrize("isa", _ext.available_isas())
 def test_every_instruction_set(isa):
-    assert run_sweep(VOXFAST_ISA=isa)[0] == isa
+    assert run_sweep("linear_reference", VOXFAST_ISA=isa)[0] == isa
 
 
 @pytest.mark.parametrize("threads", ["1", "13"])
 def test_any_number_of_threads(threads):
-    assert run_sweep(VOXFAST_NUM_THREADS=threads)[1] == threads
+    assert run_sweep("linear_reference", VOXFAST_NUM_THREADS=threads)[1] == threads
 
 
 def test_many_threads_may_call_at_once():

@@ -8,13 +8,7 @@ from attention_reference import inputs
 from voxfast._native import _ext
 from voxfast.ops import sliding_attention
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 class Rings:

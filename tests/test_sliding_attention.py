@@ -1,10 +1,6 @@
 """sliding_attention against float64 NumPy and against its composition."""
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -22,6 +18,7 @@ from attention_reference import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import run_sweep
 
 from voxfast._native import _ext
 from voxfast.ops import rotary_tables, sliding_attention, use_native
@@ -29,13 +26,7 @@ from voxfast.ops import rotary_tables, sliding_attention, use_native
 CHUNKS = st.lists(st.sampled_from([1, 2, 3, 4, 5, 7, 13, 16, 31, 97]), min_size=1, max_size=4)
 OFFSETS = (0, 130_000_000, 2**31 + 5)
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 # ---- results --------------------------------------------------------------------------
@@ -243,29 +234,14 @@ def test_rings_tables_and_offsets_in_any_layout():
 # ---- threads and instruction sets -----------------------------------------------------
 
 
-def run_sweep(**settings):
-    code = (
-        "import mlx.core as mx; mx.set_default_device(mx.cpu);"
-        "import attention_reference; from voxfast._native import _ext;"
-        "attention_reference.sweep(); print(_ext.isa(), _ext.num_threads())"
-    )
-    path = [str(Path(__file__).parent), *(p for p in sys.path if p)]
-    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 @pytest.mark.parametrize("isa", _ext.available_isas())
 def test_every_instruction_set(isa):
-    assert run_sweep(VOXFAST_ISA=isa)[0] == isa
+    assert run_sweep("attention_reference", VOXFAST_ISA=isa)[0] == isa
 
 
 @pytest.mark.parametrize("threads", ["1", "13"])
 def test_any_number_of_threads(threads):
-    assert run_sweep(VOXFAST_NUM_THREADS=threads)[1] == threads
+    assert run_sweep("attention_reference", VOXFAST_NUM_THREADS=threads)[1] == threads
 
 
 def test_many_threads_may_call_at_once():

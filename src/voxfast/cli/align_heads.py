@@ -61,8 +61,6 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and write; returns the exit code."""
-    import mlx.core as mx
-
     from voxfast.audio import duration
     from voxfast.bench.dataset import load_dataset
     from voxfast.bench.extras import need
@@ -87,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None and output.exists():
         raise UsageError(f"{output} is there already; --output names another file")
 
-    dtype = None if args.dtype == "auto" else getattr(mx, args.dtype)
-    model = load_qwen3_asr(folder, dtype)
+    model = load_qwen3_asr(folder, options.chosen_dtype(args.dtype))
     tokenizer = Qwen3ASRTokenizer(folder, model.args.text.vocab_size)
     with _progress(sum(lengths[clip] for clip in short), args) as progress:
         scores = measure_heads(model, tokenizer, short, language=language, done=progress)

@@ -36,8 +36,6 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
-    import mlx.core as mx
-
     from voxfast.hub import resolve
     from voxfast.models.convert import convert
 
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         args.target,
         bits=None if args.bits == "none" else int(args.bits),
         group_size=args.group_size,
-        dtype=None if args.dtype == "auto" else getattr(mx, args.dtype),
+        dtype=options.chosen_dtype(args.dtype),
     )
     size = sum(path.stat().st_size for path in args.target.iterdir())
     say(f"{args.target}: {size / 1e6:.1f} MB\n")

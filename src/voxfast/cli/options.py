@@ -9,6 +9,8 @@ from voxfast.cli.console import note
 from voxfast.formats import FORMATS
 
 if TYPE_CHECKING:
+    import mlx.core as mx
+
     from voxfast.model import Model
     from voxfast.online.session import Session
 
@@ -78,12 +80,16 @@ def in_range(least: int, most: int) -> Callable[[str], int]:
     return integer
 
 
-def load_model(args: argparse.Namespace) -> "Model":
-    """The model that the options name; says so if it is only a demonstration."""
+def chosen_dtype(name: str) -> "mx.Dtype | None":
+    """The type that ``--dtype`` names; None: the model's own."""
     import mlx.core as mx
 
-    dtype = None if args.dtype == "auto" else getattr(mx, args.dtype)
-    model = voxfast.load(args.model, dtype=dtype)
+    return None if name == "auto" else getattr(mx, name)
+
+
+def load_model(args: argparse.Namespace) -> "Model":
+    """The model that the options name; says so if it is only a demonstration."""
+    model = voxfast.load(args.model, dtype=chosen_dtype(args.dtype))
     if model.is_demo and not args.quiet:
         note(f"voxfast: {model.name}: {model.description}")
     return model

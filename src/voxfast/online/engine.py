@@ -1,14 +1,20 @@
 """Which architecture a checkpoint is of, and what every architecture offers."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
+from voxfast.errors import InvalidOptionError
 from voxfast.models.checkpoint import read_json
 from voxfast.online.session import Stream
 
-__all__ = ["Engine", "load_engine"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["Engine", "check_names", "load_engine"]
 
 
 class Engine(Protocol):
@@ -27,6 +33,18 @@ class Engine(Protocol):
     def stream(self, **options: Any) -> Stream:
         """A fresh stream; raises InvalidOptionError on options the architecture lacks."""
         ...
+
+
+def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInstance"]) -> None:
+    """Raise InvalidOptionError if a model has no option of some name.
+
+    Args:
+        name: of the model.
+        options: what it was asked for.
+        kind: the dataclass whose fields are its options.
+    """
+    if unknown := options.keys() - {field.name for field in fields(kind)}:
+        raise InvalidOptionError(f"{name} has no option {min(unknown)!r}")
 
 
 def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:

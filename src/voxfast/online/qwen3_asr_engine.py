@@ -1,7 +1,7 @@
 """Qwen3-ASR as an engine: a checkpoint, and the options its streams take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from voxfast.models.languages import language_name
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr_weights import load_qwen3_asr
 from voxfast.models.traits import read_traits
+from voxfast.online.engine import check_names
 from voxfast.online.qwen3_asr import Qwen3Options, Qwen3Stream
 
 __all__ = ["Qwen3ASREngine"]
@@ -54,9 +55,7 @@ class Qwen3ASREngine:
         return self._model.dtype
 
     def stream(self, **options: Any) -> Qwen3Stream:
-        unknown = options.keys() - {field.name for field in fields(Qwen3Options)}
-        if unknown:
-            raise InvalidOptionError(f"{self._name} has no option {min(unknown)!r}")
+        check_names(self._name, options, Qwen3Options)
         chosen = Qwen3Options(**options)
         if chosen.delay_ms is None:
             chosen = replace(chosen, delay_ms=DEFAULT_DELAY_MS)

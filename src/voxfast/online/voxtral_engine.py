@@ -1,6 +1,6 @@
 """Voxtral Realtime as an engine: a checkpoint, and the options its streams take."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.online.engine import check_names
 from voxfast.online.voxtral import BlankGuard, VoxtralStream
 
 __all__ = ["VoxtralEngine", "VoxtralOptions"]
@@ -58,9 +59,7 @@ class VoxtralEngine:
         return self._model.dtype
 
     def stream(self, **options: Any) -> VoxtralStream:
-        unknown = options.keys() - {field.name for field in fields(VoxtralOptions)}
-        if unknown:
-            raise InvalidOptionError(f"{self._name} has no option {min(unknown)!r}")
+        check_names(self._name, options, VoxtralOptions)
         chosen = VoxtralOptions(**options)
         delay_ms = self._tokenizer.default_delay_ms if chosen.delay_ms is None else chosen.delay_ms
         self._check(chosen, delay_ms)
