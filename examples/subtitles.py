@@ -1,4 +1,4 @@
-"""Subtitles for a recording: SubRip beside it.
+"""Subtitles for a recording: SubRip in the current folder, under the recording's name.
 
     python examples/subtitles.py [FILE] [MODEL]
 
@@ -13,7 +13,7 @@ from voxfast.formats import to_srt
 
 source = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "audio/numbers.flac"
 model = sys.argv[2] if len(sys.argv) > 2 else voxfast.DEFAULT_MODEL
-target = source.with_suffix(".srt")
+target = Path(f"{source.stem}.srt")
 
 
 def show(done: float, total: float | None) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -241,7 +242,6 @@ def test_wrong_usage(model, talk, tmp_path, monkeypatch, capsys, arguments, mess
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["transcribe"],
         ["transcribe", "a.wav", "--format", "docx"],
         ["transcribe", "a.wav", "--chunk-ms", "0"],
@@ -253,6 +253,22 @@ def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
+
+
+def test_unknown_options_show_the_usage_of_their_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["transcribe", "a.wav", "--nonsense"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("usage: voxfast transcribe ")
+    assert err.endswith("voxfast transcribe: error: unrecognized arguments: --nonsense\n")
+
+
+def test_without_a_command_there_is_help(capsys):
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "transcribe files, or audio from a pipe" in err
 
 
 def test_stdin_that_is_a_terminal(model, monkeypatch, capsys):
@@ -272,6 +288,14 @@ def test_raw_pcm_on_stdin(model, monkeypatch, capsys):
     options = ["--raw-rate", "8000", "--raw-format", "f32le"]
     assert cli.main(["transcribe", "-", "-q", *options]) == 0
     assert capsys.readouterr().out == WORDS + "\n"
+
+
+@pytest.mark.parametrize("name", ["a b.raw", "x.PCM"])
+def test_raw_pcm_by_name_is_told_where_to_go(model, tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(bytes(3200))
+    assert cli.main(["transcribe", name]) == 1
+    remedy = f"voxfast transcribe - --raw-rate 16000 --raw-format s16le < {shlex.quote(name)}"
+    assert remedy in capsys.readouterr().err
 
 
 def test_wav_on_stdin_and_named_pipe(model, talk, tmp_path, monkeypatch, capsys):
@@ -358,13 +382,20 @@ sys.exit(main())
 """
 
 
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent), str(Path(voxfast.__file__).parent.parent)]
+    ),
+}
+
+
 def start(tmp_path: Path, *arguments: str, feed_seconds: float = 0.0) -> "subprocess.Popen[bytes]":
     """The command in a process of its own."""
-    paths = [str(Path(__file__).parent), str(Path(voxfast.__file__).parent.parent)]
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(feed_seconds=feed_seconds), *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -398,6 +429,43 @@ def test_interrupt_of_a_process(tmp_path):
     assert process.returncode == 130
     assert out.endswith(b"\n")
     assert err == b""
+
+
+def test_interrupt_while_modules_are_imported(tmp_path):
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('numpy', 'mlx'):\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = ['voxfast', 'doctor']\n"
+        "from voxfast.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 130
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(("options", "lines"), [([], 1), (["-q"], 0)])
+def test_the_hub_is_heard_once_or_not_at_all(tmp_path, options, lines):
+    write(tmp_path / "talk.wav")
+    code = (
+        "import sys\n"
+        "import voxfast\n"
+        "def load(name, dtype):\n"
+        "    from huggingface_hub.utils import logging\n"
+        "    logging.get_logger('huggingface_hub.utils._http').warning('Retrying')\n"
+        "    raise voxfast.ModelNotFoundError('no model')\n"
+        "voxfast.load = load\n"
+        "from voxfast.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    command = [sys.executable, "-c", code, "transcribe", "talk.wav", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("Retrying") == lines
 
 
 # Pace
@@ -583,7 +651,7 @@ def test_microphones(model, monkeypatch, capsys):
     assert "there is no microphone" in capsys.readouterr().err
     assert cli.main(["listen", "--list-devices"]) == 1
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    assert cli.main(["listen"]) == 2
+    assert cli.main(["listen"]) == 1
     assert "pip install 'voxfast[microphone]'" in capsys.readouterr().err
     assert model.loads == []
 
@@ -632,12 +700,7 @@ def test_nothing_heavy_is_imported():
         "heavy = {'soundfile', 'soxr', 'huggingface_hub', 'mistral_common', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    path = str(Path(voxfast.__file__).parent.parent)
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"

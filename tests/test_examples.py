@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,11 +40,13 @@ def test_microphone(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
     assert any(line.strip().startswith("turn up [") for line in shown)
 
 
-def test_subtitles(run: Callable[..., str], tmp_path: Path) -> None:
-    talk = tmp_path / "talk.flac"
-    shutil.copy(EXAMPLES / "audio" / "numbers.flac", talk)
-    run("subtitles.py", str(talk))
-    subtitles = (tmp_path / "talk.srt").read_text()
+def test_subtitles(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("subtitles.py")
+    assert not (EXAMPLES / "audio" / "numbers.srt").exists()
+    subtitles = (tmp_path / "numbers.srt").read_text()
     assert subtitles.startswith("1\n00:00:0")
     assert "start please and wait" in subtitles
 

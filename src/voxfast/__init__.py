@@ -40,13 +40,10 @@ if TYPE_CHECKING:
     from voxfast.online.voxtral import BlankGuard
     from voxfast.online.voxtral_engine import VoxtralOptions
 
-try:
+# The commands import it themselves: an interrupt while they do is not to end in a traceback,
+# and `voxfast doctor` tells what is wrong with an installation that does not work.
+if sys.argv[0] != "-m" and Path(sys.argv[0]).stem not in ("voxfast", "voxfast-wlk"):
     import_module("voxfast._native")
-except ImportError:
-    # The command tells what is wrong with an installation (voxfast doctor), so it may come
-    # this far without one that works.
-    if sys.argv[0] != "-m" and Path(sys.argv[0]).stem != "voxfast":
-        raise
 
 _LAZY = {
     "DEFAULT_MODEL": "voxfast.model",

@@ -4,6 +4,7 @@ Plain WAV is read here, as from a pipe; libsndfile decodes everything else.
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from voxfast.errors import AudioFileError
 # Frames that are decoded at once, whatever block size is asked for: what comes out of a
 # decoder then never depends on it.
 _READ_FRAMES = 8192
+_RAW_SUFFIXES = (".raw", ".pcm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,16 @@ def open_source(path: str | os.PathLike[str], start: float = 0.0) -> Iterator[So
             # soundfile's callbacks would be printed and forgotten.
             sound = soundfile.SoundFile(file.fileno(), closefd=False)
         except soundfile.SoundFileError as error:
+            remedy = "to convert it: ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.wav"
+            if Path(path).suffix.lower() in _RAW_SUFFIXES:
+                remedy = (
+                    "raw samples are read from a pipe, at the rate and in the format that they "
+                    "have: voxfast transcribe - --raw-rate 16000 --raw-format s16le < "
+                    f"{shlex.quote(name)} (in Python: voxfast.audio.stream_pcm)"
+                )
             raise AudioFileError(
                 f"{name} is not audio that can be read (WAV, FLAC, Ogg, MP3, AIFF, ...): "
-                f"{_reason(error)}; to convert it: ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.wav"
+                f"{_reason(error)}; {remedy}"
             ) from error
         with sound:
             yield _sound_source(sound, file.fileno(), start, name)

@@ -70,7 +70,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         action="append",
         type=int,
         metavar="MS",
-        help="how long the model listens before it decides; may be repeated",
+        help=f"{options.DELAY_HELP}; may be repeated",
     )
     group.add_argument("--language", metavar="CODE", help="if the model can be told")
     group.add_argument("--prompt", metavar="TEXT", help="context, if the model takes one")

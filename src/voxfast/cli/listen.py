@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from voxfast.audio import SAMPLE_RATE, Resampler
 from voxfast.cli import options
-from voxfast.cli.console import UsageError, note, say
+from voxfast.cli.console import note, say
 from voxfast.cli.output import Output, chosen_format
 from voxfast.cli.run import run_session
 from voxfast.errors import AudioFileError
@@ -65,11 +65,11 @@ def _sounddevice() -> ModuleType:
     try:
         import sounddevice
     except ImportError:
-        raise UsageError(
+        raise ImportError(
             "the microphone needs an extra: python -m pip install 'voxfast[microphone]'"
         ) from None
     except OSError as error:
-        raise UsageError(
+        raise ImportError(
             f"the microphone needs the PortAudio library ({error}); on Debian and Ubuntu: "
             f"apt install libportaudio2"
         ) from None

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from voxfast.online.session import Session
 
 DEFAULT_MODEL = "voxtral-numbers"
+DELAY_HELP = (
+    "how long the model listens before it decides; more is surer. Voxtral: 80 to 1200 in steps "
+    "of 80, or 2400 (voxtral-numbers: 240, 320, 480, 640, 800, 960), default 480; Qwen3-ASR: 0 "
+    "to 10000, default 320"
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -42,7 +47,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--delay-ms",
         type=int,
         metavar="MS",
-        help="how long the model listens before it decides; more is surer",
+        help=DELAY_HELP,
     )
     group.add_argument("--language", metavar="CODE", help="if the model can be told")
     group.add_argument("--prompt", metavar="TEXT", help="context, if the model takes one")

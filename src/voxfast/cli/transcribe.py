@@ -25,6 +25,7 @@ examples:
   voxfast transcribe *.mp3 --format srt --output subtitles/
   ffmpeg -i URL -f wav - | voxfast transcribe -
   arecord -t raw -f S16_LE -r 16000 | voxfast transcribe - --format jsonl
+  voxfast transcribe - --raw-rate 8000 --raw-format f32le < call.raw
 """
 
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     options.add_model(parser)
     options.add_output(parser, several=True)
-    group = parser.add_argument_group("raw PCM on a pipe (without a WAV header)")
+    group = parser.add_argument_group("raw PCM on a pipe (mono, without a WAV header)")
     group.add_argument(
         "--raw-rate",
         type=options.in_range(1000, 768_000),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from voxfast.cli.console import complain, describe
+from voxfast.cli.options import DELAY_HELP
 
 __all__ = ["main"]
 
@@ -35,22 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--delay-ms",
         type=int,
         metavar="MS",
-        help="how long the model listens before it decides; default: the model's own",
+        help=DELAY_HELP,
     )
     args, rest = parser.parse_known_args(argv)
-
     try:
         from voxfast.integrations.whisperlivekit import install
+
+        install(delay_ms=args.delay_ms)
+        # Its server reads the command line when it is imported, and knows only one of the names.
+        sys.argv = ["voxfast-wlk", *rest]
+        from whisperlivekit import basic_server
+
+        basic_server.config.backend = args.backend
+        basic_server.main()
     except ImportError as error:
         complain(describe(error))
         return 1
-    install(delay_ms=args.delay_ms)
-    # Its server reads the command line when it is imported, and knows only one of the names.
-    sys.argv = ["voxfast-wlk", *rest]
-    from whisperlivekit import basic_server
-
-    basic_server.config.backend = args.backend
-    basic_server.main()
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -1,0 +1,116 @@
+"""Commands, their parser, and what becomes of their errors.
+
+Each command is a module with ``add_parser(subparsers)``, which sets ``run(args) -> int`` as
+the parser's default; :data:`COMMANDS` lists them.
+
+Exit codes:
+    0: all is well.
+    1: something failed, or is not there: an input, a model, a data set, an extra package. The
+        rest was done.
+    2: wrong usage: an option, or a value of one, that cannot be.
+    130, 141, 143: interrupted; the reader of the output went away; terminated.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from voxfast._version import version
+from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
+from voxfast.cli.console import UsageError, complain, describe
+from voxfast.errors import InvalidOptionError
+
+__all__ = ["COMMANDS", "run"]
+
+COMMANDS = (transcribe, listen, bench, align_heads, convert, doctor)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: like an interrupt, but with its own exit code."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of one command: unknown options are its own errors, with its own usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return 2
+    _log(quiet=args.quiet, debug=args.debug)
+    try:
+        with _terminable():
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # The reader has what it wanted (`| head`). What is still buffered has nowhere to
+        # go: without this, Python complains when it flushes at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as interrupt:
+        return 143 if isinstance(interrupt, Terminated) else 130
+    except Exception as error:
+        if args.debug:
+            raise
+        complain(describe(error))
+        return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="voxfast", description="Streaming speech recognition on MLX."
+    )
+    parser.add_argument("--version", action="version", version=f"voxfast {version()}")
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def _log(*, quiet: bool, debug: bool) -> None:
+    """Let the log go to stderr, each message once."""
+    level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(format="voxfast: %(levelname)s: %(message)s", level=level)
+    # The hub's client prints its log by itself, with a level of its own, and draws bars. It
+    # reads these variables when it is imported; what the user has set holds.
+    logging.getLogger("huggingface_hub").propagate = False
+    if quiet:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what was transcribed is kept."""
+
+    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
