@@ -51,6 +51,8 @@ def run(model: voxfast.Model, clips: list[Stream], delay_ms: int, block_ms: int)
     return {
         "block_ms": block_ms,
         "delay_ms": delay_ms,
+        "words_short": words(short),
+        "words_long": words([long]),
         "wer_short": scores[0].word_error_rate,
         "wer_long": scores[1].word_error_rate,
         "start_error": scores[0].start.mean_absolute,
@@ -60,6 +62,11 @@ def run(model: voxfast.Model, clips: list[Stream], delay_ms: int, block_ms: int)
         "processor_time": sum(r.compute_seconds for r in records) / sum(r.seconds for r in records),
         "third_minute": minute(long, 2) / minute(long, 0),
     }
+
+
+def words(records: list[Record]) -> int:
+    """How many words are said in streams: the n of their error rate."""
+    return sum(len(record.reference.split()) for record in records)
 
 
 def minute(record: Record, index: int) -> float:
@@ -107,9 +114,11 @@ def plot(rows: list[dict[str, Any]], title: str, offline: float | None, path: Pa
         part = [row for row in rows if row["block_ms"] == block_ms]
         late = [row["latency"] for row in part]
         axes.plot(late, [100 * row["wer_short"] for row in part], "o-",
-                  label=f"40 short clips, blocks of {block_ms} ms")  # fmt: skip
+                  label=f"40 short clips ({part[0]['words_short']} words), "
+                        f"blocks of {block_ms} ms")  # fmt: skip
         axes.plot(late, [100 * row["wer_long"] for row in part], "s--", alpha=0.6,
-                  label=f"180 s clip, blocks of {block_ms} ms")  # fmt: skip
+                  label=f"clip of 180 s ({part[0]['words_long']} words), "
+                        f"blocks of {block_ms} ms")  # fmt: skip
         for row in part:
             offset = (4, -11) if place else (4, 5)
             axes.annotate(f"{row['delay_ms']}", (row["latency"], 100 * row["wer_short"]),
@@ -119,9 +128,10 @@ def plot(rows: list[dict[str, Any]], title: str, offline: float | None, path: Pa
     axes.set(
         xlabel="mean time from a word's end to its commitment (s); numbers: delay_ms",
         ylabel="word error rate (%)",
-        ylim=(0, None),
+        ylim=(0, 115 * max(max(row["wer_short"], row["wer_long"]) for row in rows)),
         title=f"{title}, streamed: accuracy against delay",
     )
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
