@@ -90,6 +90,8 @@ def test_the_fingerprint_sees_every_change(tmp_path: Path) -> None:
     [
         ("{", "is no manifest"),
         ("3", "no list but int"),
+        ("[" * 100_000, "is no manifest"),
+        ('{"clips": []}', "is no manifest of clips: it has no 'items'"),
         ("[]", "holds no clips"),
         ('[{"text": "a"}]', "none of file, audio"),
         ('[{"file": "no.wav", "text": "a"}]', "no.wav"),
@@ -100,6 +102,14 @@ def test_the_fingerprint_sees_every_change(tmp_path: Path) -> None:
             '[{"file": "a.wav", "text": "a", "words": [{"word": "a", "start": 2, "end": 1}]}]',
             "ends before",
         ),
+        ('[{"file": "a.wav", "text": "a", "words": 3}]', "no list but 3"),
+        ('[{"file": "a.wav", "text": "a", "words": [3]}]', "3 is no word"),
+        ('[{"file": "a.wav", "text": "a", "words": [{"start": 0, "end": 1}]}]', "is no word"),
+        (
+            f'[{{"file": "a.wav", "text": "a", "words": [{{"word": "a", "start": {10**400}}}]}}]',
+            "is no word",
+        ),
+        (r'[{"file": "a.wav", "text": "\ud800"}]', "clips.json, entry 0 holds what is no text"),
     ],
 )
 def test_data_sets_that_cannot_be(tmp_path: Path, manifest: str, message: str) -> None:
@@ -115,6 +125,13 @@ def test_a_transcript_without_audio(tmp_path: Path) -> None:
         load_dataset(tmp_path)
     with pytest.raises(DatasetError, match="does not exist"):
         load_dataset(tmp_path / "nothing")
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    for name in ("clips.json", "1-2.trans.txt"):
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+        with pytest.raises(DatasetError, match=name):
+            load_dataset(tmp_path if name.endswith("txt") else tmp_path / name)
 
 
 # -- figures by hand
@@ -251,6 +268,136 @@ def test_other_options_do_not_resume(
     assert cli.main(["bench", str(data), "-q", "-o", str(output)]) == 130
     assert cli.main(["bench", str(data), "-q", "--chunk-ms", "160", "-o", str(output)]) == 1
     assert "options chunk_ms was 80, not 160" in capsys.readouterr().err
+
+
+def test_results_are_found_again_and_never_replaced(
+    fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
+    output = tmp_path / "out.json"
+    command = ["bench", str(data), "-o"]
+    assert cli.main([*command, str(output)]) == 0
+    table = capsys.readouterr().out
+    before, heard = output.read_bytes(), len(fake.sessions)
+    assert cli.main([*command, str(output)]) == 0
+    out, err = capsys.readouterr()
+    assert out == table
+    assert "2 of 2 streams were done before" in err
+    assert len(fake.sessions) == heard
+    for others in (["--chunk-ms", "160"], ["--delay-ms", "240", "--delay-ms", "480"]):
+        assert cli.main([*command, str(output), *others]) == 1
+        assert "name another file as --output, or delete this one" in capsys.readouterr().err
+    assert cli.main([*command, str(data)]) == 1
+    assert f"{data} holds no results" in capsys.readouterr().err
+    assert len(fake.sessions) == heard
+    assert output.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.wav",
+        "b.wav",
+        "clips.json",
+        "out.json",
+    ]
+
+
+def test_interrupt_while_figures_are_drawn(
+    fake: FakeModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0})
+    output, figures = tmp_path / "out.json", tmp_path / "figures"
+    command = ["bench", str(data), "-o", str(output), "--figures", str(figures)]
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("voxfast.bench.figures.draw", interrupt)
+        assert cli.main(command) == 130
+    assert capsys.readouterr().err.endswith("interrupted; the same command draws again\n")
+    assert len(load_runs(output)[0].records) == len(fake.sessions) == 1
+    assert cli.main(command) == 0
+    assert len(fake.sessions) == 1
+    assert (figures / "latency.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(7.0, "seconds of audio"), (150.0, "minutes of audio")]
+)
+def test_figures_say_how_much_was_measured(
+    fake: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, unit: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    shown: dict[str, Figure] = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: shown.update({path.stem: self}))
+    data = write_clips(tmp_path, {"a": seconds, "b": 0.7})
+    assert cli.main(["bench", str(data), "--figures", str(tmp_path), "-q"]) == 0
+    assert shown["stream"].axes[1].get_xlabel() == unit
+    last = shown["stream"].axes[1].lines[0].get_xdata()[-1]
+    assert last == pytest.approx((seconds + 0.7) / (60 if "minutes" in unit else 1))
+    words = int(seconds / 0.5) + 1 + 2
+    for figure in shown.values():
+        assert f"(2 streams, {words} words) on " in figure.legends[0].get_title().get_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((), []),
+        (("format",), "other"),
+        (("runs",), 3),
+        (("runs", 0, "records"), None),
+        (("runs", 0, "options"), {}),
+        (("runs", 0, "setting", "machine"), 1),
+        (("runs", 0, "records", 0), "x"),
+        (("runs", 0, "records", 0, "seconds"), "x"),
+        (("runs", 0, "records", 0, "reference"), 1),
+        (("runs", 0, "records", 0, "words", 0), 1),
+        (("runs", 0, "records", 0, "words", 0, "end"), float("nan")),
+        (("runs", 0, "records", 0, "steps", 0, "mean_ms"), None),
+        (("runs", 0, "records", 0, "steps", 0, "more"), 1),
+    ],
+)
+def test_results_that_cannot_be(
+    fake: FakeModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    place: tuple[str | int, ...],
+    value: Any,
+) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    assert cli.main(["bench", str(write_clips(tmp_path, {"a": 1.0})), "-q", "-o", str(good)]) == 0
+    document = json.loads(good.read_text())
+    at = document
+    for key in place[:-1]:
+        at = at[key]
+    if place:
+        at[place[-1]] = value
+    bad.write_text(json.dumps(document if place else value))
+    capsys.readouterr()
+    assert cli.main(["bench", "--compare", str(good), str(bad)]) == 1
+    assert f"{bad} holds no results of voxfast bench: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "3", '{"run": 9, "record": {}}', '{"run": 0}'])
+def test_a_damaged_journal(
+    fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
+
+    def interrupt(session: FakeSession) -> None:
+        raise KeyboardInterrupt
+
+    fake.on_feed = interrupt
+    command = ["bench", str(data), "-o", str(tmp_path / "out.json")]
+    assert cli.main(command) == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    with (tmp_path / "out.json.part").open("a") as file:
+        file.write(f"{line}\n")
+    assert cli.main(command) == 1
+    assert "out.json.part is damaged: " in capsys.readouterr().err
 
 
 def test_bad_use(fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

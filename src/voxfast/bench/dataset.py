@@ -15,11 +15,24 @@ from voxfast import audio
 from voxfast.errors import DatasetError
 from voxfast.timed import Word
 
-__all__ = ["GAP_SECONDS", "MODES", "Clip", "Stream", "fingerprint", "load_dataset", "streams"]
+__all__ = [
+    "GAP_SECONDS",
+    "MALFORMED",
+    "MODES",
+    "Clip",
+    "Stream",
+    "fault",
+    "fingerprint",
+    "load_dataset",
+    "streams",
+]
 
 MODES = ("utterance", "single", "chapter")
 GAP_SECONDS = 0.5
 """Silence between the utterances of a chapter."""
+
+MALFORMED = (OSError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+"""What reading a file raises that is no JSON, or JSON of another shape."""
 
 _AUDIO_KEYS = ("file", "audio", "audio_filepath", "path")
 _TEXT_KEYS = ("text", "transcript", "transcription")
@@ -140,10 +153,21 @@ def fingerprint(clips: Sequence[Clip]) -> str:
     return digest.hexdigest()[:16]
 
 
+def fault(error: Exception) -> str:
+    """What is wrong with a file, in words: of one of :data:`MALFORMED`, or of an OSError."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str((isinstance(error, OSError) and error.strerror) or error)
+
+
 def _librispeech(transcripts: Path) -> Iterator[Clip]:
     """The clips of one chapter: lines of ``SPEAKER-CHAPTER-NUMBER TEXT``, audio beside them."""
     chapter = transcripts.name.removesuffix(".trans.txt")
-    for line in transcripts.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = transcripts.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{transcripts} cannot be read: {fault(error)}") from error
+    for line in lines:
         name, _, text = line.strip().partition(" ")
         if not name:
             continue
@@ -163,8 +187,8 @@ def _manifest(path: Path) -> Iterator[Clip]:
             entries = document["items"] if isinstance(document, dict) else document
         if not isinstance(entries, list):
             raise TypeError(f"the clips are no list but {type(entries).__name__}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} is no manifest of clips: {error!r}") from error
+    except MALFORMED as error:
+        raise DatasetError(f"{path} is no manifest of clips: {fault(error)}") from error
     for number, entry in enumerate(entries):
         yield _entry(path, number, entry)
 
@@ -178,6 +202,12 @@ def _entry(manifest: Path, number: int, entry: Any) -> Clip:
     if not path.is_file():
         raise DatasetError(f"{place}: there is no file {path}")
     words = entry.get("words")
+    if not isinstance(words, list | None):
+        raise DatasetError(f"{place}: its words are no list but {words!r:.60}")
+    try:
+        json.dumps(entry, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{place} holds what is no text: {error}") from error
     return Clip(
         name=str(entry.get("name", Path(file).with_suffix("").as_posix())),
         path=path,
@@ -196,10 +226,11 @@ def _first(entry: dict[str, Any], keys: Sequence[str], place: str) -> str:
 
 def _word(word: Any, place: str) -> Word:
     try:
-        found = Word(
-            str(word.get("word", word.get("text"))), float(word["start"]), float(word["end"])
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        text = word["word"] if "word" in word else word["text"]
+        if not isinstance(text, str):
+            raise TypeError("its text is none")
+        found = Word(text, float(word["start"]), float(word["end"]))
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DatasetError(f"{place}: {word!r:.60} is no word with start and end") from error
     if not 0 <= found.start <= found.end < math.inf:
         raise DatasetError(f"{place}: {word!r:.60} ends before it starts")

@@ -10,6 +10,7 @@ from voxfast.bench.extras import need
 from voxfast.bench.journal import Run
 from voxfast.bench.measure import Step
 from voxfast.bench.peers import PUBLISHED, Published
+from voxfast.bench.scoring import normalise
 from voxfast.bench.summary import label, latencies, summarise
 
 __all__ = ["draw"]
@@ -17,6 +18,7 @@ __all__ = ["draw"]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
 MARKERS = "osD^vP*"
 THEIRS = "#777777"
+_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 def draw(runs: Sequence[Run], folder: Path, *, peers: bool = False) -> list[Path]:
@@ -63,10 +65,13 @@ def _error_rate(
         axes.plot(
             factor,
             100 * rate,
-            MARKERS[i % len(MARKERS)],
+            # Another pair of shape and colour for every run; open, so that none hides another.
+            MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
             color=COLOURS[i % len(COLOURS)],
+            fillstyle="none",
+            markeredgewidth=2,
             markersize=9,
-            label=f"{name}: {100 * rate:.2g} %, {factor:.2g}",
+            label=f"{name}: {100 * rate:.2f} %, real-time factor {factor:.2g}",
         )
     for number, peer in enumerate(_with_rate(peers), start=1):
         place = (peer.real_time_factor, 100 * _rate(peer))
@@ -76,7 +81,7 @@ def _error_rate(
             color=THEIRS,
             fillstyle="none",
             markersize=14,
-            label=f"{number}  {peer.system}, {peer.hardware}: {place[1]:.2g} %, {place[0]:.2g}",
+            label=f"{number}  {peer.system}, {peer.hardware}: {place[1]:.2f} %, {place[0]:.2g}",
         )
         axes.annotate(str(number), place, ha="center", va="center", color=THEIRS, fontsize=8)
     axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
@@ -93,11 +98,10 @@ def _error_rate(
     axes.set_ylabel("word error rate (%)")
     axes.set_title("Error rate against speed: lower left is better")
     axes.grid(alpha=0.3)
-    where = sorted({f"{r.setting['dataset']['name']} on {_machine(r)}" for r in runs})
-    note = f"filled: measured by voxfast bench, {'; '.join(where)}"
+    note = _measured(runs)
     if peers:
         note += (
-            "\nnumbered circles: published by others, on their own hardware and recordings "
+            "\ngrey, numbered: published by others, on their own hardware and recordings "
             f"(not comparable)\nsources: {'; '.join(sorted({p.source for p in _with_rate(peers)}))}"
         )
     _legend(figure, axes, note)
@@ -110,21 +114,22 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     drawn, least, most = False, 0.0, 0.0
     for i, (run, name) in enumerate(zip(runs, labels, strict=True)):
         medians: list[str] = []
+        n = 0
         for aware, style in ((False, "--"), (True, "-")):
             values = np.sort(latencies(run.records, aware=aware))
             if not len(values):
                 continue
+            n = len(values)
             drawn, least = True, min(least, float(values[0]))
             most = max(most, float(np.percentile(values, 99)))
             medians.append(f"{np.median(values):.2f} s")
             axes.step(
                 np.concatenate([values[:1], values, values[-1:] + 3600]),
-                np.concatenate([[0], np.arange(1, len(values) + 1), [len(values)]])
-                * (100 / len(values)),
+                np.concatenate([[0], np.arange(1, n + 1), [n]]) * (100 / n),
                 style,
                 where="post",
                 color=COLOURS[i % len(COLOURS)],
-                label=f"{name}: median {medians[0]}, with computing {medians[1]}"
+                label=f"{name}: median {medians[0]}, with computing {medians[1]} ({n} words)"
                 if aware
                 else None,
             )
@@ -138,52 +143,54 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     axes.set_ylabel("words that have appeared (%)")
     axes.set_title("Latency: further left is better")
     axes.grid(alpha=0.3)
-    note = f"measured by voxfast bench on {'; '.join(sorted(set(map(_machine, runs))))}"
-    _legend(figure, axes, f"{note}\nsolid: with the time to compute; dashed: without")
+    note = (
+        f"{_measured(runs)}\nsolid: with the time to compute; dashed: without; words that only the "
+        "end of a stream brought out are left out"
+    )
+    _legend(figure, axes, note)
     return figure
 
 
 def _stream(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     """Time of a step and memory over the audio that was heard."""
     figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
-    drawn, highest = False, 0.0
+    longest = max((sum(record.seconds for record in run.records) for run in runs), default=0.0)
+    unit, size = next(((name, n) for name, n in _UNITS if longest >= 2 * n), _UNITS[-1])
+    highest = 0.0
     for i, (run, name) in enumerate(zip(runs, labels, strict=True)):
-        seconds: list[float] = []
+        ends: list[float] = []
         steps: list[Step] = []
         start = 0.0
         for record in run.records:
-            seconds += [start + step.second for step in record.steps]
+            ends += [start + step.second for step in record.steps]
             steps += record.steps
             start += record.seconds
         if not steps:
             continue
-        drawn = True
-        colour, minutes = COLOURS[i % len(COLOURS)], np.array(seconds) / 60
-        highest = max(highest, *(step.resident_mb for step in steps))
-        chunk = run.options["chunk_ms"]
+        times, memory = [step.mean_ms for step in steps], [step.resident_mb for step in steps]
+        highest = max(highest, *memory)
+        style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1, "alpha": 0.8}
         top.plot(
-            minutes,
-            [step.mean_ms for step in steps],
-            color=colour,
-            linewidth=1,
-            label=f"{name}: {np.mean([step.mean_ms for step in steps]):.3g} ms for {chunk} ms",
+            np.array(ends) / size,
+            times,
+            **style,
+            label=f"{name}: {np.mean(times):.3g} ms per chunk of {run.options['chunk_ms']} ms, "
+            f"{max(memory):.0f} MB at most",
         )
-        bottom.plot(minutes, [step.resident_mb for step in steps], color=colour, linewidth=1)
-    if not drawn:
+        bottom.plot(np.array(ends) / size, memory, **style)
+    if not top.lines:
         plt.close(figure)
         return None
     top.set(ylabel="time per chunk (ms),\nmean of each second", ylim=(0, None))
     top.set_title("One stream after the other: time and memory over the audio heard")
     bottom.set(
         ylabel="resident memory of\nthe process (MB)",
-        xlabel="minutes of audio",
+        xlabel=f"{unit} of audio",
         ylim=(0, 1.2 * highest),
     )
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    _legend(
-        figure, top, f"measured by voxfast bench on {'; '.join(sorted(set(map(_machine, runs))))}"
-    )
+    _legend(figure, top, _measured(runs))
     return figure
 
 
@@ -204,9 +211,18 @@ def _legend(figure: Any, axes: Any, note: str) -> None:
     )
 
 
-def _machine(run: Run) -> str:
-    machine = run.setting["machine"]
-    return f"{machine['processor']}, {machine['threads']} threads"
+def _measured(runs: Sequence[Run]) -> str:
+    """What was measured, how much of it, and where."""
+    found = {}
+    for run in runs:
+        machine = run.setting["machine"]
+        words = sum(len(normalise(record.reference).split()) for record in run.records)
+        streams = f"{len(run.records)} stream" + "s" * (len(run.records) != 1)
+        found[
+            f"{run.setting['dataset']['name']} ({streams}, {words} words) on "
+            f"{machine['processor']}, {machine['threads']} threads"
+        ] = True
+    return f"measured by voxfast bench: {'; '.join(found)}"
 
 
 def _with_rate(peers: Sequence[Published]) -> list[Published]:

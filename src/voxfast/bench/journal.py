@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from voxfast._native import _ext
 from voxfast._version import version
+from voxfast.bench.dataset import MALFORMED, fault
 from voxfast.bench.measure import Record
 from voxfast.errors import DatasetError
 
@@ -50,7 +51,12 @@ class Journal:
     """The records of a benchmark so far, beside the file that its results will go to.
 
     Every record is on the disk before the next stream begins. A benchmark that was
-    interrupted finds its records here, and goes on after them.
+    interrupted finds its records here, and goes on after them; one that was completed finds
+    them in its results, and has nothing left to measure.
+
+    Attributes:
+        done: the records of each run.
+        is_complete: whether they are from the results.
 
     Raises:
         DatasetError: from the constructor, if the records were made in another setting.
@@ -60,7 +66,10 @@ class Journal:
         self._path = None if results is None else results.with_name(f"{results.name}.part")
         self._file: IO[str] | None = None
         self.done: list[list[Record]] = [[] for _ in heads]
-        if self._path is None:
+        self.is_complete = results is not None and results.exists()
+        if results is not None and self.is_complete:
+            self.done = _results_of(results, heads)
+        if self._path is None or self.is_complete:
             return
         begun = self._path.exists() and self._read(self._path, heads)
         self._file = self._path.open("r+" if begun else "w", encoding="utf-8", newline="\n")
@@ -101,30 +110,61 @@ class Journal:
         self._whole = sum(map(len, whole))
         if not whole:
             return False
-        if difference := _difference(json.loads(whole[0]), json.loads(json.dumps(list(heads)))):
+        try:
+            before, *entries = map(json.loads, whole)
+            if difference := _difference(before, heads):
+                raise DatasetError(
+                    f"{path} is of a benchmark that was interrupted, and {difference}; repeat that "
+                    f"command to go on with it, or delete the file to begin again"
+                )
+            for entry in entries:
+                self.done[entry["run"]].append(Record.from_json(entry["record"]))
+        except DatasetError:
+            raise
+        except MALFORMED as error:
             raise DatasetError(
-                f"{path} is of a benchmark that was interrupted, and {difference}; repeat that "
-                f"command to go on with it, or delete the file to begin again"
-            )
-        for line in whole[1:]:
-            entry = json.loads(line)
-            self.done[entry["run"]].append(Record.from_json(entry["record"]))
+                f"{path} is damaged: {fault(error)}; delete the file to begin again"
+            ) from error
         return True
 
 
-def _difference(before: Any, after: Any, place: str = "") -> str | None:
+def _results_of(path: Path, heads: Sequence[dict[str, Any]]) -> list[list[Record]]:
+    """The records in a file of results that is about to be written.
+
+    Raises:
+        DatasetError: if they are not of these very runs; a file is never replaced.
+    """
+    try:
+        runs = load_runs(path)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; name another file as --output") from error
+    if difference := _difference([run.head for run in runs], heads):
+        raise DatasetError(
+            f"{path} has the results of another benchmark: {difference}; name another file as "
+            f"--output, or delete this one"
+        )
+    return [run.records for run in runs]
+
+
+def _difference(before: Any, heads: Sequence[dict[str, Any]]) -> str | None:
+    """The first place at which the heads in a file and those of a command differ, in words."""
+    after = json.loads(json.dumps(list(heads)))
+    if not isinstance(before, list) or len(before) != len(after):
+        number = len(before) if isinstance(before, list) else None
+        return f"its number of runs was {number}, not {len(after)}"
+    found = (_change(old, new) for old, new in zip(before, after, strict=True))
+    return next(filter(None, found), None)
+
+
+def _change(before: Any, after: Any, place: str = "") -> str | None:
     """The first place at which two plain structures differ, in words."""
     if before == after:
         return None
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *after]:
-            if found := _difference(before.get(key), after.get(key), f"{place} {key}".strip()):
+            if found := _change(before.get(key), after.get(key), f"{place} {key}".strip()):
                 return found
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for old, new in zip(before, after, strict=True):
-            if found := _difference(old, new, place):
-                return found
-    return f"its {place or 'number of runs'} was {before!r:.80}, not {after!r:.80}"
+    return f"its {place or 'head'} was {before!r:.80}, not {after!r:.80}"
 
 
 def write_results(path: Path, runs: Sequence[Run], summaries: Sequence[dict[str, Any]]) -> None:
@@ -156,19 +196,21 @@ def load_runs(path: Path) -> list[Run]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']!r}")
-        return [
-            Run(
-                run["options"],
-                run["model"],
-                run["setting"],
-                [Record.from_json(record) for record in run["records"]],
-            )
-            for run in document["runs"]
-        ]
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} holds no results of voxfast bench: {error!r}") from error
+        return [_run(run) for run in document["runs"]]
+    except MALFORMED as error:
+        raise DatasetError(f"{path} holds no results of voxfast bench: {fault(error)}") from error
+
+
+def _run(data: dict[str, Any]) -> Run:
+    """A run from JSON; raises KeyError or TypeError where tables and figures would."""
+    records = [Record.from_json(record) for record in data["records"]]
+    run = Run(data["options"], data["model"], data["setting"], records)
+    machine, dataset = run.setting["machine"], run.setting["dataset"]
+    names = [run.options["mode"], run.model["name"], machine["processor"], dataset["name"]]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"one of {names} is no name")
+    machine["threads"], run.options["chunk_ms"]
+    return run
 
 
 def model_identity(name: str, folder: Path) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Running one stream, and writing down what happened."""
 
+import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -17,7 +18,11 @@ from voxfast.bench.dataset import Stream
 from voxfast.timed import Word
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from voxfast.model import Model
+
+T = TypeVar("T", bound="DataclassInstance")
 
 __all__ = ["HeardWord", "Record", "Step", "measure", "resident_mb"]
 
@@ -90,13 +95,14 @@ class Record:
             KeyError, TypeError: if it did not.
         """
         truth = data["truth"]
-        return cls(
-            **data
+        return _checked(
+            cls,
+            data
             | {
-                "truth": None if truth is None else tuple(Word(**word) for word in truth),
-                "words": tuple(HeardWord(**word) for word in data["words"]),
-                "steps": tuple(Step(**step) for step in data["steps"]),
-            }
+                "truth": None if truth is None else tuple(_checked(Word, word) for word in truth),
+                "words": tuple(_checked(HeardWord, word) for word in data["words"]),
+                "steps": tuple(_checked(Step, step) for step in data["steps"]),
+            },
         )
 
 
@@ -145,6 +151,21 @@ def measure(
         words=tuple(taken),
         steps=() if chunk_ms is None else watch.steps(),
     )
+
+
+def _checked(kind: type[T], data: dict[str, Any]) -> T:
+    """A dataclass from JSON; raises TypeError on a text or a finite number that is none."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{data!r:.60} is no {kind.__name__}")
+    for column in fields(kind):
+        value, numeric = data.get(column.name), column.type in (float, float | None)
+        if value is None and column.type == float | None:
+            continue
+        if column.type is str and not isinstance(value, str):
+            raise TypeError(f"{column.name} is no text but {value!r:.60}")
+        if numeric and not (isinstance(value, float | int) and math.isfinite(value)):
+            raise TypeError(f"{column.name} is no number but {value!r:.60}")
+    return kind(**data)
 
 
 def resident_mb() -> float:

@@ -83,7 +83,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "-o",
         type=Path,
         metavar="FILE",
-        help="JSON with all results; an interrupted benchmark goes on where it was",
+        help="JSON with all results; an interrupted benchmark goes on where it was, and a file "
+        "that is there is never replaced",
     )
     group.add_argument("--figures", type=Path, metavar="FOLDER", help="draw PNG files there")
     group.add_argument("--peers", action="store_true", help="draw published figures of others, too")
@@ -105,15 +106,29 @@ def run(args: argparse.Namespace) -> int:
         need("matplotlib")
         args.figures.mkdir(parents=True, exist_ok=True)
     runs = [run for path in args.compare for run in load_runs(path)]
+    kept = args.output or args.dataset is None
     if args.dataset is not None:
-        runs = _measure(args) + runs
+        with _told(args, "the same command goes on from here" if kept else "nothing was kept"):
+            runs = _measure(args) + runs
     _report(runs)
     if args.figures:
         from voxfast.bench.figures import draw
 
-        for path in draw(runs, args.figures, peers=args.peers):
-            say(f"{path}\n")
+        with _told(args, "the same command draws again" if kept else "the results were not kept"):
+            for path in draw(runs, args.figures, peers=args.peers):
+                say(f"{path}\n")
     return 0
+
+
+@contextmanager
+def _told(args: argparse.Namespace, outcome: str) -> Iterator[None]:
+    """Say what an interrupt leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not args.quiet:
+            note(f"voxfast: interrupted; {outcome}")
+        raise
 
 
 def _measure(args: argparse.Namespace) -> list["Run"]:
@@ -151,7 +166,8 @@ def _measure(args: argparse.Namespace) -> list["Run"]:
         for model in loaded.values():
             model.close()
         if args.output:
-            write_results(args.output, runs, [summarise(run) for run in runs])
+            if not journal.is_complete:
+                write_results(args.output, runs, [summarise(run) for run in runs])
             journal.remove()
             if not args.quiet:
                 note(f"voxfast: results are in {args.output}")
