@@ -1,9 +1,10 @@
-"""Hours of speech with pauses through one session: memory, time per position, error rate.
+"""Hours of speech with pauses through one session: memory, time per step, errors, clock.
 
-    python benches/soak.py [--hours 2] [--json FILE] [--plot FILE]
+    python benches/soak.py [--model NAME] [--hours 2] [--json FILE] [--plot FILE]
 
 The stream is made of the evaluation clips in random order, with pauses of 0.3 to 4 s of
-silence or faint noise between them. It is fed in 80 ms chunks, as fast as it is taken.
+silence or faint noise between them. It is fed as fast as it is taken, in chunks of one step:
+80 ms to Voxtral, a position; 500 ms to Qwen3-ASR, an inference.
 """
 
 import argparse
@@ -13,20 +14,20 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from evaluation import load_eval_items
+from evaluation import EvalItem, EvalWord, load_eval_items
 
 import voxfast
 from voxfast.bench.measure import resident_mb
 from voxfast.bench.scoring import word_error_rate
 
-CHUNK = 1280
 SAMPLE_RATE = 16000
 
 
@@ -36,23 +37,23 @@ class Minute:
 
     Attributes:
         end: seconds of audio at its end.
-        ms_per_position: median over the minute's positions.
+        ms_per_step: median over the minute's steps.
         undisturbed_ms: their tenth percentile, which other programs on the machine move least.
-        cpu_ms_per_position: processor time of all threads, mean over the minute.
+        cpu_ms_per_step: processor time of all threads, mean over the minute.
         resident_mb: of the process, at its end.
         cache_mb: freed memory that MLX keeps for reuse.
     """
 
     end: float
-    ms_per_position: float
+    ms_per_step: float
     undisturbed_ms: float
-    cpu_ms_per_position: float
+    cpu_ms_per_step: float
     resident_mb: float
     cache_mb: float
 
 
-def speech(seconds: float, seed: int = 0) -> Iterator[tuple[np.ndarray, str]]:
-    """Clips and the pauses between them: (samples, what is said)."""
+def speech(seconds: float, seed: int = 0) -> Iterator[tuple[np.ndarray, EvalItem | None]]:
+    """Clips and the pauses between them: (samples, the clip)."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     items = load_eval_items()
     assert all(len(item.audio) for item in items)  # read now: memory is to be that of voxfast
@@ -63,41 +64,69 @@ def speech(seconds: float, seed: int = 0) -> Iterator[tuple[np.ndarray, str]]:
         if rng.random() < 0.5:
             pause += noise.normal(0, 1e-3, len(pause)).astype(np.float32)
         done += (len(item.audio) + len(pause)) / SAMPLE_RATE
-        yield item.audio, item.transcript
-        yield pause, ""
+        yield item.audio, item
+        yield pause, None
 
 
-def chunks(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same samples in chunks of 80 ms."""
+def chunks(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in chunks of one size."""
     rest = np.zeros(0, np.float32)
     for piece in pieces:
         rest = np.concatenate([rest, piece])
-        whole = len(rest) // CHUNK * CHUNK
-        yield from rest[:whole].reshape(-1, CHUNK)
+        whole = len(rest) // size * size
+        yield from rest[:whole].reshape(-1, size)
         rest = rest[whole:]
+
+
+def chunk_size(model: voxfast.Model) -> int:
+    """Samples of one step."""
+    return 1280 if model.delays_ms else 8000
+
+
+@dataclass
+class TenMinutes:
+    """What was said and what was recognised, both with the stream's times."""
+
+    said: list[EvalWord] = field(default_factory=list)
+    heard: list[voxfast.Word] = field(default_factory=list)
+
+    @property
+    def error_rate(self) -> float:
+        said, heard = " ".join(w.text for w in self.said), "".join(w.text for w in self.heard)
+        return word_error_rate([said], [heard])
+
+    @property
+    def lateness(self) -> float:
+        """Median of how much later words that are right end than they were said, in seconds."""
+        said, heard = [w.text for w in self.said], [w.text.strip() for w in self.heard]
+        blocks = SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+        pairs = ((a + i, b + i) for a, b, size in blocks for i in range(size))
+        return float(np.median([self.heard[b].end - self.said[a].end for a, b in pairs]))
 
 
 class Texts:
     """What was said and what was recognised, by ten minutes of the stream."""
 
     def __init__(self) -> None:
-        self.pairs: list[list[str]] = [["", ""]]
+        self.tens = [TenMinutes()]
         self._begin = 0.0
 
-    def said(self, text: str, start: float) -> None:
+    def said(self, clip: EvalItem, start: float) -> None:
         """A clip begins at ``start``; it counts whole to the ten minutes that it begins in."""
-        if text and start // 600 >= len(self.pairs):
+        if start // 600 >= len(self.tens):
             self._begin = start
-            self.pairs.append(["", ""])
-        self.pairs[-1][0] += f" {text}"
+            self.tens.append(TenMinutes())
+        self.tens[-1].said += [
+            replace(word, start=start + word.start, end=start + word.end) for word in clip.words
+        ]
 
     def heard(self, words: list[voxfast.Word]) -> None:
         for word in words:
-            self.pairs[-1 if word.end > self._begin else -2][1] += word.text
+            self.tens[-1 if word.end > self._begin else -2].heard.append(word)
 
 
 class Steps:
-    """Feeds a session, and keeps the times that its positions took."""
+    """Feeds a session, and keeps the times that its steps took."""
 
     def __init__(self, session: voxfast.Session) -> None:
         self.session = session
@@ -127,35 +156,41 @@ class Steps:
         return minute
 
 
-def soak(session: voxfast.Session, seconds: float) -> tuple[list[Minute], Texts]:
+def soak(session: voxfast.Session, seconds: float, size: int) -> tuple[list[Minute], Texts]:
     """Feed the whole stream; returns its minutes and its texts."""
     texts, minutes, steps = Texts(), [], Steps(session)
+    fed = 0
 
     def pieces() -> Iterator[np.ndarray]:
-        for samples, said in speech(seconds):
-            texts.said(said, session.heard)
+        samples_before = 0
+        for samples, clip in speech(seconds):
+            if clip is not None:
+                texts.said(clip, samples_before / SAMPLE_RATE)
+            samples_before += len(samples)
             yield samples
 
-    for chunk in chunks(pieces()):
+    for chunk in chunks(pieces(), size):
         texts.heard(steps.feed(chunk))
+        fed += len(chunk)
         if session.heard // 60 > len(minutes):
             minutes.append(steps.minute())
             if len(minutes) % 10 == 0:
                 print(asdict(minutes[-1]), flush=True)
     texts.heard(session.flush())
+    assert session.heard == session.processed == fed / SAMPLE_RATE  # to the sample
     return minutes, texts
 
 
-def race(model: voxfast.Model, old: voxfast.Session) -> dict[str, float]:
+def race(model: voxfast.Model, old: voxfast.Session, size: int) -> dict[str, float]:
     """Ten more minutes of an old session against minutes 10 to 20 of a young one.
 
     Both take the same chunks in turn, so that whatever else happens on the machine meets both.
     """
     with model.session() as young:
-        for chunk in chunks(samples for samples, _ in speech(600, seed=1)):
+        for chunk in chunks((samples for samples, _ in speech(600, seed=1)), size):
             young.feed(chunk)
         pair = Steps(old), Steps(young)
-        for chunk in chunks(samples for samples, _ in speech(600, seed=2)):
+        for chunk in chunks((samples for samples, _ in speech(600, seed=2)), size):
             for steps in pair:
                 steps.feed(chunk)
     old_ms, young_ms = (1000 * float(np.median(steps.seconds)) for steps in pair)
@@ -167,23 +202,26 @@ def by_ten_minutes(values: list[float]) -> list[float]:
     return [float(np.median(values[i : i + 10])) for i in range(0, len(values) - 9, 10)]
 
 
-def plot(minutes: list[Minute], path: Path) -> None:
+def plot(minutes: list[Minute], tens: list[TenMinutes], title: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     x = [minute.end / 60 for minute in minutes]
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 5))
-    top.plot(x, [minute.ms_per_position for minute in minutes], label="median")
+    figure, (top, middle, bottom) = plt.subplots(3, 1, sharex=True, figsize=(7, 7))
+    top.plot(x, [minute.ms_per_step for minute in minutes], label="median")
     top.plot(x, [minute.undisturbed_ms for minute in minutes], label="10th percentile")
     top.legend(loc="lower right")
-    top.set(ylabel="ms per 80 ms position", ylim=(0, None), title="One session, without end")
+    top.set(ylabel="ms per step", ylim=(0, None), title=title)
     resident = [minute.resident_mb for minute in minutes]
-    bottom.plot(x, resident)
-    bottom.set(
-        ylabel="resident memory (MB)", xlabel="minutes of audio", ylim=(0, 1.2 * max(resident))
-    )
+    middle.plot(x, resident)
+    middle.set(ylabel="resident memory (MB)", ylim=(0, 1.2 * max(resident)))
+    x = [10 * i + 5 for i in range(len(tens))]
+    bottom.plot(x, [100 * ten.error_rate for ten in tens], "o-", label="word errors (%)")
+    bottom.plot(x, [100 * ten.lateness for ten in tens], "s-", label="words end late by (10 ms)")
+    bottom.legend(loc="upper right")
+    bottom.set(xlabel="minutes of audio", ylabel="by ten minutes")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -195,36 +233,39 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    if args.hours < 0.5:
-        parser.error(f"--hours must be 0.5 or more, to compare tens of minutes; got {args.hours}")
+    if args.hours < 0.2:
+        parser.error(f"--hours must be 0.2 or more, for ten minutes at least; got {args.hours}")
     with voxfast.load(args.model) as model, model.session() as session:
+        size = chunk_size(model)
         start = time.perf_counter()
-        minutes, texts = soak(session, args.hours * 3600)
+        minutes, texts = soak(session, args.hours * 3600, size)
         seconds = time.perf_counter() - start
-        raced = race(model, session)
-    rates = [word_error_rate([said], [heard]) for said, heard in texts.pairs if said.split()]
-    tens = by_ten_minutes([minute.ms_per_position for minute in minutes])
+        raced = race(model, session, size)
+    whole = [ten for ten in texts.tens if len(ten.said) > 100]
+    tens = by_ten_minutes([minute.ms_per_step for minute in minutes])
     undisturbed = by_ten_minutes([minute.undisturbed_ms for minute in minutes])
     second = min(1, len(tens) - 1)
     resident = [minute.resident_mb for minute in minutes[2:]]
     summary = {
         "hours": args.hours,
         "real_time_factor": seconds / (args.hours * 3600),
-        "ms_per_position_by_ten_minutes": tens,
+        "ms_per_step_by_ten_minutes": tens,
         "undisturbed_ms_by_ten_minutes": undisturbed,
-        "cpu_ms_by_ten_minutes": by_ten_minutes([m.cpu_ms_per_position for m in minutes]),
+        "cpu_ms_by_ten_minutes": by_ten_minutes([m.cpu_ms_per_step for m in minutes]),
         "last_over_second_ten_minutes": tens[-1] / tens[second],
         "undisturbed_last_over_second_ten_minutes": undisturbed[-1] / undisturbed[second],
         "race_at_the_end": raced,
         "resident_growth_mb": resident[-1] - resident[0],
         "resident_spread_mb": max(resident) - min(resident),
-        "word_error_rate_by_ten_minutes": rates,
+        "word_error_rate_by_ten_minutes": [ten.error_rate for ten in whole],
+        "words_end_late_by_ten_minutes": [ten.lateness for ten in whole],
     }
     print(json.dumps(summary, indent=2))
     if args.json:
         args.json.write_text(json.dumps(summary | {"minutes": [asdict(m) for m in minutes]}))
     if args.plot:
-        plot(minutes, args.plot)
+        title = f"{Path(args.model).name}: one session, {size / 16:g} ms of audio per step"
+        plot(minutes, whole, title, args.plot)
 
 
 if __name__ == "__main__":
