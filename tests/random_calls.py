@@ -1,8 +1,9 @@
 """Random sequences of calls on a session or a processor, against a simple model of them.
 
-What is known of a stream is a list of events: audio, flushes, pauses. Whatever else was
-called in between (empty inserts, processing, rejected input, getters), the words must be
-those of a session that was given the same events and processed them at once.
+What is known of a stream is a list of events: audio, flushes, pauses, processing. Whatever
+else was called in between (empty inserts, rejected input, getters), the words must be those
+of another session that was given the same events. With Voxtral, whose blocks are always the
+same, they must not depend on processing either; Qwen3-ASR takes what has come when it is called.
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Expected:
     """The simple model.
 
     Attributes:
-        events: [N] of samples; "flush"; or seconds of a pause.
+        events: [N] of samples; "flush"; "process"; or seconds of a pause.
         samples: inserted so far.
         waiting: samples inserted since something was processed.
         pauses: seconds.
@@ -60,13 +61,15 @@ class Driver:
 
     Args:
         audio: a long recording, parts of which are inserted.
-        block: seconds of audio that may wait for more after a call that processed.
     """
 
-    def __init__(self, model: voxfast.Model, rng: Random, audio: np.ndarray, block: float) -> None:
-        self._rng, self._audio, self._block = rng, audio, block
+    def __init__(self, model: voxfast.Model, rng: Random, audio: np.ndarray) -> None:
+        self._rng, self._audio = rng, audio
         self._is_processor = rng.random() < 0.4
-        self._options = {"delay_ms": rng.choice(model.delays_ms)} if model.delays_ms else {}
+        self._is_voxtral = bool(model.delays_ms)
+        self._options = _voxtral(rng, model) if self._is_voxtral else _qwen3_asr(rng)
+        # Of audio that may wait for more after a call that processed: Voxtral's look-ahead, too.
+        self._block = self._options["block_ms"] / 1000 + 0.0025 * self._is_voxtral
         self._model = model
         self._processor = model.processor(**self._options)
         # The processor's own session, so that both faces are checked alike.
@@ -91,7 +94,7 @@ class Driver:
         return self._expected.words
 
     def replay(self) -> list[Word]:
-        """The words of a session that is given all between two flushes at once."""
+        """The words of another session that is given the same events, and nothing else."""
         words: list[Word] = []
         with self._model.session(**self._options) as session:
             for event in self._expected.events:
@@ -99,8 +102,10 @@ class Driver:
                     session.insert(event)
                 elif isinstance(event, float):
                     session.skip(event)
-                else:
+                elif event == "flush":
                     words += session.flush()
+                elif not self._is_voxtral:
+                    words += session.process()
             return words + session.finish()
 
     # -- calls
@@ -125,10 +130,12 @@ class Driver:
         elif self._rng.random() < 0.5:
             self._session.insert(buffer)
         else:
+            self._expected.events.append("process")
             self._take(self._session.feed(buffer))
         buffer[:] = 0  # the caller's own again
 
     def _process(self) -> None:
+        self._expected.events.append("process")
         if self._is_processor:
             words, upto = self._processor.process_iter()
             assert upto == self._session.processed
@@ -138,6 +145,7 @@ class Driver:
 
     def _speaker(self) -> None:
         if self._is_processor:
+            self._expected.events.append("process")
             self._take(self._processor.new_speaker(None)[0])
 
     def _flush(self) -> None:
@@ -208,18 +216,25 @@ class Driver:
         self._check()
 
 
-def check_sequence(
-    model: voxfast.Model, seed: int, audio: np.ndarray, *, exact: bool = True
-) -> int:
-    """Run sequence number ``seed``; returns the number of words that came.
+def _voxtral(rng: Random, model: voxfast.Model) -> dict[str, Any]:
+    return {"delay_ms": rng.choice(model.delays_ms), "block_ms": rng.choice((80, 80, 80, 400))}
 
-    Args:
-        exact: whether words may not depend on when audio is processed, as with Voxtral, whose
-            blocks are always the same; Qwen3-ASR takes what has come when it is called.
-    """
-    # With Voxtral a position and the look-ahead.
-    driver = Driver(model, Random(seed), audio, block=0.0825 if exact else 8.0)
+
+def _qwen3_asr(rng: Random) -> dict[str, Any]:
+    """Options; half of the time a buffer that is soon full."""
+    options = {
+        "language": rng.choice((None, "en")),
+        "delay_ms": rng.choice((0, 320, 320, 1000)),
+        "block_ms": rng.choice((20, 200, 500, 1000)),
+    }
+    if rng.random() < 0.5:
+        options |= {"buffer_ms": 4000, "trim_ms": 3000, "keep_ms": 1000, "pause_ms": 1500}
+    return options
+
+
+def check_sequence(model: voxfast.Model, seed: int, audio: np.ndarray) -> int:
+    """Run sequence number ``seed``; returns the number of words that came."""
+    driver = Driver(model, Random(seed), audio)
     words = driver.run()
-    if exact:
-        assert words == driver.replay()
+    assert words == driver.replay()
     return len(words)

@@ -1,6 +1,6 @@
 """Random sequences of calls on sessions and processors; see tests/random_calls.py.
 
-    python tools/random_calls.py [--runs 2000] [--first 0] [--model NAME or "tiny"]
+    python tools/random_calls.py [--runs 2000] [--first 0] [--model NAME, "tiny" or "tiny-qwen"]
 
 A failing sequence is repeated with ``--first NUMBER --runs 1``.
 """
@@ -19,7 +19,7 @@ import voxfast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import load_eval_items
-from fuzzing.tiny import write_tiny_voxtral
+from fuzzing.tiny import write_tiny_qwen3_asr, write_tiny_voxtral
 from random_calls import check_sequence
 
 
@@ -27,21 +27,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--model", default="tiny", help="tiny: random weights, fast")
-    parser.add_argument(
-        "--inexact", action="store_true", help="words depend on when audio is processed (Qwen3-ASR)"
-    )
+    parser.add_argument("--model", default="tiny", help="tiny, tiny-qwen: random weights, fast")
     args = parser.parse_args()
     audio = np.concatenate([item.audio for item in load_eval_items()[:40]])
     words = failures = 0
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tiny = args.model == "tiny"
-        name = write_tiny_voxtral(Path(folder) / "tiny") if tiny else args.model
+        tiny = {"tiny": write_tiny_voxtral, "tiny-qwen": write_tiny_qwen3_asr}.get(args.model)
+        name = tiny(Path(folder) / "tiny") if tiny else args.model
         with voxfast.load(name, dtype=mx.float32) as model:
             for number in range(args.first, args.first + args.runs):
                 try:
-                    words += check_sequence(model, number, audio, exact=not args.inexact)
+                    words += check_sequence(model, number, audio)
                 except Exception:
                     failures += 1
                     print(f"sequence {number} failed\n{traceback.format_exc()}")

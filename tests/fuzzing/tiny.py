@@ -1,18 +1,20 @@
-"""The smallest checkpoint that is one: loads and runs in milliseconds."""
+"""The smallest checkpoints that are ones: they load and run in milliseconds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from evaluation import VOXTRAL_FOLDER
-from mlx.utils import tree_flatten
+import mlx.nn as nn
+from evaluation import QWEN_FOLDER, VOXTRAL_FOLDER
+from mlx.utils import tree_flatten, tree_map
 
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import parse_args
 from voxfast.models.voxtral_weights import layout_names
 
-__all__ = ["N_SPECIAL", "write_tiny_voxtral"]
+__all__ = ["N_QWEN", "N_SPECIAL", "write_tiny_qwen3_asr", "write_tiny_voxtral"]
 
 N_SPECIAL, N_TEXT = 40, 280
 _SIZES = {
@@ -65,3 +67,49 @@ def _tekken() -> dict[str, Any]:
         "default_num_special_tokens": N_SPECIAL,
     }
     return tekken
+
+
+N_QWEN, _END, _ASR_TEXT = 151_712, 151_645, 151_704
+
+
+def write_tiny_qwen3_asr(folder: Path) -> Path:
+    """Write a Qwen3-ASR checkpoint of random weights into a new folder.
+
+    Whatever it hears it writes words, and now and then the end of the text or ``<asr_text>``:
+    these two have longer embeddings than text tokens, and other tokens have none.
+    """
+    from mlx_qwen3_asr.config import Qwen3ASRConfig
+    from mlx_qwen3_asr.model import Qwen3ASRModel
+
+    folder.mkdir(parents=True)
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json"):
+        shutil.copy(QWEN_FOLDER / name, folder)
+    n_text = len(json.loads((QWEN_FOLDER / "vocab.json").read_text(encoding="utf-8")))
+    config = json.loads((QWEN_FOLDER / "config.json").read_text(encoding="utf-8"))
+    config["thinker_config"]["audio_config"] |= {
+        "num_mel_bins": 8, "encoder_layers": 1, "encoder_attention_heads": 1, "encoder_ffn_dim": 4,
+        "d_model": 4, "output_dim": 32, "downsample_hidden_size": 2, "max_source_positions": 13,
+    }  # fmt: skip
+    config["thinker_config"]["text_config"] |= {
+        "vocab_size": N_QWEN, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+        "rope_scaling": {"mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    network = Qwen3ASRModel(Qwen3ASRConfig.from_dict(config))
+    network.pop("lm_head")  # tied
+    mx.random.seed(0)
+    network.update(tree_map(lambda x: mx.random.normal(x.shape), network.parameters()))
+    embeddings = network.model.embed_tokens.weight
+    network.model.embed_tokens.weight = mx.concatenate(
+        [embeddings[:n_text], mx.zeros_like(embeddings[n_text:])]
+    )
+    for token, length in ((_END, 2), (_ASR_TEXT, 6)):
+        network.model.embed_tokens.weight[token] = length * embeddings[token]
+    nn.quantize(network, 32, 2, class_predicate=lambda path, _: path == "model.embed_tokens")
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(network.parameters())))
+    heads = {"alignment_heads_compact": [[0, 0], [0, 1]]}
+    for name, content in (
+        ("config.json", config), ("alignment_heads.json", heads), ("voxfast.json", {"demo": True})
+    ):  # fmt: skip
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
