@@ -183,7 +183,7 @@ def test_dangling_link_is_not_whole(fake, tmp_path):
 
 def test_broken_index_is_not_whole(fake, tmp_path):
     folder = snapshot(tmp_path / "cached", ["config.json", "model.safetensors", "tekken.json"])
-    for text in ("", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'):
+    for text in ("", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 100_000):
         (folder / "model.safetensors.index.json").write_text(text)
         fake.cache["owner/name"] = folder
         assert hub.cached("owner/name") is None

@@ -251,10 +251,34 @@ def test_a_tokenizer_that_is_not_whole_is_refused(
 
 
 def test_a_tokenizer_of_another_model_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="151704, but the model only 1000"):
+    with pytest.raises(CheckpointError, match="tokens 0 to 151704, but the model 0 to 999"):
         Qwen3ASRTokenizer(qwen_folder, 1000)
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_bytes((qwen_folder / name).read_bytes())
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="no <asr_text>"):
+        Qwen3ASRTokenizer(tmp_path, 151936)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("vocab.json", '"!": 0', '"!": "0"', "every token an integer"),
+        ("vocab.json", '"!": 0', '"!": 1e999', "every token an integer"),
+        ("vocab.json", '"!": 0', '"!": -1', "tokens -1 to 151704"),
+        ("vocab.json", '"!": 0', '"<|audio_pad|>": 151676', "a token of its own"),
+        ("tokenizer_config.json", '"151669"', '"1073741824"', "to 1073741824, but the model"),
+        ("tokenizer_config.json", '"151676"', '"151644"', "a token of its own"),
+        ("tokenizer_config.json", '"151669"', '"x"', "not a usable tokenizer"),
+    ],
+)
+def test_tokens_that_no_embedding_has_are_refused(
+    qwen_folder: Path, tmp_path: Path, file: str, old: str, new: str, message: str
+) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((qwen_folder / name).read_bytes())
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
         Qwen3ASRTokenizer(tmp_path, 151936)

@@ -118,6 +118,15 @@ def _half_packed(tensors: dict[str, mx.array]) -> None:
     del tensors[f"{EMBEDDING}.weight"]
 
 
+def _wrong_type(tensors: dict[str, mx.array]) -> None:
+    name = "thinker.model.norm.weight"
+    tensors[name] = tensors[name].astype(mx.uint32)
+
+
+def _unpacked(tensors: dict[str, mx.array]) -> None:
+    tensors[f"{EMBEDDING}.weight"] = tensors[f"{EMBEDDING}.weight"].astype(mx.float16)
+
+
 def _odd_packing(tensors: dict[str, mx.array]) -> None:
     tensors[f"{EMBEDDING}.scales"] = mx.zeros((151936, 3))
 
@@ -129,6 +138,8 @@ def _odd_packing(tensors: dict[str, mx.array]) -> None:
         (_add, "1 unknown: model.layers.9.mlp.up_proj.weight"),
         (_turn, r"audio_tower.layers.0.fc1.weight is \(160, 640\), not \(640, 160\)"),
         (_half_packed, r"'model.embed_tokens' of 128 columns cannot be packed as None"),
+        (_wrong_type, "'model.norm.weight' is of type mlx.core.uint32"),
+        (_unpacked, "'model.embed_tokens.weight' is of type mlx.core.float16"),
         (_odd_packing, r"cannot be packed as \(151936, 8\) with scales \(151936, 3\)"),
     ],
 )

@@ -131,7 +131,7 @@ def _is_whole(folder: Path) -> bool:
         try:
             shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
             return names >= set(shards.values())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
     counts = {int(match[2]) for name in weights if (match := _SHARD.fullmatch(name))}
     return bool(weights) and all(count == len(weights) for count in counts)

@@ -6,8 +6,10 @@ in a word what happened; anything but a right answer or a VoxfastError is raised
 
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,15 +22,17 @@ import soundfile
 from evaluation import DATA_FOLDER
 
 from fuzzing.mutate import mutate_bytes, mutate_json, mutate_json_text
-from fuzzing.tiny import write_tiny_voxtral
+from fuzzing.tiny import N_QWEN, write_tiny_qwen3_asr, write_tiny_voxtral
 from voxfast import audio, hub
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.errors import VoxfastError
 from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import load_tensors, weight_files
+from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr_weights import load_qwen3_asr
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.voxtral_weights import load_voxtral
-from voxfast.online.voxtral_engine import VoxtralEngine
+from voxfast.online.engine import load_engine
 from voxfast.timed import Word
 
 __all__ = ["ENTRIES", "Entry"]
@@ -255,6 +259,11 @@ def _tiny(folder: Path) -> Path:
 
 
 @cache
+def _tiny_qwen(folder: Path) -> Path:
+    return write_tiny_qwen3_asr(folder / "tiny-qwen")
+
+
+@cache
 def _sharded(folder: Path) -> Path:
     """The tiny checkpoint in two shards with an index."""
     target = folder / "sharded"
@@ -284,9 +293,9 @@ def _json(path: Path) -> Any:
     return json.loads(_text(path))
 
 
-def _use(engine: VoxtralEngine) -> None:
+def _use(folder: Path) -> None:
     """Run a stream over a little audio: whatever the checkpoint says, words are sound."""
-    stream = engine.stream()
+    stream = load_engine("tiny", folder, None).stream()
     stream.push(_speech()[:3000])
     stream.end_stream()
     for _ in range(200):
@@ -303,32 +312,28 @@ def _check_words(words: list[Word]) -> None:
         start = word.start
 
 
-def _json_file(name: str) -> Callable[[Random, Path], None]:
+@contextmanager
+def _replaced(path: Path, data: bytes) -> Iterator[None]:
+    """Other bytes in a file of a checkpoint, for a while."""
+    original = _text(path)
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(original)
+
+
+def _json_file(
+    checkpoint: Callable[[Path], Path], name: str, load: Callable[[Path], object] = _use
+) -> Callable[[Random, Path], None]:
+    """A JSON file of a checkpoint, mostly without what comes after ``load``."""
+
     def attack(rng: Random, folder: Path) -> None:
-        tiny = _tiny(folder)
-        original = _text(tiny / name)
-        data = mutate_json_text(rng, _json(tiny / name))
-        (tiny / name).write_bytes(data)
-        try:
-            _use(VoxtralEngine("tiny", tiny, None))
-        finally:
-            (tiny / name).write_bytes(original)
+        tiny = checkpoint(folder)
+        with _replaced(tiny / name, mutate_json_text(rng, _json(tiny / name))):
+            (_use if rng.random() < 0.05 else load)(tiny)
 
     return attack
-
-
-def _config(rng: Random, folder: Path) -> None:
-    """params.json, mostly without what comes after the weights."""
-    if rng.random() < 0.05:
-        _json_file("params.json")(rng, folder)
-        return
-    tiny = _tiny(folder)
-    original = _text(tiny / "params.json")
-    (tiny / "params.json").write_bytes(mutate_json_text(rng, _json(tiny / "params.json")))
-    try:
-        load_voxtral(tiny)
-    finally:
-        (tiny / "params.json").write_bytes(original)
 
 
 def _tokenizer(rng: Random, folder: Path) -> None:
@@ -342,7 +347,30 @@ def _tokenizer(rng: Random, folder: Path) -> None:
         piece = tokenizer.piece(token)
         assert piece is None or isinstance(piece, bytes)
     if rng.random() < 0.05:
-        _json_file("tekken.json")(rng, folder)
+        _json_file(_tiny, "tekken.json")(rng, folder)
+
+
+def _qwen_tokenizer(rng: Random, folder: Path) -> None:
+    """The three files of Qwen3-ASR's tokenizer."""
+    tiny = _tiny_qwen(folder)
+    path = tiny / rng.choice(("vocab.json", "tokenizer_config.json", "merges.txt"))
+    if path.suffix == ".json":
+        data = mutate_json_text(rng, _json(path))
+    else:
+        data = mutate_bytes(rng, _text(path), other=_text(tiny / "vocab.json"))
+    with _replaced(path, data):
+        tokenizer = Qwen3ASRTokenizer(tiny, N_QWEN)
+        head, tail = tokenizer.prompt(rng.choice(("", "", "seven", "\0 \n é 中 \ud7ff" * 9)))
+        assert head
+        assert tail
+        for token in head + tail + tokenizer.language_prefix(rng.choice(("English", ""))):
+            assert type(token) is int
+            assert 0 <= token < N_QWEN  # whatever is looked up in the embedding
+        for token in (0, 300, N_QWEN - 1, 1 << 40):
+            piece = tokenizer.piece(token)
+            assert piece is None or isinstance(piece, bytes)
+        if rng.random() < 0.05:
+            _use(tiny)
 
 
 def _index(rng: Random, folder: Path) -> None:
@@ -384,13 +412,38 @@ def _safetensors(rng: Random, folder: Path) -> None:
     tensors = load_tensors([path])
     mx.eval(list(tensors.values()))
     if rng.random() < 0.02:
-        target = tiny / "consolidated.safetensors"
-        original = _text(target)
-        target.write_bytes(data)
-        try:
-            _use(VoxtralEngine("tiny", tiny, None))
-        finally:
-            target.write_bytes(original)
+        with _replaced(tiny / "consolidated.safetensors", data):
+            _use(tiny)
+
+
+def _tensors(rng: Random, folder: Path) -> None:
+    """Whole files whose tensors have other names, types or shapes."""
+    tiny = rng.choice((_tiny, _tiny_qwen))(folder)
+    (path,) = tiny.glob("*.safetensors")
+    data = _text(path)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    for _ in range(rng.choice((1, 1, 2))):
+        name = rng.choice(list(header))
+        entry, kind = header[name], rng.randrange(5)
+        if kind < 2:
+            entry["dtype"] = rng.choice(_SAME_SIZE[entry["dtype"]])
+        elif kind == 2:
+            entry["shape"] = entry["shape"][::-1]
+        elif kind == 3:
+            entry["shape"] = rng.choice(([*entry["shape"], 1], [math.prod(entry["shape"])]))
+        else:
+            other = rng.choice(list(header))
+            header[name], header[other] = header[other], header[name]
+    text = json.dumps(header).encode()
+    with _replaced(path, len(text).to_bytes(8, "little") + text + data[8 + length :]):
+        _use(tiny)
+
+
+_SAME_SIZE = {
+    "F32": ("F32", "U32"), "U32": ("F32", "U32"), "F16": ("F16", "BF16"), "BF16": ("F16", "BF16")
+}  # fmt: skip
 
 
 _HEADS: dict[str, Any] = {
@@ -417,6 +470,20 @@ def _heads(rng: Random, folder: Path) -> None:
     assert all(type(head) is int and head >= 0 for heads in layers.values() for head in heads)
 
 
+def _snapshot(rng: Random, folder: Path) -> None:
+    """A repository in the hub's cache, the index of which may name anything."""
+    repository = folder / "hub" / "models--owner--name"
+    snapshot = repository / "snapshots" / "1"
+    if not snapshot.is_dir():
+        shutil.copytree(_sharded(folder), snapshot)
+        (snapshot / "consolidated.safetensors").unlink(missing_ok=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("1")
+    path = snapshot / "model.safetensors.index.json"
+    with _replaced(path, mutate_json_text(rng, _json(path))):
+        assert hub.resolve("owner/name", str(folder / "hub")) == snapshot
+
+
 def _name(rng: Random, folder: Path) -> None:
     """Names of models; nothing is asked of a network (HF_HUB_OFFLINE)."""
     known = ["voxtral-numbers", "/usr/share", "../..", "~/model", "owner/name", *hub.ALIASES]
@@ -436,11 +503,16 @@ ENTRIES: dict[str, Callable[[Random, Path], None]] = {
     "aiff": _file_of("aiff"),
     "stdin": _stdin,
     "pcm": _pcm,
-    "config": _config,
+    "config": _json_file(_tiny, "params.json", load_voxtral),
     "tokenizer": _tokenizer,
-    "traits": _json_file("voxfast.json"),
+    "traits": _json_file(_tiny, "voxfast.json"),
+    "qwen-config": _json_file(_tiny_qwen, "config.json", load_qwen3_asr),
+    "qwen-tokenizer": _qwen_tokenizer,
+    "qwen-traits": _json_file(_tiny_qwen, "voxfast.json"),
     "index": _index,
+    "snapshot": _snapshot,
     "safetensors": _safetensors,
+    "tensors": _tensors,
     "heads": _heads,
     "name": _name,
 }

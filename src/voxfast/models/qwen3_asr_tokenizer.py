@@ -28,26 +28,36 @@ class Qwen3ASRTokenizer:
 
         # Checked here, because the library would go and download what it misses.
         vocabulary = read_json(folder / "vocab.json")
-        read_json(folder / "tokenizer_config.json")
+        added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
         check_file(folder / "merges.txt", MAX_JSON)
+        if not all(type(token) is int for token in vocabulary.values()):
+            raise CheckpointError(f"{folder}: vocab.json must give every token an integer")
         try:
             self._tokenizer = Tokenizer(str(folder))
             special = self._tokenizer.encode("<asr_text>")
+            prompt = self._tokenizer.build_prompt_tokens(1)
             alphabet = _alphabet()
             self._pieces = {
-                int(token): bytes(alphabet[character] for character in piece)
+                token: bytes(alphabet[character] for character in piece)
                 for piece, token in vocabulary.items()
             }
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            self.ends = frozenset(self._tokenizer.EOS_TOKEN_IDS)
+            # All that can be looked up in the embedding, which takes what it is given.
+            tokens = {*self._pieces, *self.ends, *prompt, *map(int, added)}
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
             raise CheckpointError(f"{folder}: not a usable tokenizer ({error!r:.200})") from error
         if len(special) != 1 or special[0] in self._pieces:
             raise CheckpointError(f"{folder}: not a tokenizer of Qwen3-ASR: it has no <asr_text>")
         self.asr_text: int = special[0]
-        self.ends = frozenset(self._tokenizer.EOS_TOKEN_IDS)
-        most = max((*self._pieces, self.asr_text, *self.ends))
-        if most >= vocab_size:
+        audio = self._tokenizer.AUDIO_TOKEN_ID
+        if prompt.count(audio) != 1 or audio in self._pieces:
+            raise CheckpointError(f"{folder}: <|audio_pad|> must be a token of its own")
+        if min(tokens) < 0 or max(tokens) >= vocab_size:
             raise CheckpointError(
-                f"{folder}: the tokenizer has token {most}, but the model only {vocab_size}"
+                f"{folder}: the tokenizer has tokens {min(tokens)} to {max(tokens)}, but the model "
+                f"0 to {vocab_size - 1}"
             )
 
     def prompt(self, context: str = "") -> tuple[list[int], list[int]]:
