@@ -18,7 +18,7 @@ from voxfast.timed import Word
 
 __all__ = ["check_sequence"]
 
-SIZES = (0, 1, 2, 79, 160, 400, 1279, 1280, 1281, 2560, 4001, 8000, 8000, 16000)
+SIZES = (0, 1, 2, 79, 160, 400, 1279, 1280, 1281, 2560, 4001, 8000, 16000, 16000, 32000)
 BAD: tuple[Any, ...] = (
     np.zeros(9),
     np.zeros((2, 9), np.float32),
@@ -75,7 +75,7 @@ class Driver:
         # The processor's own session, so that both faces are checked alike.
         self._session = self._processor._session
         self._expected = Expected()
-        self._at = rng.randrange(len(audio) - 20 * SIZES[-1])  # where the recording goes on
+        self._at = rng.randrange(len(audio) - 14 * SIZES[-1])  # where the recording goes on
 
     def run(self) -> list[Word]:
         calls = (self._insert, self._insert, self._insert, self._insert, self._process,
@@ -113,7 +113,7 @@ class Driver:
     def _insert(self) -> None:
         size = self._rng.choice(SIZES)
         if self._rng.random() < 0.1:
-            self._at = self._rng.randrange(len(self._audio) - 20 * SIZES[-1])
+            self._at = self._rng.randrange(len(self._audio) - 14 * SIZES[-1])
         samples = self._audio[self._at : self._at + size]
         self._at += size
         if self._rng.random() < 0.2:

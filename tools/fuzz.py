@@ -87,7 +87,7 @@ def attack_apart(name: str, first: int, runs: int) -> bool:
     """Run one entry in a process of its own; returns whether all was well."""
     command = [sys.executable, __file__, "--here", "--first", str(first), "--runs", str(runs), name]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"}
-    reached = first
+    reached, line = first, ""
     with tempfile.TemporaryFile("w+", errors="replace") as log:  # decoders talk a lot
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
