@@ -32,6 +32,14 @@ __all__ = ["COMMANDS", "run"]
 COMMANDS = (transcribe, listen, bench, align_heads, convert, doctor)
 
 
+_EPILOG = """\
+voxfast COMMAND --help shows the options of a command.
+
+exit codes: 0 all is well; 1 something failed or is not there, and the rest was done; 2 wrong
+usage; 130 interrupted
+"""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: like an interrupt, but with its own exit code."""
 
@@ -77,7 +85,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
     parser = argparse.ArgumentParser(
-        prog="voxfast", description="Streaming speech recognition on MLX."
+        prog="voxfast",
+        description="Streaming speech recognition on MLX.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"voxfast {version()}")
     parser.set_defaults(run=None)
