@@ -3,7 +3,7 @@
     pytest benches/bench_log_mel.py --benchmark-enable --benchmark-json=times.json
     python benches/draw.py times.json [more.json ...] ops.png
 
-One row of bars for each group; see conftest.py for what a benchmark has to set.
+One row of dots for each group; see conftest.py for what a benchmark has to set.
 """
 
 import argparse
@@ -57,39 +57,50 @@ def spell(seconds: float) -> str:
 
 
 def draw(groups: dict[str, Group], machines: set[str], target: Path) -> None:
-    """One horizontal bar for each way, side by side; time on a logarithmic axis."""
-    rows = sum(len(group.ways) for group in groups.values())
-    height = 1.3 + 0.2 * rows + 0.22 * len(groups)
-    figure, axes = plt.subplots(figsize=(10, height), layout="constrained")
-    y, ticks = 0.0, []
+    """A row for each group: dots for its ways on one logarithmic axis, figures beside it."""
+    figure, axes = plt.subplots(figsize=(12, 1.8 + 0.27 * len(groups)), layout="constrained")
     known: dict[str, Any] = {}
-    for name, group in groups.items():
-        top = y
-        for way, seconds in sorted(group.ways.items(), key=lambda item: item[1]):
-            bar = axes.barh(y, seconds, height=0.85, color=COLOURS.get(way, OTHER))
-            known.setdefault(way, bar)
-            ratio = seconds / group.ways["native"]
-            text = spell(seconds) + ("" if way == "native" else f"  ({ratio:.3g} × native)")
-            axes.text(seconds * 1.06, y, text, va="center", fontsize=8)
-            y += 1
+    for y, group in enumerate(groups.values()):
+        native = group.ways["native"]
+        marks = {way: (seconds, "o") for way, seconds in group.ways.items()}
         if group.floor:
-            (line,) = axes.plot([group.floor] * 2, [top - 0.5, y - 0.5], color="black", linewidth=2)
-            known["the floor: the least that it can take"] = line
-        ticks.append(((top + y - 1) / 2, name))
-        y += 1.1
-    axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=8)
-    axes.invert_yaxis()
+            marks["the floor: the least that it can take"] = (group.floor, "|")
+        for way, (seconds, marker) in marks.items():
+            colour = "black" if marker == "|" else COLOURS.get(way, OTHER)
+            order = 3 if way == "native" else 2
+            mark = axes.scatter(seconds, y, s=60, color=colour, marker=marker, zorder=order)
+            known.setdefault(way, mark)
+        others = [
+            f"{way} {seconds / native:.3g} ×"
+            for way, seconds in sorted(group.ways.items(), key=lambda item: item[1])
+            if way != "native"
+        ]
+        axes.text(
+            1.01,
+            y,
+            ", ".join([spell(native), *others]),
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+        )
+    names = [name.replace("mlx.core.", "") for name in groups]
+    axes.set_yticks(range(len(groups)), names, fontsize=8)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xscale("log")
-    times = [seconds for group in groups.values() for seconds in group.ways.values()]
-    times += [group.floor for group in groups.values() if group.floor]
-    axes.set_xlim(min(times) / 2, max(times) * 40)
-    axes.margins(y=0.01)
     axes.xaxis.set_major_formatter(lambda x, _: spell(x))
-    axes.set_xlabel("time, median (logarithmic; shorter is better)")
-    axes.set_title(f"native against composed, on {'; '.join(sorted(machines))}", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("time, median (logarithmic; further left is better)")
+    axes.set_title(f"Ops on {'; '.join(sorted(machines))}", fontsize=10)
+    axes.set_title("native; the others, times as long", fontsize=8, loc="right")
+    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(
+        known.values(),
+        known.keys(),
+        loc="outside lower center",
+        ncols=5,
+        fontsize=8,
+        markerscale=0.8,
+    )
     figure.savefig(target, dpi=120)
 
 

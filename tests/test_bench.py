@@ -1,6 +1,7 @@
 """The benchmark: data sets, figures by hand, interruptions, and the embedded model."""
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,11 @@ def test_bad_use(fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "x.json").write_text('{"format": "other"}')
     assert cli.main(["bench", "--compare", str(tmp_path / "x.json")]) == 1
     assert "no results of voxfast bench" in capsys.readouterr().err
+    assert cli.main(["bench", "--compare", str(tmp_path / "y.json")]) == 1
+    assert "y.json cannot be read: No such file" in capsys.readouterr().err
+    data = write_clips(tmp_path, {"a": 1.0})
+    assert cli.main(["bench", str(data), "-o", str(tmp_path)]) == 1
+    assert f"{tmp_path} cannot be read: Is a directory; name another" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(
@@ -459,3 +465,34 @@ def test_all_modes_on_the_small_models(
         "stream.png",
     }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.iterdir())
+
+
+# -- benches/draw.py
+
+
+def test_times_of_ops_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    def bench(group: str, median: float, **extra: Any) -> dict[str, Any]:
+        return {"group": group, "stats": {"median": median}, "extra_info": extra}
+
+    benchmarks = [
+        bench("op, mlx.core.float16", 2e-3, way="native", floor=1e-3),
+        bench("op, mlx.core.float16", 0.3, way="composed"),
+        bench("only composed", 1.0, way="composed"),
+        bench("a whole step", 1.0, without=0.5),
+    ]
+    times = tmp_path / "times.json"
+    times.write_text(json.dumps({"machine_info": {}, "benchmarks": benchmarks}))
+    shown: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: shown.append(self))
+    monkeypatch.setattr("sys.argv", ["draw.py", str(times), str(tmp_path / "ops.png")])
+    runpy.run_path(str(Path(__file__).parent.parent / "benches" / "draw.py"), run_name="__main__")
+    (axes,) = shown[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["op, float16"]
+    assert [text.get_text() for text in axes.texts] == ["2 ms, composed 150 ×"]
+    assert [dots.get_offsets()[0].tolist() for dots in axes.collections] == [
+        [2e-3, 0],
+        [0.3, 0],
+        [1e-3, 0],
+    ]

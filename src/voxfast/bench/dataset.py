@@ -31,7 +31,7 @@ MODES = ("utterance", "single", "chapter")
 GAP_SECONDS = 0.5
 """Silence between the utterances of a chapter."""
 
-MALFORMED = (OSError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+MALFORMED = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """What reading a file raises that is no JSON, or JSON of another shape."""
 
 _AUDIO_KEYS = ("file", "audio", "audio_filepath", "path")
@@ -187,6 +187,8 @@ def _manifest(path: Path) -> Iterator[Clip]:
             entries = document["items"] if isinstance(document, dict) else document
         if not isinstance(entries, list):
             raise TypeError(f"the clips are no list but {type(entries).__name__}")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {fault(error)}") from error
     except MALFORMED as error:
         raise DatasetError(f"{path} is no manifest of clips: {fault(error)}") from error
     for number, entry in enumerate(entries):

@@ -197,6 +197,8 @@ def load_runs(path: Path) -> list[Run]:
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']!r}")
         return [_run(run) for run in document["runs"]]
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {fault(error)}") from error
     except MALFORMED as error:
         raise DatasetError(f"{path} holds no results of voxfast bench: {fault(error)}") from error
 

@@ -107,14 +107,15 @@ def run(args: argparse.Namespace) -> int:
         args.figures.mkdir(parents=True, exist_ok=True)
     runs = [run for path in args.compare for run in load_runs(path)]
     kept = args.output or args.dataset is None
+    lost = "nothing was kept, for want of --output"
     if args.dataset is not None:
-        with _told(args, "the same command goes on from here" if kept else "nothing was kept"):
+        with _told(args, "the same command goes on from here" if kept else lost):
             runs = _measure(args) + runs
     _report(runs)
     if args.figures:
         from voxfast.bench.figures import draw
 
-        with _told(args, "the same command draws again" if kept else "the results were not kept"):
+        with _told(args, "the same command draws again" if kept else lost):
             for path in draw(runs, args.figures, peers=args.peers):
                 say(f"{path}\n")
     return 0
