@@ -74,7 +74,8 @@ class Pace:
             return f"no words; {figures}"
         median, high = np.percentile(self._lags, [50, 95])
         return (
-            f"{len(self._lags)} word{'s' * (len(self._lags) != 1)}, lag median {median:.2f} s, 95 % {high:.2f} s, "
+            f"{len(self._lags)} word{'s' * (len(self._lags) != 1)}, "
+            f"lag median {median:.2f} s, 95 % {high:.2f} s, "
             f"longest {max(self._lags):.2f} s; {figures}"
         )
 
