@@ -67,8 +67,9 @@ def draw(groups: dict[str, Group], machines: set[str], target: Path) -> None:
             marks["the floor: the least that it can take"] = (group.floor, "|")
         for way, (seconds, marker) in marks.items():
             colour = "black" if marker == "|" else COLOURS.get(way, OTHER)
-            order = 3 if way == "native" else 2
-            mark = axes.scatter(seconds, y, s=60, color=colour, marker=marker, zorder=order)
+            # From behind: the others, native, the floor.
+            order = 4 if marker == "|" else 3 if way == "native" else 2
+            mark = axes.scatter(seconds, y, s=80, color=colour, marker=marker, zorder=order)
             known.setdefault(way, mark)
         others = [
             f"{way} {seconds / native:.3g} ×"
