@@ -128,6 +128,17 @@ def test_a_transcript_without_audio(tmp_path: Path) -> None:
         load_dataset(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("name", ["*", "**", "a**", "/etc/x", "..", "n" * 300, "\0"])
+def test_names_that_no_audio_file_can_have(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "1-2.trans.txt").write_text(f"{name} GO\n")
+    with pytest.raises(DatasetError, match="no audio file"):
+        load_dataset(tmp_path)
+    (tmp_path / "clips.json").write_text(json.dumps([{"file": f"{name}.wav", "text": "go"}]))
+    with pytest.raises(DatasetError, match="there is no file"):
+        load_dataset(tmp_path / "clips.json")
+
+
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     for name in ("clips.json", "1-2.trans.txt"):
         (tmp_path / name).write_bytes(b"\xff\xfe")

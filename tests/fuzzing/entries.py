@@ -25,6 +25,10 @@ from fuzzing.mutate import mutate_bytes, mutate_json, mutate_json_text
 from fuzzing.tiny import N_QWEN, write_tiny_qwen3_asr, write_tiny_voxtral
 from voxfast import audio, hub
 from voxfast._pcm import SAMPLE_FORMATS
+from voxfast.bench.dataset import fingerprint, load_dataset, streams
+from voxfast.bench.journal import FORMAT, Journal, Run, load_runs
+from voxfast.bench.measure import HeardWord, Record, Step
+from voxfast.bench.summary import label, summarise
 from voxfast.errors import VoxfastError
 from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import load_tensors, weight_files
@@ -495,6 +499,73 @@ def _name(rng: Random, folder: Path) -> None:
 
 _DECODING = ("replace", "surrogateescape", "ignore")
 
+
+# ---- files of benchmarks ----------------------------------------------------------------
+
+_CLIPS = [
+    {"file": "a.wav", "text": "seven", "chapter": "1",
+     "words": [{"word": "seven", "start": 0.1, "end": 0.5}]},
+    {"audio": "b.wav", "transcript": "two twenty", "name": "b", "words": None},
+]  # fmt: skip
+
+
+def _manifest(rng: Random, folder: Path) -> None:
+    """A manifest, JSON or JSON Lines, or a folder in LibriSpeech's layout."""
+    name = rng.choice(("clips.json", "clips.jsonl", "1-2.trans.txt"))
+    data = folder / name.partition(".")[0]
+    if not data.is_dir():
+        data.mkdir()
+        for clip in ("a.wav", "b.wav", "1-2-0000.wav"):
+            (data / clip).write_bytes(_encoded("wav")[0])
+    if name == "clips.json":
+        clips = {"items": _CLIPS} if rng.random() < 0.5 else _CLIPS
+        (data / name).write_bytes(mutate_json_text(rng, clips))
+    elif name == "clips.jsonl":
+        lines = [mutate_json_text(rng, clip) for clip in _CLIPS]
+        (data / name).write_bytes(b"\n".join(lines))
+    else:
+        (data / name).write_bytes(mutate_bytes(rng, b"1-2-0000 SEVEN TWO\na TWENTY\n"))
+    clips = load_dataset(data if name == "1-2.trans.txt" else data / name)
+    assert len(fingerprint(clips)) == 16
+    assert sum(len(stream.clips) for stream in streams(clips, "chapter")) == len(clips)
+
+
+_HEAD: dict[str, Any] = {
+    "options": {"mode": "clip", "chunk_ms": 80, "delay_ms": 480},
+    "model": {"name": "m"},
+    "setting": {"machine": {"processor": "p", "threads": 2}, "dataset": {"name": "d"}},
+}
+_RECORD = Record(
+    "a", 2.0, 0.5, "seven two", "seven too", (Word(" seven", 0.1, 0.5), Word(" two", 0.6, 0.9)),
+    (HeardWord(" seven", 0.1, 0.6, 0.9, 1.0, 1.2), HeardWord(" too", 0.6, 0.8, 0.5)),
+    (Step(1.0, 3.0, 9.0, 100.0, 20.0), Step(2.0, 3.0, 9.0, 100.0, 20.0)),
+).to_json()  # fmt: skip
+
+
+def _results(rng: Random, folder: Path) -> None:
+    """A file of results, and what is made of it."""
+    document = {"format": FORMAT, "runs": [_HEAD | {"records": [_RECORD, _RECORD]}]}
+    path = folder / "results.json"
+    path.write_bytes(mutate_json_text(rng, document))
+    runs = load_runs(path)
+    for run in runs:
+        json.dumps(summarise(run))
+        assert isinstance(label(run, runs), str)
+
+
+def _journal(rng: Random, folder: Path) -> None:
+    """The journal of a benchmark that was interrupted."""
+    lines: list[Any] = [[_HEAD], *[{"run": 0, "record": _RECORD} for _ in range(2)]]
+    if rng.random() < 0.7:
+        changed = rng.randrange(3)
+        lines[changed] = mutate_json(rng, lines[changed])
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path = folder / "journal.json.part"
+    path.write_bytes(mutate_bytes(rng, data) if rng.random() < 0.4 else data)
+    with Journal(folder / "journal.json", [_HEAD]) as journal:
+        summarise(Run(*_HEAD.values(), records=journal.done[0]))
+
+
 ENTRIES: dict[str, Callable[[Random, Path], None]] = {
     "wav": _file_of("wav"),
     "flac": _file_of("flac"),
@@ -515,5 +586,8 @@ ENTRIES: dict[str, Callable[[Random, Path], None]] = {
     "tensors": _tensors,
     "heads": _heads,
     "name": _name,
+    "manifest": _manifest,
+    "results": _results,
+    "journal": _journal,
 }
 """By name; each takes a random number generator and its scratch folder."""

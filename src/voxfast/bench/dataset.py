@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from voxfast import audio
 from voxfast.errors import DatasetError
+from voxfast.models.checkpoint import is_file
 from voxfast.timed import Word
 
 __all__ = [
@@ -165,13 +166,14 @@ def _librispeech(transcripts: Path) -> Iterator[Clip]:
     chapter = transcripts.name.removesuffix(".trans.txt")
     try:
         lines = transcripts.read_text(encoding="utf-8").splitlines()
+        beside = list(transcripts.parent.iterdir())
     except (OSError, ValueError) as error:
         raise DatasetError(f"{transcripts} cannot be read: {fault(error)}") from error
     for line in lines:
         name, _, text = line.strip().partition(" ")
         if not name:
             continue
-        found = [path for path in sorted(transcripts.parent.glob(f"{name}.*")) if path.is_file()]
+        found = sorted(path for path in beside if path.stem == name and path.is_file())
         if not found:
             raise DatasetError(f"{transcripts} names {name}, and there is no audio file of it")
         yield Clip(name, found[0], text, chapter)
@@ -201,7 +203,7 @@ def _entry(manifest: Path, number: int, entry: Any) -> Clip:
         raise DatasetError(f"{place} is no object: {entry!r:.60}")
     file = _first(entry, _AUDIO_KEYS, place)
     path = manifest.parent / file
-    if not path.is_file():
+    if not is_file(path):
         raise DatasetError(f"{place}: there is no file {path}")
     words = entry.get("words")
     if not isinstance(words, list | None):

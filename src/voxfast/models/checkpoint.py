@@ -16,7 +16,14 @@ import mlx.core as mx
 
 from voxfast.errors import CheckpointError
 
-__all__ = ["check_file", "compare_tensors", "load_tensors", "read_json", "weight_files"]
+__all__ = [
+    "check_file",
+    "compare_tensors",
+    "is_file",
+    "load_tensors",
+    "read_json",
+    "weight_files",
+]
 
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
 MAX_JSON = 64 << 20
@@ -92,7 +99,7 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index}: {name!r:.80} is not the name of a shard")
-        if not _is_file(folder / name):
+        if not is_file(folder / name):
             raise CheckpointError(f"{folder}: the shard {name:.80} is missing; download it again")
     return [folder / name for name in names]
 
@@ -140,7 +147,7 @@ def compare_tensors(
         raise CheckpointError(f"the tensors do not fit the configuration; {'; '.join(problems)}")
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether there is such a file; False for a name that no file can have."""
     try:
         return path.is_file()
