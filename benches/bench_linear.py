@@ -5,7 +5,7 @@
 "native" are the kernels, "composed" is MLX's own product (``use_native(False)``), "numpy" the
 float32 product of the weights, unpacked beforehand. The floor is one read of the weights by all
 threads or, where that takes longer, the multiplications at the rate of a float32 product in
-NumPy. Activations are bfloat16. One row takes weights of a vocabulary's size, larger than any
+NumPy. Activations are bfloat16. Few rows take weights of a vocabulary's size, larger than any
 cache; 104 rows are those of a window of the audio tower.
 """
 
@@ -41,8 +41,8 @@ class Shape:
 
 
 SHAPES = [
-    Shape(1, 65536, 1024),
-    Shape(4, 65536, 1024),
+    Shape(1, 131072, 2048),
+    Shape(4, 131072, 2048),
     Shape(24, 1024, 3072),
     Shape(104, 3072, 1024),
 ]

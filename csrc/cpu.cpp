@@ -17,6 +17,10 @@ std::vector<const Kernels*> runnable() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       found.push_back(&avx512::kernels);
+      if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+          __builtin_cpu_supports("avx512bf16")) {
+        found.push_back(&avx512dot::kernels);
+      }
     }
   }
 #endif

@@ -89,5 +89,8 @@ extern const Kernels kernels;
 namespace avx512 {
 extern const Kernels kernels;
 }
+namespace avx512dot {  // with dot products of bytes and of bfloat16
+extern const Kernels kernels;
+}
 
 }  // namespace voxfast

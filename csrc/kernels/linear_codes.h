@@ -1,17 +1,30 @@
 #pragma once
 
-// linear: packed weights. MLX packs the codes of a row as one string of bits, lowest bits
-// first, so a block of 32 codes is 4 * BITS bytes; every group is whole blocks. Codes are
-// unpacked to 16-bit numbers.
+// linear: packed weights, for processors without products of bytes. MLX packs the codes
+// of a row as one string of bits, lowest bits first, so a block of 32 codes is 4 * BITS
+// bytes; every group is whole blocks. Codes are unpacked to 16-bit numbers.
 
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
+typedef int16_t Code;
+typedef i16v Codes;
 constexpr int BLOCK_CODES = 32;
 constexpr int LANES16 = 2 * LANES;
+constexpr int VECTOR_CODES = LANES16;
 constexpr int BLOCK_VECTORS = BLOCK_CODES / LANES16;
+
+// Inputs whose products are added up as integers: a group.
+template <int GROUP>
+constexpr int SECTION = GROUP;
+
+// What the sums of section s are worth, given what each group's are.
+template <int GROUP>
+VOXFAST_INLINE f32v worth_of(const float* worth, int64_t s) {
+  return broadcast(worth[s]);
+}
 
 // Codes that never cross a 16-bit word: each word of the block holds 16 / bits of them.
 constexpr bool in_words(int bits) { return 16 % bits == 0; }
@@ -61,13 +74,6 @@ struct Windows {
 
 template <int BITS>
 alignas(64) constexpr Windows<BITS> WINDOWS;
-
-template <typename T>
-VOXFAST_INLINE T read(const void* p) {
-  T x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
 
 #if defined(__AVX512BW__)
 // COUNT bytes at p over and over.
@@ -139,7 +145,7 @@ VOXFAST_INLINE u16v shuffled(const char* block, int v) {
 
 // The codes of vector v of the block.
 template <int BITS>
-VOXFAST_INLINE i16v codes(const char* block, int v) {
+VOXFAST_INLINE Codes codes(const char* block, int v, int64_t) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
   u16v x;
   if constexpr (!in_words(BITS)) {
@@ -150,6 +156,34 @@ VOXFAST_INLINE i16v codes(const char* block, int v) {
     x = read<u16v>(block + 2 * (v * LANES16 % (2 * BITS)));
   }
   return (i16v)(x * read<u16v>(windows.factors[v]) >> (16 - BITS));
+}
+
+// A vector's inputs.
+typedef i16v Inputs;
+
+VOXFAST_INLINE Inputs inputs_at(const char* block, int v) {
+  return read<i16v>(block + v * static_cast<int>(sizeof(i16v)));
+}
+
+// Lays out `count` integers of x, those of a group, the first being input k of `row`.
+VOXFAST_INLINE void lay_out(int bits, int64_t k, int count, const int32_t* integers,
+                            char* row) {
+  uint8_t order[BLOCK_CODES];
+  for (int i = 0; i < BLOCK_CODES; ++i) {
+    order[i] = static_cast<uint8_t>(code_of_lane(bits, i / LANES16, i % LANES16));
+  }
+  auto* to = reinterpret_cast<int16_t*>(row) + k;
+  for (int b = 0; b < count; b += BLOCK_CODES) {
+    for (int i = 0; i < BLOCK_CODES; ++i) {
+      to[b + i] = static_cast<int16_t>(integers[b + order[i]]);
+    }
+  }
+}
+
+// Adds the products of a vector to the sums before it, if there are any.
+VOXFAST_INLINE i32v add_products(i32v dots, bool first, Codes w, Inputs x) {
+  i32v products = multiply_pairs(w, x);
+  return first ? products : add_here(dots, products);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 // What one output is does not depend on what is computed beside it: for every stretch of
 // inputs one vector accumulates in order and its lanes are added up, and these sums are
 // added in order. Few rows of x widen each weight in registers as they meet it; for many
-// rows a panel of weights is first widened into cached memory, to the same numbers.
+// rows a panel of weights is first widened into cached memory, to the same numbers. Where
+// the processor multiplies pairs of bfloat16 (AVX-512 BF16) and x is of that type, too,
+// neither is widened: their products are exact in float32.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_rows.h"
@@ -14,6 +16,38 @@
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
+
+// Numbers of x as they are prepared for weights of type T, and products with them.
+template <typename T>
+struct Factors {
+  typedef float X;
+  typedef f32v Vector;
+  static constexpr int64_t COUNT = LANES;
+
+  VOXFAST_INLINE static f32v add_products(f32v w, f32v x, f32v total) {
+    return w * x + total;
+  }
+};
+
+// Two neighbours in each lane.
+struct bf16_pairs {
+  uint16_t bits;
+};
+
+#if defined(__AVX512BF16__)
+template <>
+struct Factors<bf16_pairs> {
+  typedef bf16_pairs X;
+  typedef __m512bh Vector;
+  static constexpr int64_t COUNT = 2 * LANES;
+
+  VOXFAST_INLINE static f32v add_products(__m512bh w, __m512bh x, f32v total) {
+    return (f32v)_mm512_dpbf16_ps((__m512)total, w, x);
+  }
+};
+
+VOXFAST_INLINE __m512bh load(const bf16_pairs* p) { return read<__m512bh>(p); }
+#endif
 
 struct FloatWeights {
   // Rows of x by rows of w in the registers, of many rows of x.
@@ -34,18 +68,33 @@ struct FloatWeights {
           w(a, n, rows, first_) {}
   };
 
-  // Prepared x: rows of floats, whole vectors.
-  static void plan(LinearArguments& a) { a.prepared_stride = 4 * round_up_to(a.k, 16); }
+  // Whether pairs of bfloat16 are multiplied.
+  static bool pairs(const LinearArguments& a) {
+#if defined(__AVX512BF16__)
+    return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16;
+#else
+    return false;
+#endif
+  }
 
-  static float* prepared(const LinearArguments& a, int64_t row) {
-    return reinterpret_cast<float*>(a.prepared + row * a.prepared_stride);
+  // Prepared x: rows of floats, or of bfloat16 for pairs, whole vectors.
+  static void plan(LinearArguments& a) {
+    a.prepared_stride = (pairs(a) ? 2 : 4) * round_up_to(a.k, 32);
   }
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    float* out = prepared(a, row);
-    load_floats(a.x, a.x_type, a.x_rows[row], a.x_stride, a.k, out);
-    for (int64_t k = a.k; k < round_up_to(a.k, 16); ++k) {
-      out[k] = 0;
+    char* out = a.prepared + row * a.prepared_stride;
+    if (pairs(a)) {
+      const auto* x = static_cast<const bf16*>(a.x) + a.x_rows[row];
+      auto* to = reinterpret_cast<bf16*>(out);
+      for (int64_t k = 0; k < a.k; ++k) {
+        to[k] = x[k * a.x_stride];
+      }
+      std::memset(to + a.k, 0, static_cast<size_t>(round_up_to(a.k, 32) - a.k) * 2);
+    } else {
+      auto* to = reinterpret_cast<float*>(out);
+      load_floats(a.x, a.x_type, a.x_rows[row], a.x_stride, a.k, to);
+      std::memset(to + a.k, 0, static_cast<size_t>(round_up_to(a.k, 32) - a.k) * 4);
     }
   }
 
@@ -62,13 +111,19 @@ struct FloatWeights {
           add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
           break;
         case FloatType::bfloat16:
+#if defined(__AVX512BF16__)
+          if (pairs(a)) {
+            add_tile<bf16_pairs, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
+            break;
+          }
+#endif
           add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
           break;
       }
     }
   }
 
-  // TILE_N rows of w from r on, widened.
+  // TILE_N rows of w from r on, widened where they have to be.
   struct Panel {
     const char* rows[TILE_N];
     alignas(64) float numbers[TILE_N * K_BLOCK];
@@ -76,7 +131,7 @@ struct FloatWeights {
     Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
         rows[i] = s.w.here[r + i];
-        if (a.w_type != FloatType::float32) {
+        if (a.w_type != FloatType::float32 && !pairs(a)) {
           load_floats(s.w.here[r + i], a.w_type, 0, 1, s.count, numbers + i * K_BLOCK);
           rows[i] = reinterpret_cast<const char*>(numbers + i * K_BLOCK);
         }
@@ -88,6 +143,11 @@ struct FloatWeights {
   template <int MR>
   static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
                        int64_t row, int64_t, float* out) {
+#if defined(__AVX512BF16__)
+    if (pairs(a)) {
+      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, panel.rows, nullptr, out);
+    }
+#endif
     add_tile<float, MR, TILE_N>(a, s, row, panel.rows, nullptr, out);
   }
 
@@ -96,11 +156,14 @@ struct FloatWeights {
   VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
                                       int64_t row, const char* const* w,
                                       const char* const* later, float* out) {
-    const float* x = prepared(a, row) + s.first;
-    int64_t stride = a.prepared_stride / 4;
+    using F = Factors<T>;
+    const auto* x =
+        reinterpret_cast<const typename F::X*>(a.prepared + row * a.prepared_stride) +
+        s.first;
+    int64_t stride = a.prepared_stride / static_cast<int64_t>(sizeof *x);
     f32v totals[MR][NR] = {};
     auto step = [&](int64_t k, auto load_w) __attribute__((always_inline)) {
-      f32v xs[MR];
+      typename F::Vector xs[MR];
       for (int m = 0; m < MR; ++m) {
         xs[m] = load(x + m * stride + k);
       }
@@ -108,18 +171,22 @@ struct FloatWeights {
         if (later != nullptr) {
           __builtin_prefetch(later[r] + k * sizeof(T));
         }
-        f32v weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
+        typename F::Vector weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
         for (int m = 0; m < MR; ++m) {
-          totals[m][r] = weights * xs[m] + totals[m][r];
+          totals[m][r] = F::add_products(weights, xs[m], totals[m][r]);
         }
       }
     };
-    int64_t whole = s.count / LANES * LANES;
-    for (int64_t k = 0; k < whole; k += LANES) {
+    int64_t whole = s.count / F::COUNT * F::COUNT;
+    for (int64_t k = 0; k < whole; k += F::COUNT) {
       step(k, [](const T* p) __attribute__((always_inline)) { return load(p); });
     }
     if (whole < s.count) {
-      step(whole, [&](const T* p) { return load_first(p, s.count - whole); });
+      step(whole, [&](const T* p) {
+        T padded[F::COUNT] = {};
+        std::memcpy(padded, p, static_cast<size_t>(s.count - whole) * sizeof(T));
+        return load(padded);
+      });
     }
     add_lane_sums(totals, out, N_BLOCK);
   }

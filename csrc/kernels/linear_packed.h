@@ -4,15 +4,19 @@
 // over each group, then in float32 over groups.
 //
 // Each group of a row of x is rounded to integers of 15 bits and sign with a power of two
-// as its unit: 2^-15 of the greatest number in the group is the most that any number
-// loses, and those of half precision lose nothing unless they are much smaller than it.
-// With codes c worth c * scale + bias, a group adds
+// as its unit: 2^-15 of the greatest number in the group is about the most that any
+// number loses, and those of half precision lose nothing unless they are much smaller
+// than it. With codes c worth c * scale + bias, a group adds
 //   scale * unit * (sum of c * integer) + bias * unit * (sum of integers).
 // Since sums of integers do not depend on their order, rows of x can be computed in any
 // company, from codes in registers or in a panel, to the same result.
 
 #include "kernels/linear_arguments.h"
+#if defined(__AVX512VNNI__)
+#include "kernels/linear_codes_bytes.h"
+#else
 #include "kernels/linear_codes.h"
+#endif
 #include "kernels/linear_rows.h"
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
@@ -24,7 +28,7 @@ struct PackedWeights {
   static constexpr int TILE_M = LANES == 8 ? 3 : 4;
   static constexpr int TILE_N = 4;
   static constexpr int64_t K_BLOCK = 2048;
-  static constexpr int64_t FEW_ROWS = 2;
+  static constexpr int64_t FEW_ROWS = VECTOR_CODES == 64 ? 4 : 2;
   static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
 
   // A stretch of inputs of some rows of w, K_BLOCK at most.
@@ -70,17 +74,16 @@ struct PackedWeights {
   static void plan(LinearArguments& a) {
     // Whole vectors from any stretch's first group on.
     a.padded_groups = round_up_to(a.k / a.group_size, 16) + 16;
-    a.prepared_stride = round_up_to(2 * a.k + 8 * a.padded_groups, 64);
+    a.prepared_stride = 2 * round_up_to(a.k, 64) + round_up_to(8 * a.padded_groups, 64);
   }
 
   struct Row {
-    int16_t* integers;
+    char* integers;
     float *units, *sums;
 
     VOXFAST_INLINE Row(const LinearArguments& a, int64_t row) {
-      char* p = a.prepared + row * a.prepared_stride;
-      integers = reinterpret_cast<int16_t*>(p);
-      units = reinterpret_cast<float*>(p + 2 * a.k);
+      integers = a.prepared + row * a.prepared_stride;
+      units = reinterpret_cast<float*>(integers + 2 * round_up_to(a.k, 64));
       sums = units + a.padded_groups;
     }
   };
@@ -88,22 +91,13 @@ struct PackedWeights {
   static void prepare(const LinearArguments& a, int64_t row) {
     Row out(a, row);
     int64_t groups = a.k / a.group_size;
-    uint8_t order[BLOCK_CODES];
-    for (int i = 0; i < BLOCK_CODES; ++i) {
-      order[i] = static_cast<uint8_t>(code_of_lane(a.bits, i / LANES16, i % LANES16));
-    }
     for (int64_t g = 0; g < groups; ++g) {
       alignas(64) float x[128];
       alignas(64) int32_t rounded[128];
       load_floats(a.x, a.x_type, a.x_rows[row] + g * a.group_size * a.x_stride,
                   a.x_stride, a.group_size, x);
       round_group(a.group_size, x, rounded, out.units[g], out.sums[g]);
-      int16_t* to = out.integers + g * a.group_size;
-      for (int k = 0; k < a.group_size; k += BLOCK_CODES) {
-        for (int i = 0; i < BLOCK_CODES; ++i) {
-          to[k + i] = static_cast<int16_t>(rounded[k + order[i]]);
-        }
-      }
+      lay_out(a.bits, g * a.group_size, a.group_size, rounded, out.integers);
     }
     for (int64_t g = groups; g < a.padded_groups; ++g) {
       out.units[g] = out.sums[g] = 0;
@@ -132,8 +126,8 @@ struct PackedWeights {
   // The codes of TILE_N rows of w from r on, unpacked.
   struct Panel {
     // Not a power of two: rows would compete for the same lines of the cache.
-    static constexpr int64_t STRIDE = K_BLOCK + 32;
-    alignas(64) int16_t numbers[TILE_N * STRIDE];
+    static constexpr int64_t STRIDE = K_BLOCK + VECTOR_CODES;
+    alignas(64) Code numbers[TILE_N * STRIDE];
 
     Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
@@ -148,7 +142,7 @@ struct PackedWeights {
   static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
                        int64_t row, int64_t r, float* out) {
     auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-      return read<i16v>(panel.numbers + n * Panel::STRIDE + k + v * LANES16);
+      return read<Codes>(panel.numbers + n * Panel::STRIDE + k + v * VECTOR_CODES);
     };
     with_group(a.group_size, [&]<int GROUP>() {
       add_tile<GROUP, MR, TILE_N>(a, s, row, r, out, codes_of);
@@ -170,15 +164,16 @@ struct PackedWeights {
     if (!(sum(finite) == 0.0f)) {
       unit = __builtin_nanf("");
     } else if (most > 0x1p-100f) {
-      // most < 2^(exponent - 126), which 2^15 units make.
-      uint32_t exponent = float_to_bits(most) >> 23;
+      // most * 1.004 < 2^(exponent - 126), which 2^15 units make: to the base 256, high
+      // digits are then 127 at the most.
+      uint32_t exponent = float_to_bits(most * 1.004f) >> 23;
       unit = bits_to_float((exponent - 14) << 23);
       factor = bits_to_float((254 + 14 - exponent) << 23);
     }
     const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
     i32v total{};
     for (int i = 0; i < count; i += LANES) {
-      f32v scaled = factor == 0 ? f32v{} : min(load(x + i) * factor, broadcast(32767.0f));
+      f32v scaled = factor == 0 ? f32v{} : load(x + i) * factor;
       i32v integers = (i32v)(scaled + shifter) - (i32v)shifter;
       std::memcpy(rounded + i, &integers, sizeof integers);
       total += integers;
@@ -193,19 +188,20 @@ struct PackedWeights {
 
   template <int BITS>
   static void unpack_codes(const char* block, const char* later, int64_t count,
-                           int16_t* out) {
-    for (int64_t k = 0; k < count;
-         k += BLOCK_CODES, block += 4 * BITS, later += 4 * BITS) {
+                           Code* out) {
+    for (int64_t k = 0; k < count; k += BLOCK_CODES) {
       __builtin_prefetch(later);
-      for (int v = 0; v < BLOCK_VECTORS; ++v) {
-        i16v some = codes<BITS>(block, v);
-        std::memcpy(out + k + v * LANES16, &some, sizeof some);
+      for (int v = 0; v < BLOCK_CODES / VECTOR_CODES; ++v) {
+        Codes some = codes<BITS>(block, v, count - k);
+        std::memcpy(out + k + v * VECTOR_CODES, &some, sizeof some);
       }
+      block += BLOCK_CODES * BITS / 8;
+      later += BLOCK_CODES * BITS / 8;
     }
   }
 
   static void unpack(int bits, const char* block, const char* later, int64_t count,
-                     int16_t* out) {
+                     Code* out) {
     switch (bits) {
       case 2:
         return unpack_codes<2>(block, later, count, out);
@@ -226,10 +222,11 @@ struct PackedWeights {
   static void add_few_codes(const LinearArguments& a, const Stretch& s, float* out) {
     with_group(a.group_size, [&]<int GROUP>() {
       auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-        if (v == 0 && k % GROUP * BITS / 8 % 64 < BLOCK_CODES * BITS / 8) {
+        if (v == 0 && k / 8 * BITS % 64 < BLOCK_CODES * BITS / 8) {
           __builtin_prefetch(s.w.later[n] + k / 8 * BITS);
         }
-        return codes<BITS>(s.w.here[n] + k / 8 * BITS, v);
+        // Only groups of 32 can leave a block unfinished.
+        return codes<BITS>(s.w.here[n] + k / 8 * BITS, v, GROUP == 32 ? s.count - k : 64);
       };
       add_tile<GROUP, MR, FEW_N>(a, s, 0, 0, out, codes_of);
     });
@@ -254,7 +251,7 @@ struct PackedWeights {
   template <int GROUP, int MR, int NR, typename F>
   VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
                                       int64_t row, int64_t r, float* out, F codes_of) {
-    const int16_t* integers[MR];
+    const char* integers[MR];
     // What a sum of codes times integers is worth, of each group.
     alignas(64) float worth[MR][NR][K_BLOCK / GROUP + LANES];
     const float *scales = s.scales + r * MAX_GROUPS, *biases = s.biases + r * MAX_GROUPS;
@@ -262,7 +259,7 @@ struct PackedWeights {
 #pragma GCC unroll 4
     for (int m = 0; m < MR; ++m) {
       const Row x(a, row + m);
-      integers[m] = x.integers + s.first;
+      integers[m] = x.integers + 2 * s.first;
       const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
 #pragma GCC unroll 4
       for (int n = 0; n < NR; ++n) {
@@ -274,25 +271,25 @@ struct PackedWeights {
         }
       }
     }
-    for (int64_t g = 0; g < s.groups; ++g) {
+    constexpr int INPUTS = SECTION<GROUP>;
+    for (int64_t first = 0, section = 0; first < s.count; first += INPUTS, ++section) {
       i32v dots[MR][NR];
 #pragma GCC unroll 4
-      for (int b = 0; b < GROUP; b += BLOCK_CODES) {
-        int64_t k = g * GROUP + b;
+      for (int b = 0; b < INPUTS; b += BLOCK_CODES) {
+        int64_t k = first + b;
 #pragma GCC unroll 4
-        for (int v = 0; v < BLOCK_VECTORS; ++v) {
-          i16v xs[MR];
+        for (int v = 0; v < BLOCK_CODES / VECTOR_CODES; ++v) {
+          Inputs xs[MR];
 #pragma GCC unroll 4
           for (int m = 0; m < MR; ++m) {
-            xs[m] = read<i16v>(integers[m] + k + v * LANES16);
+            xs[m] = inputs_at(integers[m] + 2 * k, v);
           }
 #pragma GCC unroll 4
           for (int n = 0; n < NR; ++n) {
-            i16v w = codes_of(n, k, v);
+            Codes w = codes_of(n, k, v);
 #pragma GCC unroll 4
             for (int m = 0; m < MR; ++m) {
-              i32v products = multiply_pairs(w, xs[m]);
-              dots[m][n] = b + v == 0 ? products : add_here(dots[m][n], products);
+              dots[m][n] = add_products(dots[m][n], b + v == 0, w, xs[m]);
             }
           }
         }
@@ -301,8 +298,9 @@ struct PackedWeights {
       for (int n = 0; n < NR; ++n) {
 #pragma GCC unroll 4
         for (int m = 0; m < MR; ++m) {
-          totals[m][n] =
-              __builtin_convertvector(dots[m][n], f32v) * worth[m][n][g] + totals[m][n];
+          totals[m][n] = __builtin_convertvector(dots[m][n], f32v) *
+                             worth_of<GROUP>(worth[m][n], section) +
+                         totals[m][n];
         }
       }
     }

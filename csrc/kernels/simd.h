@@ -134,7 +134,15 @@ VOXFAST_INLINE f16 from_float<f16>(float x) {
 
 // ---- a vector ---------------------------------------------------------------------
 
-VOXFAST_INLINE f32v broadcast(float x) { return f32v{} + x; }
+template <typename T>
+VOXFAST_INLINE T read(const void* p) {
+  T x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+// (x - 0 is x, whatever x is; x + 0 would be an addition.)
+VOXFAST_INLINE f32v broadcast(float x) { return x - f32v{}; }
 
 VOXFAST_INLINE f32v load(const float* p) {
   f32v x;
