@@ -85,10 +85,16 @@ def texts(words: list[Word]) -> str:
     return "".join(word.text for word in words)
 
 
-def test_a_call_ends_although_audio_keeps_coming(owner: OwnerThread) -> None:
+def test_a_call_ends_although_audio_keeps_coming(owner: OwnerThread, clock: list[float]) -> None:
     stream = SlowStream()
     session = Session(stream, owner)
-    stream.on_step = lambda: session.insert(SECOND)  # as fast as it is processed
+
+    def on_step() -> None:
+        clock[0] += 1.0  # so that every step is a slice of its own
+        if stream.taken < 20:
+            session.insert(SECOND)  # as fast as it is processed
+
+    stream.on_step = on_step
     session.insert(np.zeros(48000, np.float32))
     assert texts(session.process()) == " 1 2 3"
     assert session.lag == 3.0
@@ -122,6 +128,23 @@ def test_inserting_does_not_wait_for_another_thread_that_processes(owner: OwnerT
     assert texts(words) == " 1"
     assert texts(session.finish()) == " 2"
     assert stream.pauses == 5.0
+
+
+def test_long_work_is_done_in_slices(owner: OwnerThread, clock: list[float]) -> None:
+    """After each, Ctrl-C is answered and other sessions have their turn."""
+    stream, calls = SlowStream(), 0
+    session = Session(stream, owner)
+    original = owner.run
+
+    def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return original(*args, **kwargs)
+
+    owner.run = counted  # type: ignore[method-assign]
+    stream.on_step = lambda: clock.__setitem__(0, clock[0] + 0.02)
+    assert len(session.feed(np.zeros(60 * 16000, np.float32))) == 60
+    assert calls == 20  # of 50 ms, begun ones included
 
 
 def test_a_buffer_may_be_used_again(owner: OwnerThread) -> None:

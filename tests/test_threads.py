@@ -188,8 +188,12 @@ def test_the_interpreter_ends_with_sessions_open(end: str, tiny_folder: Path) ->
 def test_a_forked_child_says_what_to_do_and_may_load_its_own(tiny_folder: Path) -> None:
     code = """
         import os, sys
+        lock = model._owner._lock
+        lock.acquire()  # as if another thread were just giving work to the owner
         child = os.fork()
-        if child == 0:
+        if child:
+            lock.release()
+        else:
             try:
                 sessions[0].feed(noise)
             except voxfast.VoxfastError as error:
@@ -303,6 +307,24 @@ def test_interrupts_lose_nothing(tiny: voxfast.Model, eval_items: list[EvalItem]
         assert words == truth
         assert session.heard == pytest.approx(len(audio) / 16000)
     assert offline(tiny, audio) == truth  # the model is as good as before
+
+
+def test_interrupts_leave_words_or_return_them(tiny: voxfast.Model) -> None:
+    session = tiny.session()
+    said = [Word(f" {i}", float(i), float(i)) for i in range(300)]
+    words: list[Word] = []
+    with Interrupts(0) as interrupts:
+        while interrupts.count < 30:
+            words.clear()
+            session._stream.words.extend(said)
+            while len(words) < len(said):
+                try:
+                    new = session.take()
+                    words += new
+                    assert new, "words were lost"
+                except KeyboardInterrupt:
+                    pass
+            assert words == said
 
 
 def test_ctrl_c_ends_a_process_that_waits(tiny_folder: Path) -> None:
