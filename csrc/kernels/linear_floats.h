@@ -62,10 +62,8 @@ struct FloatWeights {
     int64_t first, count;
     RowPointers w;
 
-    Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
-        : first(first_),
-          count(smallest(a.k - first_, a.stretch)),
-          w(a, n, rows, first_) {}
+    Stretch(const LinearArguments& a, const Panel& panel, int64_t first_)
+        : first(first_), count(smallest(a.k - first_, a.stretch)), w(a, panel, first_) {}
   };
 
   // Whether pairs of bfloat16 are multiplied.
@@ -124,11 +122,11 @@ struct FloatWeights {
   }
 
   // TILE_N rows of w from r on, widened where they have to be.
-  struct Panel {
+  struct Widened {
     const char* rows[TILE_N];
     alignas(64) float numbers[TILE_N * K_BLOCK];
 
-    Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
+    Widened(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
         rows[i] = s.w.here[r + i];
         if (a.w_type != FloatType::float32 && !pairs(a)) {
@@ -139,16 +137,16 @@ struct FloatWeights {
     }
   };
 
-  // Adds the products of MR rows of x from `row` on with those of the panel.
+  // Adds the products of MR rows of x from `row` on with those widened.
   template <int MR>
-  static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
+  static void add_many(const LinearArguments& a, const Stretch& s, const Widened& widened,
                        int64_t row, int64_t, float* out) {
 #if defined(__AVX512BF16__)
     if (pairs(a)) {
-      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, panel.rows, nullptr, out);
+      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, widened.rows, nullptr, out);
     }
 #endif
-    add_tile<float, MR, TILE_N>(a, s, row, panel.rows, nullptr, out);
+    add_tile<float, MR, TILE_N>(a, s, row, widened.rows, nullptr, out);
   }
 
  private:

@@ -38,22 +38,22 @@ struct PackedWeights {
     // Of each group; biases are zeros up to whole vectors.
     alignas(64) float scales[N_BLOCK * MAX_GROUPS], biases[N_BLOCK * MAX_GROUPS];
 
-    Stretch(const LinearArguments& a, int64_t n, int64_t rows, int64_t first_)
+    Stretch(const LinearArguments& a, const Panel& panel, int64_t first_)
         : first(first_),
           count(smallest(a.k - first_, a.stretch)),
           first_group(first_ / a.group_size),
           groups(count / a.group_size),
-          w(a, n, rows, first_) {
+          w(a, panel, first_) {
       with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
-        load_groups<T>(a, n, rows);
+        load_groups<T>(a, panel);
       });
     }
 
    private:
     template <typename T>
-    void load_groups(const LinearArguments& a, int64_t n, int64_t rows) {
-      for (int64_t r = 0; r < rows; ++r) {
-        int64_t row = smallest(n + r, a.n - 1);
+    void load_groups(const LinearArguments& a, const Panel& panel) {
+      for (int64_t r = 0; r < panel.count; ++r) {
+        int64_t row = panel.row(a, r);
         const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
         const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
         int64_t whole = groups / LANES * LANES, to = r * MAX_GROUPS;
@@ -124,25 +124,25 @@ struct PackedWeights {
   }
 
   // The codes of TILE_N rows of w from r on, unpacked.
-  struct Panel {
+  struct Widened {
     // Not a power of two: rows would compete for the same lines of the cache.
     static constexpr int64_t STRIDE = K_BLOCK + VECTOR_CODES;
     alignas(64) Code numbers[TILE_N * STRIDE];
 
-    Panel(const LinearArguments& a, const Stretch& s, int64_t r) {
+    Widened(const LinearArguments& a, const Stretch& s, int64_t r) {
       for (int i = 0; i < TILE_N; ++i) {
         unpack(a.bits, s.w.here[r + i], s.w.later[r + i], s.count, numbers + i * STRIDE);
       }
     }
   };
 
-  // Adds the products of MR rows of x from `row` on with those of the panel, rows r ...
+  // Adds the products of MR rows of x from `row` on with those unpacked, rows r ...
   // of the stretch.
   template <int MR>
-  static void add_many(const LinearArguments& a, const Stretch& s, const Panel& panel,
+  static void add_many(const LinearArguments& a, const Stretch& s, const Widened& widened,
                        int64_t row, int64_t r, float* out) {
     auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-      return read<Codes>(panel.numbers + n * Panel::STRIDE + k + v * VECTOR_CODES);
+      return read<Codes>(widened.numbers + n * Widened::STRIDE + k + v * VECTOR_CODES);
     };
     with_group(a.group_size, [&]<int GROUP>() {
       add_tile<GROUP, MR, TILE_N>(a, s, row, r, out, codes_of);

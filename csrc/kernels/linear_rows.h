@@ -19,26 +19,38 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
 constexpr int64_t M_BLOCK = 96;
 constexpr int64_t N_BLOCK = 24;  // a multiple of all NR of many rows
 constexpr int64_t FEW_N = 4;  // rows of w that few rows of x take together, as they lie
+constexpr int64_t FEW_TASK = 256;  // rows of w that are one task for few rows of x
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
 }
 
-// Where the bits of some rows of w lie for one stretch of inputs, and for one that is
-// computed later, so that it can be fetched early. Rows that do not exist repeat the
-// last.
+// Rows of w that are computed together: `count` of them, `spacing` apart. The next ones
+// begin `step` later.
+struct Panel {
+  int64_t first, count, spacing, step;
+
+  // One that does not exist repeats the last.
+  VOXFAST_INLINE int64_t row(const LinearArguments& a, int64_t r) const {
+    return smallest(first + r * spacing, a.n - 1);
+  }
+};
+
+// Where the bits of a panel lie for one stretch of inputs, and for one that is computed
+// later, so that it can be fetched early.
 struct RowPointers {
   const char *here[N_BLOCK], *later[N_BLOCK];
 
-  RowPointers(const LinearArguments& a, int64_t n, int64_t rows, int64_t first) {
+  RowPointers(const LinearArguments& a, const Panel& panel, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
     int64_t stretches = (a.k + a.stretch - 1) / a.stretch;
     int64_t number = first / a.stretch + a.ahead;
-    int64_t skip = number / stretches * rows;
+    Panel then = panel;
+    then.first += number / stretches * panel.step;
     int64_t start = number % stretches * a.stretch;
-    for (int64_t r = 0; r < rows; ++r) {
-      here[r] = a.w + smallest(n + r, a.n - 1) * a.w_stride + first / 8 * bits;
-      later[r] = a.w + smallest(n + r + skip, a.n - 1) * a.w_stride + start / 8 * bits;
+    for (int64_t r = 0; r < panel.count; ++r) {
+      here[r] = a.w + panel.row(a, r) * a.w_stride + first / 8 * bits;
+      later[r] = a.w + then.row(a, r) * a.w_stride + start / 8 * bits;
     }
   }
 };
