@@ -125,7 +125,7 @@ def test_whisper_prefix_and_repeated_output_are_known(
 
 @pytest.mark.parametrize(("bits", "group_size"), [(4, 32), (6, 64), (8, 64), (3, 64)])
 def test_quantised_equals_the_dequantised_weights(
-    voxtral_folder: Path, tmp_path: Path, bits: int, group_size: int
+    voxtral_folder: Path, original: np.ndarray, tmp_path: Path, bits: int, group_size: int
 ) -> None:
     folder = convert(voxtral_folder, tmp_path / "q", bits=bits, group_size=group_size)
     packed = load_voxtral(folder, mx.float32)
@@ -143,8 +143,12 @@ def test_quantised_equals_the_dequantised_weights(
         restored.append((name, tensor))
     plain.load_weights(restored)
     expected = logits(plain)
-    # Products with packed weights round x to 15 bits and sign (ops.linear).
-    np.testing.assert_allclose(logits(packed), expected, atol=1e-4 * np.abs(expected).max())
+    # Products with packed weights round x to 15 bits and sign (ops.linear): of the logits,
+    # 1.2e-4 of the greatest at most, whatever the processor, and little beside what the
+    # weights lost by being packed.
+    found = logits(packed)
+    np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+    assert np.std(found - expected) < 0.03 * np.std(expected - original)
 
 
 def test_mlx_audio_quantises_what_has_scales(voxtral_folder: Path, tmp_path: Path) -> None:
