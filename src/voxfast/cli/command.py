@@ -24,8 +24,7 @@ from typing import Any, NoReturn
 
 from voxfast._version import version
 from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
-from voxfast.cli.console import UsageError, complain, describe
-from voxfast.errors import InvalidOptionError
+from voxfast.cli.console import complain, describe, exit_code
 
 __all__ = ["COMMANDS", "run"]
 
@@ -79,7 +78,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         complain(describe(error))
-        return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
+        return exit_code(error)
 
 
 def _parser() -> argparse.ArgumentParser:

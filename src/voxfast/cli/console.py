@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from voxfast.errors import VoxfastError
+from voxfast.errors import InvalidOptionError, VoxfastError
 
 
 class UsageError(Exception):
@@ -41,6 +41,11 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that an error ended: 2 for wrong usage, else 1."""
+    return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
 
 
 @contextlib.contextmanager
