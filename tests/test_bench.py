@@ -390,6 +390,7 @@ def test_figures_say_how_much_was_measured(
 
     shown: dict[str, Figure] = {}
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: shown.update({path.stem: self}))
+    monkeypatch.setattr("voxfast._native._ext.num_threads", lambda: 1)
     data = write_clips(tmp_path, {"a": seconds, "b": 0.7})
     assert cli.main(["bench", str(data), "--figures", str(tmp_path), "-q"]) == 0
     assert shown["stream"].axes[1].get_xlabel() == unit
@@ -397,7 +398,9 @@ def test_figures_say_how_much_was_measured(
     assert last == pytest.approx((seconds + 0.7) / (60 if "minutes" in unit else 1))
     words = int(seconds / 0.5) + 1 + 2
     for figure in shown.values():
-        assert f"(2 streams, {words} words) on " in figure.legends[0].get_title().get_text()
+        note = figure.legends[0].get_title().get_text()
+        assert f"(2 streams, {words} words) on " in note
+        assert note.partition("\n")[0].endswith(", 1 thread")
 
 
 @pytest.mark.parametrize(

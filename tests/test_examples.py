@@ -64,6 +64,19 @@ def test_server(run: Callable[..., str]) -> None:
     assert all(word["start"] <= word["end"] for word in words)
 
 
+def test_the_readme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = EXAMPLES.parent
+    text = (root / "README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(root)
+    exec(code, {})
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == NUMBERS
+    words = [line.split() for line in lines if len(line.split()) == 4]
+    assert " ".join(word[0] for word in words) == COMMAND
+    assert any(line.strip() in COMMAND.split() for line in lines)  # tentative
+
+
 def test_every_example_is_tested() -> None:
     tests = Path(__file__).read_text()
     assert all(f'"{path.name}"' in tests for path in EXAMPLES.glob("*.py"))

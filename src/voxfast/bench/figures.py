@@ -129,7 +129,8 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
                 style,
                 where="post",
                 color=COLOURS[i % len(COLOURS)],
-                label=f"{name}: median {medians[0]}, with computing {medians[1]} ({n} words)"
+                label=f"{name}: median {medians[0]}, with computing {medians[1]} "
+                f"({_count(n, 'word')})"
                 if aware
                 else None,
             )
@@ -217,12 +218,14 @@ def _measured(runs: Sequence[Run]) -> str:
     for run in runs:
         machine = run.setting["machine"]
         words = sum(len(normalise(record.reference).split()) for record in run.records)
-        streams = f"{len(run.records)} stream" + "s" * (len(run.records) != 1)
-        found[
-            f"{run.setting['dataset']['name']} ({streams}, {words} words) on "
-            f"{machine['processor']}, {machine['threads']} threads"
-        ] = True
+        amount = f"{_count(len(run.records), 'stream')}, {_count(words, 'word')}"
+        place = f"{machine['processor']}, {_count(machine['threads'], 'thread')}"
+        found[f"{run.setting['dataset']['name']} ({amount}) on {place}"] = True
     return f"measured by voxfast bench: {'; '.join(found)}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _with_rate(peers: Sequence[Published]) -> list[Published]:

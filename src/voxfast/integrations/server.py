@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start the server; returns the exit code when it ends."""
     parser = argparse.ArgumentParser(
         prog="voxfast-wlk",
+        usage="%(prog)s [--model NAME] [--backend NAME] [--delay-ms MS] [SERVER OPTIONS]",
         description="Start WhisperLiveKit's server with voxfast as its backend.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
