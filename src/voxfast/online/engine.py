@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
-from voxfast.models.checkpoint import read_json
+from voxfast.models.qwen3_asr_config import is_qwen3_asr
 from voxfast.online.session import Stream
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
     Raises:
         CheckpointError: if it is incomplete, broken, or of no known architecture.
     """
-    config = folder / "config.json"
-    if config.is_file() and read_json(config).get("model_type") == "qwen3_asr":
+    if is_qwen3_asr(folder):
         from voxfast.online.qwen3_asr_engine import Qwen3ASREngine
 
         return Qwen3ASREngine(name, folder, dtype)
