@@ -206,6 +206,14 @@ def test_labels_say_what_differs() -> None:
     a = Run({"delay_ms": 480, "mode": "single", "chunk_ms": None}, {"name": "o/v"}, setting)
     b = Run({"delay_ms": 240, "mode": "single", "chunk_ms": 80}, {"name": "o/v"}, setting)
     assert [label(run, (a, b)) for run in (a, b)] == ["v, 480 ms delay", "v, 240 ms delay"]
+    c = Run({"delay_ms": None, "mode": "single", "chunk_ms": None}, {"name": "p/v"}, setting)
+    assert [label(run, (a, c)) for run in (a, c)] == ["o/v, 480 ms delay", "p/v"]
+    machines = [{"processor": "m", "threads": threads, "kernels": "avx2"} for threads in (1, 2)]
+    runs = [
+        Run({}, {"name": "v"}, {"machine": machine, "dataset": {"name": "d", "clips": clips}})
+        for machine, clips in zip(machines, (7, 1), strict=True)
+    ]
+    assert [label(run, runs) for run in runs] == ["v, 7 clips, 1 thread", "v, 1 clip, 2 threads"]
 
 
 # -- the command
@@ -412,6 +420,7 @@ def test_figures_say_how_much_was_measured(
         (("runs", 0, "records"), None),
         (("runs", 0, "options"), {}),
         (("runs", 0, "setting", "machine"), 1),
+        (("runs", 0, "setting", "versions"), 1),
         (("runs", 0, "records", 0), "x"),
         (("runs", 0, "records", 0, "seconds"), "x"),
         (("runs", 0, "records", 0, "reference"), 1),

@@ -724,6 +724,19 @@ def test_doctor(model, monkeypatch, tmp_path, capsys):
     assert "hears words in silence" in capsys.readouterr().out
 
 
+def test_without_portaudio(model, monkeypatch, tmp_path, capsys):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr("fakes.WORD_SECONDS", 99)
+    monkeypatch.setattr("fakes.FakeSession.finish", lambda session: [])
+    for command, code in ("listen", 1), ("doctor", 0):
+        assert cli.main([command]) == code
+        shown = "".join(capsys.readouterr())
+        assert "(PortAudio library not found); on Debian and Ubuntu: apt install libport" in shown
+        assert "pip install" not in shown
+
+
 def test_doctor_with_a_foreign_mlx(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "voxfast._native", None)
     assert cli.main(["doctor"]) == 1

@@ -11,7 +11,7 @@ from voxfast.bench.journal import Run
 from voxfast.bench.measure import Step
 from voxfast.bench.peers import PUBLISHED, Published
 from voxfast.bench.scoring import normalise
-from voxfast.bench.summary import label, latencies, summarise
+from voxfast.bench.summary import count, label, latencies, summarise
 
 __all__ = ["draw"]
 
@@ -130,7 +130,7 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
                 where="post",
                 color=COLOURS[i % len(COLOURS)],
                 label=f"{name}: median {medians[0]}, with computing {medians[1]} "
-                f"({_count(n, 'word')})"
+                f"({count(n, 'word')})"
                 if aware
                 else None,
             )
@@ -218,14 +218,10 @@ def _measured(runs: Sequence[Run]) -> str:
     for run in runs:
         machine = run.setting["machine"]
         words = sum(len(normalise(record.reference).split()) for record in run.records)
-        amount = f"{_count(len(run.records), 'stream')}, {_count(words, 'word')}"
-        place = f"{machine['processor']}, {_count(machine['threads'], 'thread')}"
+        amount = f"{count(len(run.records), 'stream')}, {count(words, 'word')}"
+        place = f"{machine['processor']}, {count(machine['threads'], 'thread')}"
         found[f"{run.setting['dataset']['name']} ({amount}) on {place}"] = True
     return f"measured by voxfast bench: {'; '.join(found)}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _with_rate(peers: Sequence[Published]) -> list[Published]:

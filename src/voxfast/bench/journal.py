@@ -236,6 +236,8 @@ def _run(data: dict[str, Any]) -> Run:
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"one of {names} is no name")
     machine["threads"], run.options["chunk_ms"]
+    if not all(isinstance(part, dict) for part in run.setting.values()):
+        raise TypeError("a part of its setting is no object")
     return run
 
 
