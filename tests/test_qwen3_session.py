@@ -411,6 +411,8 @@ def test_the_first_word_has_a_space_where_the_language_has(
         ({"buffer_ms": 60_000}, "buffer_ms must be an integer from 3000 to 30000"),
         ({"keep_ms": 12_000}, "trim_ms must be a second above keep_ms"),
         ({"heads_file": Path("nowhere.json")}, "nowhere.json"),
+        ({"heads_file": "nowhere.json"}, "nowhere.json"),
+        ({"heads_file": 3}, "heads_file must be a path; got 3"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

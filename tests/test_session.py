@@ -297,7 +297,8 @@ def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
         ({"prompt": "names"}, "takes no prompt"),
         ({"block_ms": 100}, "multiple of 80"),
         ({"block_ms": 0}, "multiple of 80"),
-        ({"delay": 480}, "has no option 'delay'"),
+        ({"delay_ms": 480.0}, "must be an integer, .*; got 480.0"),
+        ({"delay": 480}, "has no option 'delay'; it has delay_ms, language"),
     ],
 )
 def test_options_that_the_model_does_not_have(

@@ -22,7 +22,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, ParamSpec
 
@@ -150,7 +149,7 @@ class Qwen3MLXSimulASR(_Holder):
 
     def session_options(self, language: str | None) -> dict[str, Any]:
         options = super().session_options(language) | {"language": language}
-        return options | ({"heads_file": Path(self._heads)} if self._heads else {})
+        return options | ({"heads_file": self._heads} if self._heads else {})
 
 
 class _Processor(OnlineProcessor):

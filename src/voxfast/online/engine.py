@@ -43,8 +43,11 @@ def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInst
         options: what it was asked for.
         kind: the dataclass whose fields are its options.
     """
-    if unknown := options.keys() - {field.name for field in fields(kind)}:
-        raise InvalidOptionError(f"{name} has no option {min(unknown)!r}")
+    known = [field.name for field in fields(kind)]
+    if unknown := options.keys() - set(known):
+        raise InvalidOptionError(
+            f"{name} has no option {min(unknown)!r}; it has {', '.join(known)}"
+        )
 
 
 def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
