@@ -204,6 +204,27 @@ def test_a_flush_is_one_inference(
     assert text(words) == item.transcript
 
 
+def test_a_backlog_longer_than_the_buffer_is_one_utterance(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken in parts, none of which is an end but the last."""
+    ends = []
+    step = Utterance.step
+
+    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
+        ends.append(end)
+        return step(self, samples, end=end)
+
+    monkeypatch.setattr(Utterance, "step", note)
+    item = clips["eval_38"]  # 13.3 s
+    with model.session() as session:
+        session.insert(np.concatenate([item.audio, item.audio]))
+        words = session.finish()
+    assert len(ends) >= 2
+    assert ends == [False] * (len(ends) - 1) + [True]
+    assert text(words) == f"{item.transcript} {item.transcript}"
+
+
 # ---- what was said stays said -------------------------------------------------------
 
 
