@@ -298,10 +298,10 @@ def test_other_options_do_not_resume(
     assert not list(tmp_path.glob("out.json*"))
 
 
-def test_what_a_model_refuses_is_known_before_anything_is_measured(
+def test_what_is_bound_to_fail_is_known_before_anything_is_measured(
     fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_clips(tmp_path, {"a": 1.0})
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
     models = [str(tmp_path / name) for name in ("one", "two")]
     command = ["bench", str(data), "-o", str(tmp_path / "out.json")]
     for model in models:
@@ -313,6 +313,12 @@ def test_what_a_model_refuses_is_known_before_anything_is_measured(
     assert fake.streamed == 0
     assert not list(tmp_path.glob("out.json*"))
     del fake.loads[:]
+    sound = (tmp_path / "b.wav").read_bytes()
+    (tmp_path / "b.wav").write_text("no audio")
+    assert cli.main([*command, *delays[:2]]) == 1
+    assert "b.wav is not audio" in capsys.readouterr().err
+    assert fake.streamed == len(fake.loads) == 0
+    (tmp_path / "b.wav").write_bytes(sound)
     assert cli.main([*command, *delays[:2]]) == 0
     assert [name for name, _ in fake.loads] == [*models[::-1], models[1]]
     assert capsys.readouterr().err.count(fake.description) == 2

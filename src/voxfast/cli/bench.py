@@ -134,6 +134,7 @@ def _told(args: argparse.Namespace, outcome: str) -> Iterator[None]:
 
 def _measure(args: argparse.Namespace) -> list["Run"]:
     """Run the data set with every combination of options."""
+    from voxfast.audio import duration
     from voxfast.bench.dataset import load_dataset, streams
     from voxfast.bench.journal import Journal, Run, write_results
     from voxfast.bench.measure import measure
@@ -146,8 +147,11 @@ def _measure(args: argparse.Namespace) -> list["Run"]:
         for run, done in zip(runs, journal.done, strict=True):
             run.records = done
             waiting.append(streams(clips, run.options["mode"])[len(done) :])
-        # Options that a model refuses, before hours of work; backwards, so that the first model
-        # is there when its streams begin.
+        # What is bound to fail, before hours of work: files that are no audio, and options that a
+        # model refuses; backwards, so that the first model is there when its streams begin.
+        ahead = (stream for rest in waiting for stream in rest)
+        for clip in dict.fromkeys(clip for stream in ahead for clip in stream.clips):
+            duration(clip.path)
         for run, rest in reversed(list(zip(runs, waiting, strict=True))):
             if rest:
                 load(run.options["model"]).session(**run.options["session"]).close()
