@@ -16,8 +16,8 @@ namespace voxfast {
 //
 // Returns [..., N] of out_dtype, by default what MLX promotes the arguments to. On CPU
 // streams (but for macOS, where MLX has a good BLAS) one row's result depends neither on
-// the other rows nor on the number of threads; w is read as it lies, once for few rows.
-// For packed w they round x to 16 bits, with one power of two for each group.
+// the other rows nor on the number of threads; w is read as it lies. For packed w they
+// round x to 15 bits and sign, with one power of two for each group.
 mlx::core::array linear(const mlx::core::array& x, const mlx::core::array& w,
                         const std::optional<mlx::core::array>& scales = std::nullopt,
                         const std::optional<mlx::core::array>& biases = std::nullopt,

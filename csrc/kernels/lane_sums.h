@@ -46,16 +46,18 @@ namespace {
   (__builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7))
 #endif
 
-// Lane i of the result is the sum of the lanes of x[i]. Each step adds the halves of two
-// vectors' sections and leaves half as many vectors.
-VOXFAST_INLINE f32v sums(f32v* x) {
+// Sums of runs of RUN lanes of RUN vectors: of each vector the first run, then of each
+// the second one, ... . Each step adds the halves of two vectors' runs and leaves half as
+// many vectors.
+template <int RUN, typename V>
+VOXFAST_INLINE V run_sums(V* x) {
 #if defined(__AVX512F__)
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; RUN == 16 && i < 8; ++i) {
     x[i] = VOXFAST_HALVES_16(x[i], x[i + 8]);
   }
 #endif
 #if defined(__AVX2__)
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; RUN >= 8 && i < 4; ++i) {
     x[i] = VOXFAST_HALVES_8(x[i], x[i + 4]);
   }
 #endif
@@ -64,6 +66,9 @@ VOXFAST_INLINE f32v sums(f32v* x) {
   }
   return VOXFAST_HALVES_2(x[0], x[1]);
 }
+
+// Lane i of the result is the sum of the lanes of x[i].
+VOXFAST_INLINE f32v sums(f32v* x) { return run_sums<LANES>(x); }
 
 #undef VOXFAST_HALVES_16
 #undef VOXFAST_HALVES_8

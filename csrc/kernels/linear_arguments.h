@@ -41,7 +41,6 @@ struct LinearArguments {
   int64_t stretch;          // inputs that are summed up at a time
   int64_t ahead;            // stretches to fetch weights ahead by
   int64_t prepared_stride;  // bytes from one row of x to the next
-  int64_t padded_groups;    // of packed weights: numbers that x has for its groups
   char* prepared;
 };
 

@@ -50,12 +50,14 @@ VOXFAST_INLINE __m512bh load(const bf16_pairs* p) { return read<__m512bh>(p); }
 #endif
 
 struct FloatWeights {
+  static constexpr int64_t FEW_ROWS = 4;  // of x: weights are used as they are read
+  static constexpr int64_t PANEL = 24;    // rows of w, of many rows of x
+
   // Rows of x by rows of w in the registers, of many rows of x.
   static constexpr int TILE_M = LANES == 8 ? 3 : 4;
   static constexpr int TILE_N = LANES == 16 ? 6 : 4;
 
   static constexpr int64_t K_BLOCK = 1024;
-  static constexpr int64_t FEW_ROWS = 4;
 
   // A stretch of inputs of some rows of w, K_BLOCK at most.
   struct Stretch {
@@ -75,9 +77,16 @@ struct FloatWeights {
 #endif
   }
 
+  static int64_t panel(const LinearArguments& a) {
+    return a.m <= FEW_ROWS ? FEW_N : PANEL;
+  }
+  static int64_t most_task_rows(const LinearArguments& a) {
+    return a.m <= FEW_ROWS ? FEW_TASK : a.n;
+  }
+
   // Prepared x: rows of floats, or of bfloat16 for pairs, whole vectors.
-  static void plan(LinearArguments& a) {
-    a.prepared_stride = (pairs(a) ? 2 : 4) * round_up_to(a.k, 32);
+  static int64_t prepared_stride(const LinearArguments& a) {
+    return (pairs(a) ? 2 : 4) * round_up_to(a.k, 32);
   }
 
   static void prepare(const LinearArguments& a, int64_t row) {
@@ -96,26 +105,63 @@ struct FloatWeights {
     }
   }
 
+  // Outputs n ... n + width - 1 of all rows of x.
+  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
+    (a.m <= FEW_ROWS ? multiply_few : multiply_many)(a, n, width);
+  }
+
+ private:
+  static void multiply_few(const LinearArguments& a, int64_t n, int64_t width) {
+    few_outputs<FEW_ROWS>(a, n, width, [&](const Panel& panel, auto& out) {
+      for (int64_t k = 0; k < a.k; k += a.stretch) {
+        add_few<FEW_ROWS>(a, Stretch(a, panel, k), out[0]);
+      }
+    });
+  }
+
+  // For many rows of x, by panels of neighbouring rows of w.
+  static void multiply_many(const LinearArguments& a, int64_t n, int64_t width) {
+    float sums[M_BLOCK * PANEL];
+    for (int64_t end = n + width; n < end; n += PANEL) {
+      for (int64_t m = 0; m < a.m; m += M_BLOCK) {
+        int64_t rows = smallest(a.m - m, M_BLOCK);
+        std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
+        for (int64_t k = 0; k < a.k; k += a.stretch) {
+          add_many(a, Stretch(a, {n, PANEL, 1, PANEL}, k), m, rows, sums);
+        }
+        for (int64_t i = 0; i < rows; ++i) {
+          finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
+        }
+      }
+    }
+  }
+
   // Adds the products of MR rows of x, all there are, with FEW_N rows of w.
   template <int MR>
   static void add_few(const LinearArguments& a, const Stretch& s, float* out) {
+    if constexpr (MR > 1) {
+      if (a.m < MR) {
+        return add_few<MR - 1>(a, s, out);
+      }
+    }
     constexpr int NR = MR < 4 || LANES == 16 ? 4 : 2;  // as many as the registers hold
     for (int r = 0; r < FEW_N; r += NR) {
       switch (a.w_type) {
         case FloatType::float32:
-          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
+          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
           break;
         case FloatType::float16:
-          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
+          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
           break;
         case FloatType::bfloat16:
 #if defined(__AVX512BF16__)
           if (pairs(a)) {
-            add_tile<bf16_pairs, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
+            add_tile<bf16_pairs, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r,
+                                         FEW_N);
             break;
           }
 #endif
-          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r);
+          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
           break;
       }
     }
@@ -137,23 +183,41 @@ struct FloatWeights {
     }
   };
 
-  // Adds the products of MR rows of x from `row` on with those widened.
-  template <int MR>
-  static void add_many(const LinearArguments& a, const Stretch& s, const Widened& widened,
-                       int64_t row, int64_t, float* out) {
-#if defined(__AVX512BF16__)
-    if (pairs(a)) {
-      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, widened.rows, nullptr, out);
+  // Adds the products of `rows` rows of x from `row` on. A tile's rows of w stay in the
+  // first cache while those of x pass by.
+  static void add_many(const LinearArguments& a, const Stretch& s, int64_t row,
+                       int64_t rows, float* out) {
+    for (int64_t r = 0; r < PANEL; r += TILE_N) {
+      const Widened widened(a, s, r);
+      float* to = out + r;
+      int64_t m = 0;
+      for (; m + TILE_M <= rows; m += TILE_M) {
+        add_widened<TILE_M>(a, s, widened, row + m, to + m * PANEL);
+      }
+      for (; m < rows; ++m) {
+        add_widened<1>(a, s, widened, row + m, to + m * PANEL);
+      }
     }
-#endif
-    add_tile<float, MR, TILE_N>(a, s, row, widened.rows, nullptr, out);
   }
 
- private:
+  // Adds the products of MR rows of x from `row` on with those widened.
+  template <int MR>
+  static void add_widened(const LinearArguments& a, const Stretch& s,
+                          const Widened& widened, int64_t row, float* out) {
+#if defined(__AVX512BF16__)
+    if (pairs(a)) {
+      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, widened.rows, nullptr, out,
+                                              PANEL);
+    }
+#endif
+    add_tile<float, MR, TILE_N>(a, s, row, widened.rows, nullptr, out, PANEL);
+  }
+
   template <typename T, int MR, int NR>
   VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
                                       int64_t row, const char* const* w,
-                                      const char* const* later, float* out) {
+                                      const char* const* later, float* out,
+                                      int64_t out_stride) {
     using F = Factors<T>;
     const auto* x =
         reinterpret_cast<const typename F::X*>(a.prepared + row * a.prepared_stride) +
@@ -186,7 +250,7 @@ struct FloatWeights {
         return load(padded);
       });
     }
-    add_lane_sums(totals, out, N_BLOCK);
+    add_lane_sums(totals, out, out_stride);
   }
 };
 

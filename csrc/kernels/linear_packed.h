@@ -1,23 +1,22 @@
 #pragma once
 
-// linear with packed weights: products of 16-bit integers, exact, summed up in 32 bits
-// over each group, then in float32 over groups.
+// linear with packed weights: products of integers, exact, summed up in 32 bits over each
+// group, then in float32 over groups.
 //
 // Each group of a row of x is rounded to integers of 15 bits and sign with a power of two
 // as its unit: 2^-15 of the greatest number in the group is about the most that any
 // number loses, and those of half precision lose nothing unless they are much smaller
 // than it. With codes c worth c * scale + bias, a group adds
 //   scale * unit * (sum of c * integer) + bias * unit * (sum of integers).
-// Since sums of integers do not depend on their order, rows of x can be computed in any
-// company, from codes in registers or in a panel, to the same result.
+//
+// Lanes are outputs. Of a panel of rows of w, some inputs at a time are transposed into
+// words (linear_words.h) in the first cache; every row of x then meets them with nothing
+// to be added up across lanes. Groups are added in their order, so what a row of x
+// becomes does not depend on the rows beside it.
 
 #include "kernels/linear_arguments.h"
-#if defined(__AVX512VNNI__)
-#include "kernels/linear_codes_bytes.h"
-#else
-#include "kernels/linear_codes.h"
-#endif
 #include "kernels/linear_rows.h"
+#include "kernels/linear_words.h"
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
 
@@ -25,56 +24,21 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 struct PackedWeights {
-  static constexpr int TILE_M = LANES == 8 ? 3 : 4;
-  static constexpr int TILE_N = 4;
-  static constexpr int64_t K_BLOCK = 2048;
-  static constexpr int64_t FEW_ROWS = VECTOR_CODES == 64 ? 4 : 2;
+  static constexpr int VECTORS = 2;  // of outputs, in a panel
+  static constexpr int64_t PANEL = VECTORS * LANES;
+  static constexpr int64_t K_BLOCK = 512;
   static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
+  static constexpr int TILE_M = 6;
 
-  // A stretch of inputs of some rows of w, K_BLOCK at most.
-  struct Stretch {
-    int64_t first, count, first_group, groups;
-    RowPointers w;
-    // Of each group; biases are zeros up to whole vectors.
-    alignas(64) float scales[N_BLOCK * MAX_GROUPS], biases[N_BLOCK * MAX_GROUPS];
+  static int64_t groups(const LinearArguments& a) { return a.k / a.group_size; }
 
-    Stretch(const LinearArguments& a, const Panel& panel, int64_t first_)
-        : first(first_),
-          count(smallest(a.k - first_, a.stretch)),
-          first_group(first_ / a.group_size),
-          groups(count / a.group_size),
-          w(a, panel, first_) {
-      with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
-        load_groups<T>(a, panel);
-      });
-    }
+  static int64_t panel(const LinearArguments&) { return PANEL; }
+  static int64_t most_task_rows(const LinearArguments& a) { return a.n; }
 
-   private:
-    template <typename T>
-    void load_groups(const LinearArguments& a, const Panel& panel) {
-      for (int64_t r = 0; r < panel.count; ++r) {
-        int64_t row = panel.row(a, r);
-        const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
-        const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
-        int64_t whole = groups / LANES * LANES, to = r * MAX_GROUPS;
-        for (int64_t g = 0; g < whole; g += LANES) {
-          store(scales + to + g, load(s + g));
-          store(biases + to + g, load(b + g));
-        }
-        if (whole < groups) {
-          store(scales + to + whole, load_first(s + whole, groups - whole));
-          store(biases + to + whole, load_first(b + whole, groups - whole));
-        }
-      }
-    }
-  };
-
-  // Prepared x, of each row: the integers, in the order of the codes' lanes; then of each
-  // group the unit, and the sum of its integers times the unit.
-  static void plan(LinearArguments& a) {
-    // Whole vectors from any stretch's first group on.
-    a.padded_groups = round_up_to(a.k / a.group_size, 16) + 16;
-    a.prepared_stride = 2 * round_up_to(a.k, 64) + round_up_to(8 * a.padded_groups, 64);
+  // Prepared x, of each row: the integers as words; then of each group the unit, and the
+  // sum of its integers times the unit.
+  static int64_t prepared_stride(const LinearArguments& a) {
+    return round_up_to(2 * a.k + 8 * groups(a), 64);
   }
 
   struct Row {
@@ -83,228 +47,195 @@ struct PackedWeights {
 
     VOXFAST_INLINE Row(const LinearArguments& a, int64_t row) {
       integers = a.prepared + row * a.prepared_stride;
-      units = reinterpret_cast<float*>(integers + 2 * round_up_to(a.k, 64));
-      sums = units + a.padded_groups;
+      units = reinterpret_cast<float*>(integers + 2 * a.k);
+      sums = units + groups(a);
     }
   };
 
   static void prepare(const LinearArguments& a, int64_t row) {
     Row out(a, row);
-    int64_t groups = a.k / a.group_size;
-    for (int64_t g = 0; g < groups; ++g) {
-      alignas(64) float x[128];
-      alignas(64) int32_t rounded[128];
-      load_floats(a.x, a.x_type, a.x_rows[row] + g * a.group_size * a.x_stride,
-                  a.x_stride, a.group_size, x);
-      round_group(a.group_size, x, rounded, out.units[g], out.sums[g]);
-      lay_out(a.bits, g * a.group_size, a.group_size, rounded, out.integers);
-    }
-    for (int64_t g = groups; g < a.padded_groups; ++g) {
-      out.units[g] = out.sums[g] = 0;
+    for (int64_t g = 0; g < groups(a); ++g) {
+      int32_t rounded[128];
+      const RoundedGroup group(a, row, g, rounded);
+      out.units[g] = group.unit;
+      out.sums[g] = group.sum;
+      for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
+        lay_out(a.bits, rounded + i, out.integers + 2 * (g * a.group_size + i));
+      }
     }
   }
 
-  // Adds the products of MR rows of x, all there are, with FEW_N rows of w.
-  template <int MR>
-  static void add_few(const LinearArguments& a, const Stretch& s, float* out) {
-    switch (a.bits) {
-      case 2:
-        return add_few_codes<2, MR>(a, s, out);
-      case 3:
-        return add_few_codes<3, MR>(a, s, out);
-      case 4:
-        return add_few_codes<4, MR>(a, s, out);
-      case 5:
-        return add_few_codes<5, MR>(a, s, out);
-      case 6:
-        return add_few_codes<6, MR>(a, s, out);
-      default:
-        return add_few_codes<8, MR>(a, s, out);
+  // Outputs n ... n + width - 1 of all rows of x.
+  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
+    for (int64_t end = n + width; n < end; n += PANEL) {
+      for (int64_t m = 0; m < a.m; m += M_BLOCK) {
+        int64_t rows = smallest(a.m - m, M_BLOCK);
+        alignas(64) float sums[M_BLOCK * PANEL];
+        std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
+        for (int64_t k = 0; k < a.k; k += a.stretch) {
+          Stretch stretch(a, n, k);
+          for (int64_t i = 0; i < rows; i += TILE_M) {
+            add_rows<TILE_M>(a, stretch, m + i, rows - i, sums + i * PANEL);
+          }
+        }
+        for (int64_t i = 0; i < rows; ++i) {
+          finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
+        }
+      }
     }
   }
 
-  // The codes of TILE_N rows of w from r on, unpacked.
-  struct Widened {
-    // Not a power of two: rows would compete for the same lines of the cache.
-    static constexpr int64_t STRIDE = K_BLOCK + VECTOR_CODES;
-    alignas(64) Code numbers[TILE_N * STRIDE];
+ private:
+  // A stretch of inputs of a panel, lanes across: vector v of each is of outputs
+  // v * LANES ... .
+  struct Stretch {
+    int64_t first, first_group, groups;
+    alignas(64) u32v words[K_BLOCK / CODES_PER_WORD][VECTORS];
+    f32v scales[MAX_GROUPS][VECTORS], biases[MAX_GROUPS][VECTORS];
 
-    Widened(const LinearArguments& a, const Stretch& s, int64_t r) {
-      for (int i = 0; i < TILE_N; ++i) {
-        unpack(a.bits, s.w.here[r + i], s.w.later[r + i], s.count, numbers + i * STRIDE);
+    Stretch(const LinearArguments& a, int64_t n, int64_t first_)
+        : first(first_), first_group(first_ / a.group_size) {
+      int64_t count = smallest(a.k - first, a.stretch);
+      groups = count / a.group_size;
+      const RowPointers rows(a, {n, PANEL, 1, PANEL}, first);
+      for (int v = 0; v < VECTORS; ++v) {
+        with_bits(a.bits, [&]<int BITS>() {
+          unpack<BITS>(rows.here + v * LANES, rows.later + v * LANES, count, v);
+        });
+        with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
+          load_groups<T>(a, n + v * LANES, v);
+        });
+      }
+    }
+
+   private:
+    template <int BITS>
+    void unpack(const char* const* rows, const char* const* later, int64_t count, int v) {
+      constexpr int BLOCK_WORDS = BLOCK_CODES / CODES_PER_WORD;
+      u32v packed[K_BLOCK / 32 * BITS + LANES];
+      transpose_columns(rows, later, count / 32 * BITS, packed);
+      for (int64_t b = 0; b < count / BLOCK_CODES; ++b) {
+#pragma GCC unroll 16
+        for (int i = 0; i < BLOCK_WORDS; ++i) {
+          words[b * BLOCK_WORDS + i][v] = word_of_codes<BITS>(packed + b * BITS, i);
+        }
+      }
+    }
+
+    template <typename T>
+    void load_groups(const LinearArguments& a, int64_t n, int v) {
+      // Of each row its scales, then its biases; a whole vector may be written beyond.
+      constexpr int64_t WIDTH = 2 * MAX_GROUPS + LANES;
+      float rows[LANES][WIDTH];
+      const char* pointers[LANES];
+      int64_t rest = PackedWeights::groups(a) - first_group;
+      for (int r = 0; r < LANES; ++r) {
+        int64_t row = smallest(n + r, a.n - 1);
+        const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
+        const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
+        load_row(s, rest, rows[r]);
+        load_row(b, rest, rows[r] + groups);
+        pointers[r] = reinterpret_cast<const char*>(rows[r]);
+      }
+      u32v columns[2 * MAX_GROUPS + LANES];
+      transpose_columns(pointers, pointers, 2 * groups, columns);
+      for (int64_t g = 0; g < groups; ++g) {
+        scales[g][v] = (f32v)columns[g];
+        biases[g][v] = (f32v)columns[groups + g];
+      }
+    }
+
+    // The stretch's groups of a row of which there are `rest`.
+    template <typename T>
+    VOXFAST_INLINE void load_row(const T* row, int64_t rest, float* out) {
+      for (int64_t g = 0; g < groups; g += LANES) {
+        store(out + g, g + LANES <= rest ? load(row + g) : load_first(row + g, rest - g));
       }
     }
   };
 
-  // Adds the products of MR rows of x from `row` on with those unpacked, rows r ...
-  // of the stretch.
-  template <int MR>
-  static void add_many(const LinearArguments& a, const Stretch& s, const Widened& widened,
-                       int64_t row, int64_t r, float* out) {
-    auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-      return read<Codes>(widened.numbers + n * Widened::STRIDE + k + v * VECTOR_CODES);
-    };
-    with_group(a.group_size, [&]<int GROUP>() {
-      add_tile<GROUP, MR, TILE_N>(a, s, row, r, out, codes_of);
-    });
-  }
-
- private:
-  // Numbers as integers times `unit`; `sum_of_x` is that of what they became.
-  static void round_group(int count, const float* x, int32_t* rounded, float& unit,
-                          float& sum_of_x) {
-    f32v greatest{}, finite{};
-    for (int i = 0; i < count; i += LANES) {
-      f32v v = load(x + i);
-      greatest = max(greatest, max(v, -v));
-      finite = finite + v * 0.0f;  // NaN of an infinity, too
-    }
-    float most = maximum(greatest), factor = 0;
-    unit = 0;
-    if (!(sum(finite) == 0.0f)) {
-      unit = __builtin_nanf("");
-    } else if (most > 0x1p-100f) {
-      // most * 1.004 < 2^(exponent - 126), which 2^15 units make: to the base 256, high
-      // digits are then 127 at the most.
-      uint32_t exponent = float_to_bits(most * 1.004f) >> 23;
-      unit = bits_to_float((exponent - 14) << 23);
-      factor = bits_to_float((254 + 14 - exponent) << 23);
-    }
-    const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-    i32v total{};
-    for (int i = 0; i < count; i += LANES) {
-      f32v scaled = factor == 0 ? f32v{} : load(x + i) * factor;
-      i32v integers = (i32v)(scaled + shifter) - (i32v)shifter;
-      std::memcpy(rounded + i, &integers, sizeof integers);
-      total += integers;
-    }
-    int32_t lanes[LANES], whole = 0;
-    std::memcpy(lanes, &total, sizeof lanes);
-    for (int32_t lane : lanes) {
-      whole += lane;
-    }
-    sum_of_x = unit * static_cast<float>(whole);
-  }
-
-  template <int BITS>
-  static void unpack_codes(const char* block, const char* later, int64_t count,
-                           Code* out) {
-    for (int64_t k = 0; k < count; k += BLOCK_CODES) {
-      __builtin_prefetch(later);
-      for (int v = 0; v < BLOCK_CODES / VECTOR_CODES; ++v) {
-        Codes some = codes<BITS>(block, v, count - k);
-        std::memcpy(out + k + v * VECTOR_CODES, &some, sizeof some);
+  // Columns of 32-bit numbers of LANES rows: out[c] is that of number c, of whole vectors
+  // of them. What `later` points at is fetched meanwhile.
+  VOXFAST_INLINE static void transpose_columns(const char* const* rows,
+                                               const char* const* later, int64_t count,
+                                               u32v* out) {
+    auto some = [&](int64_t c, auto load_row) __attribute__((always_inline)) {
+      f32v x[LANES];
+#pragma GCC unroll 16
+      for (int r = 0; r < LANES; ++r) {
+        __builtin_prefetch(later[r] + 4 * c);
+        x[r] = load_row(reinterpret_cast<const float*>(rows[r]) + c);
       }
-      block += BLOCK_CODES * BITS / 8;
-      later += BLOCK_CODES * BITS / 8;
+      transpose(x);
+#pragma GCC unroll 16
+      for (int i = 0; i < LANES; ++i) {
+        out[c + i] = (u32v)x[i];
+      }
+    };
+    int64_t whole = count / LANES * LANES;
+    for (int64_t c = 0; c < whole; c += LANES) {
+      some(c, [](const float* p) __attribute__((always_inline)) { return load(p); });
+    }
+    if (whole < count) {
+      some(whole, [&](const float* p) { return load_first(p, count - whole); });
     }
   }
 
-  static void unpack(int bits, const char* block, const char* later, int64_t count,
-                     Code* out) {
-    switch (bits) {
-      case 2:
-        return unpack_codes<2>(block, later, count, out);
-      case 3:
-        return unpack_codes<3>(block, later, count, out);
-      case 4:
-        return unpack_codes<4>(block, later, count, out);
-      case 5:
-        return unpack_codes<5>(block, later, count, out);
-      case 6:
-        return unpack_codes<6>(block, later, count, out);
-      default:
-        return unpack_codes<8>(block, later, count, out);
+  // Adds what a stretch contributes to rows of x from `row` on, MR of them or, where
+  // there are less, `rows`.
+  template <int MR>
+  static void add_rows(const LinearArguments& a, const Stretch& s, int64_t row,
+                       int64_t rows, float* sums) {
+    if constexpr (MR > 1) {
+      if (rows < MR) {
+        return add_rows<MR - 1>(a, s, row, rows, sums);
+      }
     }
-  }
-
-  template <int BITS, int MR>
-  static void add_few_codes(const LinearArguments& a, const Stretch& s, float* out) {
-    with_group(a.group_size, [&]<int GROUP>() {
-      auto codes_of = [&](int n, int64_t k, int v) __attribute__((always_inline)) {
-        if (v == 0 && k / 8 * BITS % 64 < BLOCK_CODES * BITS / 8) {
-          __builtin_prefetch(s.w.later[n] + k / 8 * BITS);
-        }
-        // Only groups of 32 can leave a block unfinished.
-        return codes<BITS>(s.w.here[n] + k / 8 * BITS, v, GROUP == 32 ? s.count - k : 64);
-      };
-      add_tile<GROUP, MR, FEW_N>(a, s, 0, 0, out, codes_of);
-    });
-  }
-
-  // Calls f<GROUP>() for the group size.
-  template <typename F>
-  VOXFAST_INLINE static void with_group(int group_size, F f) {
-    switch (group_size) {
-      case 32:
-        return f.template operator()<32>();
-      case 64:
-        return f.template operator()<64>();
-      default:
-        return f.template operator()<128>();
-    }
-  }
-
-  // Adds the products of MR rows of x from `row` on with NR rows of w, row r of the
-  // stretch and the following; codes_of(n, k, v) are those in vector v of the block at k
-  // of row r + n. Loops over registers must not stay loops.
-  template <int GROUP, int MR, int NR, typename F>
-  VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
-                                      int64_t row, int64_t r, float* out, F codes_of) {
     const char* integers[MR];
-    // What a sum of codes times integers is worth, of each group.
-    alignas(64) float worth[MR][NR][K_BLOCK / GROUP + LANES];
-    const float *scales = s.scales + r * MAX_GROUPS, *biases = s.biases + r * MAX_GROUPS;
-    f32v totals[MR][NR];
-#pragma GCC unroll 4
+    const float *units[MR], *sums_of_x[MR];
     for (int m = 0; m < MR; ++m) {
       const Row x(a, row + m);
       integers[m] = x.integers + 2 * s.first;
-      const float *units = x.units + s.first_group, *sums_of_x = x.sums + s.first_group;
+      units[m] = x.units + s.first_group;
+      sums_of_x[m] = x.sums + s.first_group;
+    }
+    const int64_t steps = a.group_size / CODES_PER_WORD;
+    const u32v(*w)[VECTORS] = s.words;
+    for (int64_t g = 0; g < s.groups; ++g) {
+      i32v dots[MR][VECTORS][DIGITS];
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
-      for (int n = 0; n < NR; ++n) {
-        totals[m][n] = f32v{};
-        for (int64_t g = 0; g < s.groups; g += LANES) {
-          store(worth[m][n] + g, load(scales + n * MAX_GROUPS + g) * load(units + g));
-          totals[m][n] =
-              load(biases + n * MAX_GROUPS + g) * load(sums_of_x + g) + totals[m][n];
+        for (int i = 0; i < VECTORS * DIGITS; ++i) {
+          dots[m][i / DIGITS][i % DIGITS] = i32v{};
         }
       }
-    }
-    constexpr int INPUTS = SECTION<GROUP>;
-    for (int64_t first = 0, section = 0; first < s.count; first += INPUTS, ++section) {
-      i32v dots[MR][NR];
-#pragma GCC unroll 4
-      for (int b = 0; b < INPUTS; b += BLOCK_CODES) {
-        int64_t k = first + b;
-#pragma GCC unroll 4
-        for (int v = 0; v < BLOCK_CODES / VECTOR_CODES; ++v) {
-          Inputs xs[MR];
-#pragma GCC unroll 4
-          for (int m = 0; m < MR; ++m) {
-            xs[m] = inputs_at(integers[m] + 2 * k, v);
-          }
-#pragma GCC unroll 4
-          for (int n = 0; n < NR; ++n) {
-            Codes w = codes_of(n, k, v);
-#pragma GCC unroll 4
-            for (int m = 0; m < MR; ++m) {
-              dots[m][n] = add_products(dots[m][n], b + v == 0, w, xs[m]);
+      for (int64_t i = 0; i < steps; ++i, ++w) {
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 2
+          for (int d = 0; d < DIGITS; ++d) {
+            i32v x = word_at(integers[m] + 4 * (DIGITS * i + d));
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; ++v) {
+              dots[m][v][d] = add_products(dots[m][v][d], (*w)[v], x);
             }
           }
         }
       }
-#pragma GCC unroll 4
-      for (int n = 0; n < NR; ++n) {
-#pragma GCC unroll 4
-        for (int m = 0; m < MR; ++m) {
-          totals[m][n] = __builtin_convertvector(dots[m][n], f32v) *
-                             worth_of<GROUP>(worth[m][n], section) +
-                         totals[m][n];
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; ++v) {
+          float* to = sums + m * PANEL + v * LANES;
+          f32v value = __builtin_convertvector(united(dots[m][v]), f32v);
+          f32v terms = group_terms(value, s.scales[g][v], broadcast(units[m][g]),
+                                   s.biases[g][v], broadcast(sums_of_x[m][g]));
+          store(to, load(to) + terms);
         }
+        integers[m] += 2 * a.group_size;
       }
     }
-    add_lane_sums(totals, out, N_BLOCK);
   }
 };
 

@@ -15,11 +15,13 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
 }
 
 // How the work is cut. Inputs are summed up by stretches, each on its own; many rows of x
-// share a panel of N_BLOCK rows of w in cached memory.
+// share a panel of rows of w in cached memory.
 constexpr int64_t M_BLOCK = 96;
-constexpr int64_t N_BLOCK = 24;  // a multiple of all NR of many rows
-constexpr int64_t FEW_N = 4;  // rows of w that few rows of x take together, as they lie
-constexpr int64_t FEW_TASK = 256;  // rows of w that are one task for few rows of x
+constexpr int64_t MOST_ROWS = 32;  // of w in a panel
+
+// Few rows of x use weights as they are read, of FEW_N rows of w at a time.
+constexpr int64_t FEW_N = 4;
+constexpr int64_t FEW_TASK = 256;  // rows of w that are one task
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
@@ -39,7 +41,7 @@ struct Panel {
 // Where the bits of a panel lie for one stretch of inputs, and for one that is computed
 // later, so that it can be fetched early.
 struct RowPointers {
-  const char *here[N_BLOCK], *later[N_BLOCK];
+  const char *here[MOST_ROWS], *later[MOST_ROWS];
 
   RowPointers(const LinearArguments& a, const Panel& panel, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
@@ -58,9 +60,20 @@ struct RowPointers {
 // The first `count` numbers, fewer than a vector, and zeros.
 template <typename T>
 VOXFAST_INLINE f32v load_first(const T* p, int64_t count) {
+#if defined(__AVX512BW__)
+  auto mask = static_cast<__mmask16>((1u << count) - 1);
+  if constexpr (sizeof(T) == 4) {
+    return (f32v)_mm512_maskz_loadu_ps(mask, p);
+  } else {
+    T padded[LANES];
+    _mm256_storeu_si256((__m256i*)padded, _mm256_maskz_loadu_epi16(mask, p));
+    return load(padded);
+  }
+#else
   T padded[LANES] = {};
   std::memcpy(padded, p, static_cast<size_t>(count) * sizeof(T));
   return load(padded);
+#endif
 }
 
 template <typename T>
@@ -120,6 +133,29 @@ VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t 
       return store_floats_of(static_cast<f16*>(a.out) + first, x, count);
     case FloatType::bfloat16:
       return store_floats_of(static_cast<bf16*>(a.out) + first, x, count);
+  }
+}
+
+// Outputs n ... n + width - 1, FEW_TASK at most, of ROWS rows of x at most. The rows of w
+// that are computed together, compute(panel, out[ROWS][FEW_N]), lie a quarter of them
+// apart: each quarter is read from its beginning to its end, which is what the
+// processor's own fetching ahead expects.
+template <int ROWS, typename F>
+VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t n, int64_t width,
+                                F compute) {
+  float outputs[ROWS][FEW_TASK];
+  int64_t spacing = (width + FEW_N - 1) / FEW_N;
+  for (int64_t i = 0; i < spacing; ++i) {
+    float some[ROWS][FEW_N] = {};
+    compute(Panel{n + i, FEW_N, spacing, 1}, some);
+    for (int64_t m = 0; m < a.m; ++m) {
+      for (int64_t r = 0; r < FEW_N; ++r) {
+        outputs[m][r * spacing + i] = some[m][r];
+      }
+    }
+  }
+  for (int64_t m = 0; m < a.m; ++m) {
+    finish_outputs(a, m, n, width, outputs[m]);
   }
 }
 

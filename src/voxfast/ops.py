@@ -105,7 +105,7 @@ def linear(
 
     Products are accumulated in float32 whatever the dtypes. On CPU streams a row's result
     depends neither on the rows beside it nor on the number of threads; weights are read as
-    they lie, and once for few rows. Products with packed weights are exact integers up to the
+    they lie. Products with packed weights are exact integers up to the
     size of a group: x is rounded to 15 bits and sign with one power of two for each group,
     which loses 2⁻¹⁵ of the greatest number in it at most, and of half precision hardly
     anything. GPU streams and macOS use MLX's own products.

@@ -1,30 +1,17 @@
 #pragma once
 
-// linear: packed weights, for processors without products of bytes. MLX packs the codes
-// of a row as one string of bits, lowest bits first, so a block of 32 codes is 4 * BITS
-// bytes; every group is whole blocks. Codes are unpacked to 16-bit numbers.
+// linear: one row of x and packed weights that are used as they are read, for processors
+// without products of bytes. A block of 32 codes is 4 * BITS bytes; codes are unpacked to
+// 16-bit numbers.
 
+#include "kernels/linear_words.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-typedef int16_t Code;
-typedef i16v Codes;
-constexpr int BLOCK_CODES = 32;
 constexpr int LANES16 = 2 * LANES;
-constexpr int VECTOR_CODES = LANES16;
-constexpr int BLOCK_VECTORS = BLOCK_CODES / LANES16;
-
-// Inputs whose products are added up as integers: a group.
-template <int GROUP>
-constexpr int SECTION = GROUP;
-
-// What the sums of section s are worth, given what each group's are.
-template <int GROUP>
-VOXFAST_INLINE f32v worth_of(const float* worth, int64_t s) {
-  return broadcast(worth[s]);
-}
+constexpr int ROW_VECTORS = BLOCK_CODES / LANES16;
 
 // Codes that never cross a 16-bit word: each word of the block holds 16 / bits of them.
 constexpr bool in_words(int bits) { return 16 % bits == 0; }
@@ -45,9 +32,9 @@ struct Windows {
   // or, where codes cross words, enough for 16 codes.
   static constexpr int LOADED = in_words(BITS) ? 4 * BITS : BITS < 4 ? 8 : 16;
 
-  alignas(64) uint16_t factors[BLOCK_VECTORS][LANES16] = {};
+  alignas(64) uint16_t factors[ROW_VECTORS][LANES16] = {};
   // For byte shuffles: where the two bytes are that hold the code of each lane.
-  alignas(64) uint8_t bytes[BLOCK_VECTORS][2 * LANES16] = {};
+  alignas(64) uint8_t bytes[ROW_VECTORS][2 * LANES16] = {};
 
   // Where the bytes for codes 16 half ... 16 half + 15 begin; they lie within the block.
   static constexpr int offset(int half) {
@@ -56,7 +43,7 @@ struct Windows {
   }
 
   constexpr Windows() {
-    for (int v = 0; v < BLOCK_VECTORS; ++v) {
+    for (int v = 0; v < ROW_VECTORS; ++v) {
       for (int lane = 0; lane < LANES16; ++lane) {
         int code = code_of_lane(BITS, v, lane), bit = code * BITS;
         if (!in_words(BITS)) {
@@ -145,7 +132,7 @@ VOXFAST_INLINE u16v shuffled(const char* block, int v) {
 
 // The codes of vector v of the block.
 template <int BITS>
-VOXFAST_INLINE Codes codes(const char* block, int v, int64_t) {
+VOXFAST_INLINE i16v codes(const char* block, int v) {
   constexpr const Windows<BITS>& windows = WINDOWS<BITS>;
   u16v x;
   if constexpr (!in_words(BITS)) {
@@ -158,32 +145,36 @@ VOXFAST_INLINE Codes codes(const char* block, int v, int64_t) {
   return (i16v)(x * read<u16v>(windows.factors[v]) >> (16 - BITS));
 }
 
-// A vector's inputs.
-typedef i16v Inputs;
+// A block of a row of w times its inputs of x; `rest` bytes of the row are left.
+template <int BITS, int GROUP>
+struct RowBlock {
+  static constexpr int INPUTS = BLOCK_CODES;
+  static constexpr int RUN = LANES;  // lanes that a group's products lie in
 
-VOXFAST_INLINE Inputs inputs_at(const char* block, int v) {
-  return read<i16v>(block + v * static_cast<int>(sizeof(i16v)));
-}
-
-// Lays out `count` integers of x, those of a group, the first being input k of `row`.
-VOXFAST_INLINE void lay_out(int bits, int64_t k, int count, const int32_t* integers,
-                            char* row) {
-  uint8_t order[BLOCK_CODES];
-  for (int i = 0; i < BLOCK_CODES; ++i) {
-    order[i] = static_cast<uint8_t>(code_of_lane(bits, i / LANES16, i % LANES16));
-  }
-  auto* to = reinterpret_cast<int16_t*>(row) + k;
-  for (int b = 0; b < count; b += BLOCK_CODES) {
-    for (int i = 0; i < BLOCK_CODES; ++i) {
-      to[b + i] = static_cast<int16_t>(integers[b + order[i]]);
+  VOXFAST_INLINE static void add(const char* w, int64_t rest, const char* x,
+                                 i32v (&sums)[DIGITS]) {
+    if (rest <= 0) {
+      return;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < ROW_VECTORS; ++v) {
+      sums[0] = add_products(sums[0], (u32v)codes<BITS>(w, v),
+                             read<i32v>(x + v * static_cast<int>(sizeof(i32v))));
     }
   }
-}
+};
 
-// Adds the products of a vector to the sums before it, if there are any.
-VOXFAST_INLINE i32v add_products(i32v dots, bool first, Codes w, Inputs x) {
-  i32v products = multiply_pairs(w, x);
-  return first ? products : add_here(dots, products);
+// Lays out the integers of a group, the first being input k, in the order of the codes'
+// lanes.
+VOXFAST_INLINE void lay_out_row(int bits, int group_size, int64_t k,
+                                const int32_t* rounded, char* row) {
+  auto* to = reinterpret_cast<int16_t*>(row) + k;
+  for (int b = 0; b < group_size; b += BLOCK_CODES) {
+    for (int i = 0; i < BLOCK_CODES; ++i) {
+      to[b + i] =
+          static_cast<int16_t>(rounded[b + code_of_lane(bits, i / LANES16, i % LANES16)]);
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,172 @@
+#pragma once
+
+// linear with packed weights and one row of x: each weight is used as it is read, lanes
+// along K. Transposing it, as for more rows, would cost more than its product.
+//
+// Sums over a group are integers, and groups are added in their order as for more rows:
+// what comes out is the same to the bit.
+
+#include "kernels/lane_sums.h"
+#include "kernels/linear_arguments.h"
+#include "kernels/linear_rows.h"
+#include "kernels/linear_words.h"
+#if defined(VOXFAST_BYTE_PRODUCTS)
+#include "kernels/linear_row_bytes.h"
+#else
+#include "kernels/linear_row_pairs.h"
+#endif
+#include "kernels/simd.h"
+#include "kernels/with_type.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+typedef float f32x4 __attribute__((vector_size(16)));
+
+struct PackedRow {
+  static constexpr int64_t K_BLOCK = 512;
+
+  static int64_t panel(const LinearArguments&) { return FEW_N; }
+  static int64_t most_task_rows(const LinearArguments&) { return FEW_TASK; }
+
+  // Prepared x: integers, then of each group its unit and the sum of its integers times
+  // the unit, both once for each of FEW_N rows of w. Whole blocks, whole vectors.
+  float *units, *sums;
+  char* integers;
+
+  explicit PackedRow(const LinearArguments& a)
+      : units(reinterpret_cast<float*>(a.prepared)),
+        sums(units + FEW_N * padded_groups(a)),
+        integers(reinterpret_cast<char*>(sums + FEW_N * padded_groups(a))) {}
+
+  static int64_t padded_groups(const LinearArguments& a) {
+    return round_up_to(a.k / a.group_size, LANES);
+  }
+  static int64_t prepared_stride(const LinearArguments& a) {
+    return 2 * FEW_N * padded_groups(a) * 4 + 2 * round_up_to(a.k, 1024);
+  }
+
+  static void prepare(const LinearArguments& a, int64_t) {
+    std::memset(a.prepared, 0, static_cast<size_t>(a.prepared_stride));
+    const PackedRow row(a);
+    for (int64_t g = 0; g < a.k / a.group_size; ++g) {
+      int32_t rounded[128];
+      const RoundedGroup group(a, 0, g, rounded);
+      for (int64_t i = 0; i < FEW_N; ++i) {
+        row.units[FEW_N * g + i] = group.unit;
+        row.sums[FEW_N * g + i] = group.sum;
+      }
+      lay_out_row(a.bits, a.group_size, g * a.group_size, rounded, row.integers);
+    }
+  }
+
+  // Outputs n ... n + width - 1.
+  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
+    with_bits(a.bits, [&]<int BITS>() {
+      with_group_size(a.group_size, [&]<int GROUP>() {
+        few_outputs<1>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
+          f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
+          std::memcpy(out, &sum, sizeof sum);
+        });
+      });
+    });
+  }
+
+ private:
+  // Products with a panel of FEW_N rows of w.
+  template <int BITS, int GROUP>
+  VOXFAST_INLINE f32x4 multiply_panel(const LinearArguments& a,
+                                      const Panel& panel) const {
+    constexpr int SET = LANES / FEW_N;  // groups whose sums share a vector
+    const RowPointers w(a, panel, 0);
+    int64_t groups = a.k / GROUP;
+    f32x4 total{};
+    for (int64_t first = 0; first < groups; first += LANES) {
+      f32v scales[FEW_N] = {}, biases[FEW_N] = {};
+      with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
+        load_groups<T>(a, panel, first, static_cast<const T*>(a.scales), a.scale_stride,
+                       scales);
+        load_groups<T>(a, panel, first, static_cast<const T*>(a.biases), a.bias_stride,
+                       biases);
+      });
+#pragma GCC unroll 4
+      for (int i = 0; i < FEW_N; ++i) {
+        int64_t g = first + i * SET;
+        if (g < groups) {
+          f32v dots = __builtin_convertvector(sums_of_set<BITS, GROUP>(a, w, g), f32v);
+          f32v terms = group_terms(dots, scales[i], load(units + FEW_N * g), biases[i],
+                                   load(sums + FEW_N * g));
+          float lanes[LANES];
+          store(lanes, terms);
+          for (int t = 0; t < SET; ++t) {
+            total += read<f32x4>(lanes + t * FEW_N);
+          }
+        }
+      }
+    }
+    return total;
+  }
+
+  // The numbers of LANES groups from `first` on: out[i] has those of SET groups, of each
+  // FEW_N rows.
+  template <typename T>
+  VOXFAST_INLINE static void load_groups(const LinearArguments& a, const Panel& panel,
+                                         int64_t first, const T* all, int64_t stride,
+                                         f32v (&out)[FEW_N]) {
+    int64_t rest = a.k / a.group_size - first;
+    for (int64_t r = 0; r < FEW_N; ++r) {
+      const T* row = all + panel.row(a, r) * stride + first;
+      out[r] = rest < LANES ? load_first(row, rest) : load(row);
+    }
+    transpose(out);
+  }
+
+  // Sums of codes times integers over SET groups from g on, each of FEW_N rows of w.
+  template <int BITS, int GROUP>
+  VOXFAST_INLINE i32v sums_of_set(const LinearArguments& a, const RowPointers& w,
+                                  int64_t g) const {
+    using Block = RowBlock<BITS, GROUP>;
+    constexpr int BYTES = Block::INPUTS * BITS / 8;
+    // Vectors of sums that a row of w needs; blocks that are added up in one.
+    constexpr int VECTORS = Block::RUN / FEW_N;
+    constexpr int BLOCKS = GROUP > Block::INPUTS ? GROUP / Block::INPUTS : 1;
+    int64_t block = g * GROUP / Block::INPUTS, row_bytes = a.k / 8 * BITS;
+    i32v dots[VECTORS * FEW_N];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) {
+      i32v digits[FEW_N][DIGITS];
+#pragma GCC unroll 8
+      for (int i = 0; i < FEW_N * DIGITS; ++i) {
+        digits[i / DIGITS][i % DIGITS] = i32v{};
+      }
+#pragma GCC unroll 4
+      for (int b = 0; b < BLOCKS; ++b, ++block) {
+        int64_t at = block * BYTES;
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_N; ++r) {
+          if (BYTES == 64 || at % 64 < BYTES) {
+            __builtin_prefetch(w.later[r] + at);
+          }
+          Block::add(w.here[r] + at, row_bytes - at, integers + block * 2 * Block::INPUTS,
+                     digits[r]);
+        }
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < FEW_N; ++r) {
+        dots[v * FEW_N + r] = united(digits[r]);
+      }
+    }
+    i32v sums_of_runs = run_sums<Block::RUN>(dots);
+#if defined(__AVX512F__)
+    if constexpr (Block::RUN ==
+                  8) {  // of two groups in each vector, the first come first
+      sums_of_runs = __builtin_shufflevector(sums_of_runs, sums_of_runs, 0, 1, 2, 3, 8, 9,
+                                             10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+#endif
+    return sums_of_runs;
+  }
+};
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA

@@ -1,0 +1,201 @@
+#pragma once
+
+// linear: rows of x as integers, and packed weights as words of 32 bits, of which the
+// processor multiplies all parts at once and adds up the products: four codes as bytes
+// (AVX-512 VNNI), elsewhere two codes as 16-bit numbers. A vector of words is of LANES
+// rows of w, a word of x the same inputs of one row of x.
+
+#include "kernels/linear_arguments.h"
+#include "kernels/linear_rows.h"
+#include "kernels/simd.h"
+
+namespace voxfast::VOXFAST_ISA {
+namespace {
+
+typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+#define VOXFAST_BYTE_PRODUCTS
+
+// A 16-bit integer of x meets codes as two digits to the base 256: 256 * high + low.
+constexpr int CODES_PER_WORD = 4, DIGITS = 2;
+#else
+constexpr int CODES_PER_WORD = 2, DIGITS = 1;
+#endif
+
+// Adds the products of the parts of every word. (Written as an intrinsic, GCC 12 copies
+// the sums.)
+VOXFAST_INLINE i32v add_products(i32v sum, u32v w, i32v x) {
+  if constexpr (CODES_PER_WORD == 4) {
+#if defined(VOXFAST_BYTE_PRODUCTS)
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+#endif
+    return sum;
+  } else {
+    return add_here(sum, multiply_pairs((i16v)w, (i16v)x));
+  }
+}
+
+// The word of x at p, in every lane.
+VOXFAST_INLINE i32v word_at(const char* p) {
+#if defined(__AVX512F__)
+  return (i32v)_mm512_maskz_set1_epi32(0xffff, read<int32_t>(p));
+#else
+  return i32v{} + read<int32_t>(p);
+#endif
+}
+
+// What the sums of products with each digit of x make.
+VOXFAST_INLINE i32v united(const i32v (&sums)[DIGITS]) {
+  return DIGITS == 2 ? (sums[0] << 8) + sums[DIGITS - 1] : sums[0];
+}
+
+constexpr int PART_BITS = 32 / CODES_PER_WORD;
+
+// MLX packs the codes of a row as one string of bits, lowest bits first: a block of 32
+// codes is BITS words. Where the parts of a word are whole numbers of codes, a word of
+// codes takes one from the same place of each part, which is a shift and a mask; the
+// inputs of x are laid out to match.
+constexpr int BLOCK_CODES = 32;
+constexpr bool in_parts(int bits) { return PART_BITS % bits == 0; }
+
+// Which input of its block part `part` of word `word` holds.
+constexpr int input_of(int bits, int word, int part) {
+  if (!in_parts(bits)) {
+    return word * CODES_PER_WORD + part;
+  }
+  int words = PART_BITS / bits;  // that are cut out of one packed word
+  return (word / words * CODES_PER_WORD + part) * words + word % words;
+}
+
+// One bit pattern in every part of a word.
+constexpr uint32_t in_every_part(uint32_t bits) {
+  uint32_t all = 0;
+  for (int part = 0; part < CODES_PER_WORD; ++part) {
+    all |= bits << part * PART_BITS;
+  }
+  return all;
+}
+
+// Word `word` of a block: `packed` are its BITS words, all as the rows of w have them.
+template <int BITS>
+VOXFAST_INLINE u32v word_of_codes(const u32v* packed, int word) {
+  constexpr uint32_t MASK = (1u << BITS) - 1;
+  if constexpr (in_parts(BITS)) {
+    constexpr int WORDS = PART_BITS / BITS;
+    return packed[word / WORDS] >> word % WORDS * BITS & in_every_part(MASK);
+  } else {
+    constexpr int WIDTH = CODES_PER_WORD * BITS;
+    int first = word * WIDTH / 32, begin = word * WIDTH % 32;
+    u32v string = packed[first] >> begin;
+    if (begin + WIDTH > 32) {
+      string |= packed[first + 1] << (32 - begin);
+    }
+    u32v codes = string & MASK;
+    for (int part = 1; part < CODES_PER_WORD; ++part) {
+      codes |= string << part * (PART_BITS - BITS) & MASK << part * PART_BITS;
+    }
+    return codes;
+  }
+}
+
+// The integers that a group of a row of x becomes, times `unit`; `sum` is theirs, times
+// the unit.
+struct RoundedGroup {
+  float unit = 0, sum;
+
+  RoundedGroup(const LinearArguments& a, int64_t row, int64_t group, int32_t* integers) {
+    float x[128];
+    load_floats(a.x, a.x_type, a.x_rows[row] + group * a.group_size * a.x_stride,
+                a.x_stride, a.group_size, x);
+    f32v greatest{}, finite{};
+    for (int i = 0; i < a.group_size; i += LANES) {
+      f32v v = load(x + i);
+      greatest = max(greatest, max(v, -v));
+      finite = finite + v * 0.0f;  // NaN of an infinity, too
+    }
+    float most = maximum(greatest), factor = 0;
+    if (!(voxfast::VOXFAST_ISA::sum(finite) == 0.0f)) {
+      unit = __builtin_nanf("");
+    } else if (most > 0x1p-100f) {
+      // most * 1.004 < 2^(exponent - 126), which 2^15 units make: to the base 256, high
+      // digits are then 127 at the most.
+      uint32_t exponent = float_to_bits(most * 1.004f) >> 23;
+      unit = bits_to_float((exponent - 14) << 23);
+      factor = bits_to_float((254 + 14 - exponent) << 23);
+    }
+    const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
+    i32v total{};
+    for (int i = 0; i < a.group_size; i += LANES) {
+      f32v scaled = factor == 0 ? f32v{} : load(x + i) * factor;
+      i32v rounded = (i32v)(scaled + shifter) - (i32v)shifter;
+      std::memcpy(integers + i, &rounded, sizeof rounded);
+      total += rounded;
+    }
+    int32_t lanes[LANES], whole = 0;
+    std::memcpy(lanes, &total, sizeof lanes);
+    for (int32_t lane : lanes) {
+      whole += lane;
+    }
+    sum = unit * static_cast<float>(whole);
+  }
+};
+
+// What groups add to outputs: the sums of codes times integers and the rest. The first
+// product is rounded on its own, so that every caller gets the same bits.
+VOXFAST_INLINE f32v group_terms(f32v dots, f32v scales, f32v units, f32v biases,
+                                f32v sums) {
+  return dots * (scales * units) + multiply_here(biases, sums);
+}
+
+// Calls f<BITS>() for the width of codes.
+template <typename F>
+VOXFAST_INLINE void with_bits(int bits, F f) {
+  switch (bits) {
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    case 4:
+      return f.template operator()<4>();
+    case 5:
+      return f.template operator()<5>();
+    case 6:
+      return f.template operator()<6>();
+    default:
+      return f.template operator()<8>();
+  }
+}
+
+// Calls f<GROUP>() for the group size.
+template <typename F>
+VOXFAST_INLINE void with_group_size(int group_size, F f) {
+  switch (group_size) {
+    case 32:
+      return f.template operator()<32>();
+    case 64:
+      return f.template operator()<64>();
+    default:
+      return f.template operator()<128>();
+  }
+}
+
+// Lays out 32 integers of x, those of one block.
+VOXFAST_INLINE void lay_out(int bits, const int32_t* integers, char* out) {
+  for (int word = 0; word < BLOCK_CODES / CODES_PER_WORD; ++word) {
+    for (int part = 0; part < CODES_PER_WORD; ++part) {
+      int32_t x = integers[input_of(bits, word, part)];
+      if constexpr (CODES_PER_WORD == 4) {
+        int32_t high = (x + 128) >> 8;
+        out[8 * word + part] = static_cast<char>(high);
+        out[8 * word + 4 + part] = static_cast<char>(x - (high << 8));
+      } else {
+        auto narrow = static_cast<int16_t>(x);
+        std::memcpy(out + 4 * word + 2 * part, &narrow, sizeof narrow);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace voxfast::VOXFAST_ISA
