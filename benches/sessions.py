@@ -10,7 +10,6 @@ memory, which is never cleared.
 import argparse
 import gc
 import json
-import os
 import random
 import sys
 import tempfile
@@ -21,15 +20,11 @@ import mlx.core as mx
 import numpy as np
 
 import voxfast
+from voxfast.bench.measure import resident_mb
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import load_eval_items
 from fuzzing.tiny import write_tiny_voxtral
-
-
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def open_and_close(model: voxfast.Model, count: int, audio: np.ndarray) -> dict[str, object]:

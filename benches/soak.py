@@ -1,10 +1,12 @@
 """Hours of speech with pauses through one session: memory, time per step, errors, clock.
 
     python benches/soak.py [--model NAME] [--hours 2] [--json FILE] [--plot FILE]
+    python benches/soak.py --draw FILE [FILE ...] --plot FILE
 
 The stream is made of the evaluation clips in random order, with pauses of 0.3 to 4 s of
 silence or faint noise between them. It is fed as fast as it is taken, in chunks of one step:
-80 ms to Voxtral, a position; 500 ms to Qwen3-ASR, an inference.
+80 ms to Voxtral, a position; 500 ms to Qwen3-ASR, an inference. ``--draw`` measures nothing:
+it draws what ``--json`` wrote, a column for each file.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -202,28 +205,42 @@ def by_ten_minutes(values: list[float]) -> list[float]:
     return [float(np.median(values[i : i + 10])) for i in range(0, len(values) - 9, 10)]
 
 
-def plot(minutes: list[Minute], tens: list[TenMinutes], title: str, path: Path) -> None:
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """A column of curves for each run, as :func:`main` summarises it."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    x = [minute.end / 60 for minute in minutes]
-    figure, (top, middle, bottom) = plt.subplots(3, 1, sharex=True, figsize=(7, 7))
-    top.plot(x, [minute.ms_per_step for minute in minutes], label="median")
-    top.plot(x, [minute.undisturbed_ms for minute in minutes], label="10th percentile")
-    top.legend(loc="lower right")
-    top.set(ylabel="ms per step", ylim=(0, None), title=title)
-    resident = [minute.resident_mb for minute in minutes]
-    middle.plot(x, resident)
-    middle.set(ylabel="resident memory (MB)", ylim=(0, 1.2 * max(resident)))
-    x = [10 * i + 5 for i in range(len(tens))]
-    bottom.plot(x, [100 * ten.error_rate for ten in tens], "o-", label="word errors (%)")
-    bottom.plot(x, [100 * ten.lateness for ten in tens], "s-", label="words end late by (10 ms)")
-    bottom.legend(loc="upper right")
-    bottom.set(xlabel="minutes of audio", ylabel="by ten minutes")
+    figure, grid = plt.subplots(
+        4, len(runs), sharex="col", squeeze=False, figsize=(1 + 5 * len(runs), 8)
+    )
+    for run, (times, memory, errors, late) in zip(runs, grid.T, strict=True):
+        minutes = run["minutes"]
+        x = [minute["end"] / 3600 for minute in minutes]
+        tens = [(10 * i + 5) / 60 for i in range(len(run["word_error_rate_by_ten_minutes"]))]
+        times.set_title(f"{run['model']}, steps of {run['ms_of_audio_per_step']:g} ms")
+        for key, label in (
+            ("ms_per_step", "time, median"),
+            ("cpu_ms_per_step", "processor time, mean"),
+            ("undisturbed_ms", "time, 10th percentile"),
+        ):
+            times.plot(x, [minute[key] for minute in minutes], lw=0.8, label=label)
+        # A few minutes in which other programs had the machine are not to set the scale.
+        top = 1.3 * np.percentile([minute["ms_per_step"] for minute in minutes], 95)
+        times.set(ylim=(0, top), ylabel="ms per step")
+        for key, label in (("resident_mb", "resident"), ("cache_mb", "MLX's cache of freed")):
+            memory.plot(x, [minute[key] for minute in minutes], label=label)
+        memory.set(ylim=(0, None), ylabel="memory (MB)")
+        errors.plot(tens, [100 * rate for rate in run["word_error_rate_by_ten_minutes"]])
+        errors.set(ylim=(0, None), ylabel="word errors (%)")
+        late.plot(tens, [1000 * seconds for seconds in run["words_end_late_by_ten_minutes"]])
+        late.axhline(0, color="grey", lw=0.8)
+        late.set(ylim=(-80, 80), ylabel="words end late by (ms)", xlabel="hours of audio")
+        for axes in (times, memory):
+            axes.legend(loc="lower right", fontsize="small")
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
@@ -232,7 +249,13 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--draw", type=Path, nargs="+", metavar="FILE")
     args = parser.parse_args()
+    if args.draw:
+        if not args.plot:
+            parser.error("--draw needs --plot FILE")
+        plot([json.loads(file.read_text()) for file in args.draw], args.plot)
+        return
     if args.hours < 0.2:
         parser.error(f"--hours must be 0.2 or more, for ten minutes at least; got {args.hours}")
     with voxfast.load(args.model) as model, model.session() as session:
@@ -247,6 +270,8 @@ def main() -> None:
     second = min(1, len(tens) - 1)
     resident = [minute.resident_mb for minute in minutes[2:]]
     summary = {
+        "model": Path(args.model).name,
+        "ms_of_audio_per_step": size / 16,
         "hours": args.hours,
         "real_time_factor": seconds / (args.hours * 3600),
         "ms_per_step_by_ten_minutes": tens,
@@ -261,11 +286,11 @@ def main() -> None:
         "words_end_late_by_ten_minutes": [ten.lateness for ten in whole],
     }
     print(json.dumps(summary, indent=2))
+    run = summary | {"minutes": [asdict(minute) for minute in minutes]}
     if args.json:
-        args.json.write_text(json.dumps(summary | {"minutes": [asdict(m) for m in minutes]}))
+        args.json.write_text(json.dumps(run))
     if args.plot:
-        title = f"{Path(args.model).name}: one session, {size / 16:g} ms of audio per step"
-        plot(minutes, whole, title, args.plot)
+        plot([run], args.plot)
 
 
 if __name__ == "__main__":

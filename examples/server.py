@@ -9,6 +9,7 @@ and goes on with other clients meanwhile.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ async def serve(
         await writer.drain()
 
     rest = b""
-    with model.session() as session:
+    # A client may go away in the middle.
+    with contextlib.suppress(ConnectionError), model.session() as session:
         while data := await reader.read(16000):
             data = rest + data
             whole = len(data) // 2 * 2  # a sample may arrive in two halves
@@ -66,4 +68,5 @@ async def main() -> None:
             await speak(server.sockets[0].getsockname()[1])
 
 
-asyncio.run(main())
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main())

@@ -55,11 +55,14 @@ class FakeSession:
         self.committed.append(Word(" end", self.heard, self.heard, 1.0))
         return self.committed[-1:]
 
+    def close(self) -> None:
+        self.closed = True
+
     def __enter__(self) -> "FakeSession":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.closed = True
+        self.close()
 
 
 class FakeModel:
@@ -93,6 +96,11 @@ class FakeModel:
         options = {"delay_ms": delay_ms, "language": language, "prompt": prompt}
         self.sessions.append(FakeSession(self, options))
         return self.sessions[-1]
+
+    @property
+    def streamed(self) -> int:
+        """How many sessions were fed."""
+        return sum(bool(session.chunks) for session in self.sessions)
 
     def close(self) -> None:
         self.is_open = False

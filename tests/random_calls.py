@@ -2,7 +2,8 @@
 
 What is known of a stream is a list of events: audio, flushes, pauses, processing. Whatever
 else was called in between (empty inserts, rejected input, getters), the words must be those
-of another session that was given the same events. With Voxtral, whose blocks are always the
+of another session that was given the same events, and nothing that a bystander is fed, a
+session of the same model, may show in them. With Voxtral, whose blocks are always the
 same, they must not depend on processing either; Qwen3-ASR takes what has come when it is called.
 """
 
@@ -72,6 +73,7 @@ class Driver:
         self._block = self._options["block_ms"] / 1000 + 0.0025 * self._is_voxtral
         self._model = model
         self._processor = model.processor(**self._options)
+        self._bystander = model.session()
         # The processor's own session, so that both faces are checked alike.
         self._session = self._processor._session
         self._expected = Expected()
@@ -83,6 +85,8 @@ class Driver:
         for _ in range(self._rng.randrange(1, 14)):
             self._rng.choice(calls)()
             self._check()
+            if self._rng.random() < 0.2:
+                self._bystander.feed(self._audio[:16000])
         if self._is_processor:
             words, upto = self._processor.finish()
             assert upto == pytest.approx(self._expected.heard, abs=1e-6)

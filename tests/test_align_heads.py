@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from voxfast import cli
-from voxfast.bench.heads import HeadScores, _recognised, _seconds, _units
+from voxfast.bench.heads import HeadScores, _recognised, _seconds, _units, draw_heads
 from voxfast.models.alignment_heads import FILE, find_alignment_heads
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.timed import Word
@@ -60,6 +60,19 @@ def test_the_query_that_predicts_a_token_is_asked(qwen_folder: Path, tmp_path: P
 
 
 # ---- parts ----------------------------------------------------------------------------------
+
+
+def test_the_map_rings_the_heads_that_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    shares = np.array([[0.6, 0.9, 0.2], [0.9, 0.1, 0.3]])
+    draw_heads(HeadScores(shares, 1 - shares, 10, 12, 2, 0.16), tmp_path / "map.png", "x")
+    rings = drawn[0].axes[0].collections[0].get_offsets()
+    assert sorted((layer, head) for head, layer in rings.tolist()) == [(0, 0), (0, 1), (1, 0)]
 
 
 def test_heads_are_ranked_by_share_and_then_by_error() -> None:
@@ -133,7 +146,8 @@ def test_what_cannot_be_measured(
 ) -> None:
     out = ["-o", tmp_path / "heads.json"]
     clips = some_clips(tmp_path / "clips.json", [0])
-    assert refusal(capsys, clips, "--model", voxtral_folder, *out)[0] == 1
+    code, err = refusal(capsys, clips, "--model", voxtral_folder, *out)
+    assert (code, "only Qwen3-ASR has alignment heads" in err) == (1, True)
     code, err = refusal(capsys, clips, "--model", qwen_folder, "--language", "Klingon", *out)
     assert (code, "Klingon" in err) == (2, True)
     code, err = refusal(capsys, clips, "--model", qwen_folder, "--max-seconds", 1, *out)

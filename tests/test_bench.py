@@ -94,9 +94,9 @@ def test_the_fingerprint_sees_every_change(tmp_path: Path) -> None:
         ("[" * 100_000, "is no manifest"),
         ('{"clips": []}', "is no manifest of clips: it has no 'items'"),
         ("[]", "holds no clips"),
-        ('[{"text": "a"}]', "none of file, audio"),
+        ('[{"text": "a"}]', "needs one of file, audio"),
         ('[{"file": "no.wav", "text": "a"}]', "no.wav"),
-        ('[{"file": "a.wav"}]', "none of text"),
+        ('[{"file": "a.wav"}]', "needs one of text"),
         ('[{"file": "a.wav", "text": "a"}, {"file": "a.wav", "text": "b"}]', "two clips"),
         ('[{"file": "a.wav", "text": "a", "words": [{"word": "a"}]}]', "no word with start"),
         (
@@ -206,6 +206,14 @@ def test_labels_say_what_differs() -> None:
     a = Run({"delay_ms": 480, "mode": "single", "chunk_ms": None}, {"name": "o/v"}, setting)
     b = Run({"delay_ms": 240, "mode": "single", "chunk_ms": 80}, {"name": "o/v"}, setting)
     assert [label(run, (a, b)) for run in (a, b)] == ["v, 480 ms delay", "v, 240 ms delay"]
+    c = Run({"delay_ms": None, "mode": "single", "chunk_ms": None}, {"name": "p/v"}, setting)
+    assert [label(run, (a, c)) for run in (a, c)] == ["o/v, 480 ms delay", "p/v"]
+    machines = [{"processor": "m", "threads": threads, "kernels": "avx2"} for threads in (1, 2)]
+    runs = [
+        Run({}, {"name": "v"}, {"machine": machine, "dataset": {"name": "d", "clips": clips}})
+        for machine, clips in zip(machines, (7, 1), strict=True)
+    ]
+    assert [label(run, runs) for run in runs] == ["v, 7 clips, 1 thread", "v, 1 clip, 2 threads"]
 
 
 # -- the command
@@ -234,20 +242,20 @@ def test_interrupted_and_resumed(fake: FakeModel, tmp_path: Path) -> None:
     assert cli.main([*command, str(whole)]) == 0
 
     def interrupt(session: FakeSession) -> None:
-        if len(fake.sessions) - before == 4 and session.heard > 0.5:
+        if fake.streamed - before == 4 and session.heard > 0.5:
             raise KeyboardInterrupt
 
     fake.on_feed = interrupt
     journal = tmp_path / "parts.json.part"
     for _ in range(2):  # each time after three streams of eight
-        before = len(fake.sessions)
+        before = fake.streamed
         assert cli.main([*command, str(parts)]) == 130
         assert not parts.exists()
         with journal.open("a") as file:
             file.write('{"run": 1, "rec')  # as a crash would leave it
-    before = len(fake.sessions)
+    before = fake.streamed
     assert cli.main([*command, str(parts)]) == 0
-    assert len(fake.sessions) - before == 2
+    assert fake.streamed - before == 2
     assert not journal.exists()
     assert deterministic(parts) == deterministic(whole)
 
@@ -272,14 +280,66 @@ def test_other_options_do_not_resume(
 ) -> None:
     data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
     output = tmp_path / "out.json"
+    first = 1
 
     def interrupt(session: FakeSession) -> None:
-        raise KeyboardInterrupt
+        if fake.streamed > first:
+            raise KeyboardInterrupt
 
     fake.on_feed = interrupt
-    assert cli.main(["bench", str(data), "-q", "-o", str(output)]) == 130
-    assert cli.main(["bench", str(data), "-q", "--chunk-ms", "160", "-o", str(output)]) == 1
+    command = ["bench", str(data), "-q", "-o", str(output)]
+    assert cli.main(command) == 130
+    assert cli.main([*command, "--chunk-ms", "160"]) == 1
     assert "options chunk_ms was 80, not 160" in capsys.readouterr().err
+    # What holds no stream yet is in nobody's way.
+    (tmp_path / "out.json.part").unlink()
+    first = 0
+    assert cli.main(command) == 130
+    assert not list(tmp_path.glob("out.json*"))
+
+
+def test_what_is_bound_to_fail_is_known_before_anything_is_measured(
+    fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
+    models = [str(tmp_path / name) for name in ("one", "two")]
+    command = ["bench", str(data), "-o", str(tmp_path / "out.json")]
+    for model in models:
+        Path(model).mkdir()
+        command += ["--model", model]
+    delays = ["--delay-ms", "80", "--delay-ms", "81"]
+    assert cli.main([*command, *delays]) == 2
+    assert "a delay of 81 ms" in capsys.readouterr().err
+    assert fake.streamed == 0
+    assert not list(tmp_path.glob("out.json*"))
+    del fake.loads[:]
+    sound = (tmp_path / "b.wav").read_bytes()
+    (tmp_path / "b.wav").write_text("no audio")
+    assert cli.main([*command, *delays[:2]]) == 1
+    assert "b.wav is not audio" in capsys.readouterr().err
+    assert fake.streamed == len(fake.loads) == 0
+    (tmp_path / "b.wav").write_bytes(sound)
+    assert cli.main([*command, *delays[:2]]) == 0
+    assert [name for name, _ in fake.loads] == [*models[::-1], models[1]]
+    assert capsys.readouterr().err.count(fake.description) == 2
+
+
+def test_two_benchmarks_do_not_write_to_one_file(
+    fake: FakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path, {"a": 1.0})
+    command = ["bench", str(data), "-q", "-o", str(tmp_path / "out.json")]
+    inner = []
+
+    def again(session: FakeSession) -> None:
+        fake.on_feed = None
+        inner.append(cli.main(command))
+
+    fake.on_feed = again
+    assert cli.main(command) == 0
+    assert inner == [1]
+    assert "out.json.part is being written by another voxfast bench" in capsys.readouterr().err
+    assert len(load_runs(tmp_path / "out.json")[0].records) == 1
 
 
 def test_results_are_found_again_and_never_replaced(
@@ -290,18 +350,18 @@ def test_results_are_found_again_and_never_replaced(
     command = ["bench", str(data), "-o"]
     assert cli.main([*command, str(output)]) == 0
     table = capsys.readouterr().out
-    before, heard = output.read_bytes(), len(fake.sessions)
+    before, heard = output.read_bytes(), fake.streamed
     assert cli.main([*command, str(output)]) == 0
     out, err = capsys.readouterr()
     assert out == table
     assert "2 of 2 streams were done before" in err
-    assert len(fake.sessions) == heard
+    assert fake.streamed == heard
     for others in (["--chunk-ms", "160"], ["--delay-ms", "240", "--delay-ms", "480"]):
         assert cli.main([*command, str(output), *others]) == 1
         assert "name another file as --output, or delete this one" in capsys.readouterr().err
     assert cli.main([*command, str(data)]) == 1
     assert f"{data} holds no results" in capsys.readouterr().err
-    assert len(fake.sessions) == heard
+    assert fake.streamed == heard
     assert output.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.wav",
@@ -328,9 +388,9 @@ def test_interrupt_while_figures_are_drawn(
         patch.setattr("voxfast.bench.figures.draw", interrupt)
         assert cli.main(command) == 130
     assert capsys.readouterr().err.endswith("interrupted; the same command draws again\n")
-    assert len(load_runs(output)[0].records) == len(fake.sessions) == 1
+    assert len(load_runs(output)[0].records) == fake.streamed == 1
     assert cli.main(command) == 0
-    assert len(fake.sessions) == 1
+    assert fake.streamed == 1
     assert (figures / "latency.png").exists()
 
 
@@ -344,6 +404,7 @@ def test_figures_say_how_much_was_measured(
 
     shown: dict[str, Figure] = {}
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: shown.update({path.stem: self}))
+    monkeypatch.setattr("voxfast._native._ext.num_threads", lambda: 1)
     data = write_clips(tmp_path, {"a": seconds, "b": 0.7})
     assert cli.main(["bench", str(data), "--figures", str(tmp_path), "-q"]) == 0
     assert shown["stream"].axes[1].get_xlabel() == unit
@@ -351,7 +412,9 @@ def test_figures_say_how_much_was_measured(
     assert last == pytest.approx((seconds + 0.7) / (60 if "minutes" in unit else 1))
     words = int(seconds / 0.5) + 1 + 2
     for figure in shown.values():
-        assert f"(2 streams, {words} words) on " in figure.legends[0].get_title().get_text()
+        note = figure.legends[0].get_title().get_text()
+        assert f"(2 streams, {words} words) on " in note
+        assert note.partition("\n")[0].endswith(", 1 thread")
 
 
 @pytest.mark.parametrize(
@@ -363,6 +426,7 @@ def test_figures_say_how_much_was_measured(
         (("runs", 0, "records"), None),
         (("runs", 0, "options"), {}),
         (("runs", 0, "setting", "machine"), 1),
+        (("runs", 0, "setting", "versions"), 1),
         (("runs", 0, "records", 0), "x"),
         (("runs", 0, "records", 0, "seconds"), "x"),
         (("runs", 0, "records", 0, "reference"), 1),
@@ -400,7 +464,8 @@ def test_a_damaged_journal(
     data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
 
     def interrupt(session: FakeSession) -> None:
-        raise KeyboardInterrupt
+        if fake.streamed > 1:
+            raise KeyboardInterrupt
 
     fake.on_feed = interrupt
     command = ["bench", str(data), "-o", str(tmp_path / "out.json")]

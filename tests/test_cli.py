@@ -419,6 +419,51 @@ def test_live_pipe_and_reader_that_goes_away(tmp_path):
     process.stderr.close()
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "message"),
+    [
+        (1, ["talk.wav"], 1, b"stdout: Bad file descriptor"),
+        (1, ["talk.wav", "-o", "talk.txt"], 0, b""),
+        (2, ["talk.wav", "-o", "talk.txt"], 0, b""),
+        (0, ["-", "talk.wav", "-o", "."], 1, b"stdin holds no audio"),
+    ],
+)
+def test_streams_that_the_shell_closed(tmp_path, closed, arguments, code, message):
+    write(tmp_path / "talk.wav")
+    command = [sys.executable, "-c", SCRIPT.format(feed_seconds=0), "transcribe", *arguments]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(command)} {closed}>&-"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
+    assert done.returncode == code
+    assert message in done.stderr
+    assert b"bug" not in done.stderr
+    assert done.stderr.count(b"error") == (code != 0)  # nor complains Python at its end
+    if "-o" in arguments:
+        assert (tmp_path / "talk.txt").read_text() == WORDS + "\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full here")
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(["talk.wav", "talk.wav"], "stdout"), (["talk.wav", "-o", "/dev/full"], "/dev/full")],
+)
+def test_full_places_are_named(tmp_path, arguments, place):
+    write(tmp_path / "talk.wav")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT.format(feed_seconds=0), "transcribe", "-q", *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"voxfast: error: {place}: No space left on device\n"
+
+
 def test_interrupt_of_a_process(tmp_path):
     write(tmp_path / "long.wav", 600)
     process = start(tmp_path, "transcribe", "long.wav", "-q", feed_seconds=0.01)
@@ -677,6 +722,19 @@ def test_doctor(model, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("fakes.WORD_SECONDS", 0.5)
     assert cli.main(["doctor"]) == 1
     assert "hears words in silence" in capsys.readouterr().out
+
+
+def test_without_portaudio(model, monkeypatch, tmp_path, capsys):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr("fakes.WORD_SECONDS", 99)
+    monkeypatch.setattr("fakes.FakeSession.finish", lambda session: [])
+    for command, code in ("listen", 1), ("doctor", 0):
+        assert cli.main([command]) == code
+        shown = "".join(capsys.readouterr())
+        assert "(PortAudio library not found); on Debian and Ubuntu: apt install libport" in shown
+        assert "pip install" not in shown
 
 
 def test_doctor_with_a_foreign_mlx(model, monkeypatch, capsys):

@@ -1,11 +1,19 @@
 """The examples run, and print what they promise."""
 
+import contextlib
 import json
 import runpy
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMAND = "turn up and open window"
@@ -62,6 +70,49 @@ def test_server(run: Callable[..., str]) -> None:
     words = [json.loads(line) for line in run("server.py").splitlines()]
     assert "".join(word["text"] for word in words).strip() == COMMAND
     assert all(word["start"] <= word["end"] for word in words)
+
+
+def test_a_server_whose_clients_go_away() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = probe.getsockname()
+    server = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "server.py"), str(address[1])], stderr=subprocess.PIPE
+    )
+    samples, _ = soundfile.read(EXAMPLES / "audio" / "command.flac", dtype="int16")
+    try:
+        client = None
+        while client is None:
+            assert server.poll() is None, "the server ended"
+            with contextlib.suppress(OSError):
+                client = socket.create_connection(address)
+            time.sleep(0.1)
+        client.sendall(samples.tobytes())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # without a word of good-bye
+        with socket.create_connection(address) as client, client.makefile() as lines:
+            client.sendall(samples.tobytes())
+            client.shutdown(socket.SHUT_WR)
+            assert "".join(json.loads(line)["text"] for line in lines).strip() == COMMAND
+        server.send_signal(signal.SIGINT)
+        assert server.communicate(timeout=60) == (None, b"")
+        assert server.returncode == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_readme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = EXAMPLES.parent
+    text = (root / "README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(root)
+    exec(code, {})
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == NUMBERS
+    words = [line.split() for line in lines if len(line.split()) == 4]
+    assert " ".join(word[0] for word in words) == COMMAND
+    assert any(line.strip() in COMMAND.split() for line in lines)  # tentative
 
 
 def test_every_example_is_tested() -> None:

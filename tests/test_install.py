@@ -1,12 +1,15 @@
 """An installation that cannot work says so, in words; an old processor is slower, not wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
+import voxfast
 from voxfast._native import MLX_VERSION, _ext
 
 
@@ -39,9 +42,9 @@ def test_another_mlx_is_named_with_the_remedy() -> None:
         # What nanobind says of arrays that are not of its own pairing.
         (
             "raise TypeError('log_mel(): incompatible function arguments')",
-            "does not accept MLX's arrays (log_mel(): incompatible",
+            f"does not accept the arrays of MLX {MLX_VERSION} (log_mel(): incompatible",
         ),
-        ("return None", "did not come back"),
+        ("return None", f"gave no array of MLX {MLX_VERSION} back: NoneType"),
     ],
 )
 def test_a_wrong_nanobind_pairing_is_named_with_the_remedy(replaced: str, reason: str) -> None:
@@ -79,7 +82,30 @@ def importing(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = importing
 import voxfast
 """
-    assert "the extension was compiled for MLX 0.30.0" in last_line(run(code))
+    assert "its extension was compiled for MLX 0.30.0" in last_line(run(code))
+
+
+def sources(folder: Path, extension: str | None) -> str:
+    """A copy of the package without its extension, or with such bytes in its place."""
+    package = folder / "voxfast"
+    here = Path(voxfast.__file__).parent
+    shutil.copytree(here, package, ignore=shutil.ignore_patterns("_ext*", "__pycache__"))
+    if extension is not None:
+        (package / Path(_ext.__file__).name).write_text(extension)
+    return f"import sys; sys.path.insert(0, {str(folder)!r}); import voxfast"
+
+
+def test_sources_without_an_extension_are_named_with_the_remedy(tmp_path: Path) -> None:
+    line = last_line(run(sources(tmp_path, None)))
+    assert line.startswith(f"ImportError: {tmp_path / 'voxfast'} has no native extension for this")
+    assert "found MLX" not in line  # which is as it should be
+    assert line.endswith("pip install .")
+
+
+def test_an_extension_that_does_not_load_is_named_with_the_reason(tmp_path: Path) -> None:
+    line = last_line(run(sources(tmp_path, "no library")))
+    assert f"extension does not load with MLX {MLX_VERSION} ({tmp_path}" in line
+    assert "--force-reinstall" in line
 
 
 @pytest.mark.parametrize(
@@ -93,8 +119,8 @@ import voxfast
 def test_settings_that_cannot_be_are_named_on_import(
     variable: str, value: str, message: str
 ) -> None:
-    done = run("import voxfast", **{variable: value})
-    assert message in last_line(done)
+    line = last_line(run("import voxfast", **{variable: value}))
+    assert line.startswith(f"ImportError: [voxfast] {message}")
 
 
 @pytest.mark.parametrize("isa", _ext.available_isas())

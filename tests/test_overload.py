@@ -184,10 +184,14 @@ def test_overload_is_said_once_and_so_is_its_end(
         assert feed(135, 0.1) == []  # still behind, and said
         assert feed(13, 0.1) == []
         assert feed(1, 0.1) == []
-        stream.on_step = step(0.1)
         session.feed(SECOND[:1600])
         assert [record.getMessage() for record in caplog.records] == ["caught up: 0.1 s behind"]
-    assert stream.taken == 60 + 60 + 90 + 135 + 13 + 1
+        caplog.clear()
+        session.feed(SECOND[:1600])
+        assert not caplog.records
+        assert feed(60, 1.5) == []
+        assert len(feed(90, 1.5)) == 1  # a second overload is said again
+    assert stream.taken == 60 + 60 + 90 + 135 + 13 + 1 + 60 + 90
 
 
 def test_an_interrupted_finish_is_finished_by_the_next(owner: OwnerThread) -> None:

@@ -204,6 +204,27 @@ def test_a_flush_is_one_inference(
     assert text(words) == item.transcript
 
 
+def test_a_backlog_longer_than_the_buffer_is_one_utterance(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken in parts, none of which is an end but the last."""
+    ends = []
+    step = Utterance.step
+
+    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
+        ends.append(end)
+        return step(self, samples, end=end)
+
+    monkeypatch.setattr(Utterance, "step", note)
+    item = clips["eval_38"]  # 13.3 s
+    with model.session() as session:
+        session.insert(np.concatenate([item.audio, item.audio]))
+        words = session.finish()
+    assert len(ends) >= 2
+    assert ends == [False] * (len(ends) - 1) + [True]
+    assert text(words) == f"{item.transcript} {item.transcript}"
+
+
 # ---- what was said stays said -------------------------------------------------------
 
 
@@ -411,6 +432,8 @@ def test_the_first_word_has_a_space_where_the_language_has(
         ({"buffer_ms": 60_000}, "buffer_ms must be an integer from 3000 to 30000"),
         ({"keep_ms": 12_000}, "trim_ms must be a second above keep_ms"),
         ({"heads_file": Path("nowhere.json")}, "nowhere.json"),
+        ({"heads_file": "nowhere.json"}, "nowhere.json"),
+        ({"heads_file": 3}, "heads_file must be a path; got 3"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

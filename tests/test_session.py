@@ -55,7 +55,13 @@ def text(words: list[voxfast.Word]) -> str:
 
 
 def run_stream(
-    network: Voxtral, folder: Path, audio: np.ndarray, chunk: int, delay_ms: int, **options: int
+    network: Voxtral,
+    folder: Path,
+    audio: np.ndarray,
+    chunk: int,
+    delay_ms: int,
+    ends: int = 1,
+    **options: int,
 ) -> tuple[list[Token], list[voxfast.Word]]:
     tokens: list[Token] = []
     stream = VoxtralStream(
@@ -70,9 +76,10 @@ def run_stream(
         stream.push(audio[i : i + chunk])
         while stream.due:
             stream.step()
-    stream.end_stream()
-    while stream.due:
-        stream.step()
+    for _ in range(ends):
+        stream.end_stream()
+        while stream.due:
+            stream.step()
     return tokens, stream.words
 
 
@@ -117,6 +124,14 @@ def test_larger_blocks_give_the_same_text(
     words = offline(model, clip.audio, block_ms=block_ms)
     truth = offline(model, clip.audio)
     assert [(w.text, w.start, w.end) for w in words] == [(w.text, w.start, w.end) for w in truth]
+
+
+def test_ends_that_are_repeated_add_no_silence(
+    network: Voxtral, voxtral_folder: Path, clip: EvalItem
+) -> None:
+    """``finish`` queues one more whenever it is called again after an interrupt."""
+    once = run_stream(network, voxtral_folder, clip.audio, 1280, 480)
+    assert run_stream(network, voxtral_folder, clip.audio, 1280, 480, ends=40) == once
 
 
 # ---- 2. streams are unlimited -------------------------------------------------------
@@ -282,7 +297,8 @@ def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
         ({"prompt": "names"}, "takes no prompt"),
         ({"block_ms": 100}, "multiple of 80"),
         ({"block_ms": 0}, "multiple of 80"),
-        ({"delay": 480}, "has no option 'delay'"),
+        ({"delay_ms": 480.0}, "must be an integer, .*; got 480.0"),
+        ({"delay": 480}, "has no option 'delay'; it has delay_ms, language"),
     ],
 )
 def test_options_that_the_model_does_not_have(

@@ -323,4 +323,20 @@ def test_the_server(clip: EvalItem) -> None:
         server.wait(20)
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--model", "no-such-model"], 1, "no model 'no-such-model'"),
+        (["--model", "voxtral-numbers", "--delay-ms", "7"], 2, "got delay_ms=7"),
+    ],
+)
+def test_the_server_refuses_before_it_starts(options: list[str], code: int, message: str) -> None:
+    pytest.importorskip("uvicorn", reason="its server needs it")
+    command = [sys.executable, "-m", "voxfast.integrations.server", *options, "--no-vac"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 logging.getLogger("whisperlivekit").setLevel(logging.WARNING)

@@ -6,6 +6,8 @@ compiled against. nanobind refuses foreign arrays one call at a time, with a mes
 """
 
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -14,25 +16,40 @@ _FOUND: str = mx.__version__  # type: ignore[attr-defined]  # missing in MLX's s
 _PACKAGE = "mlx[cpu]" if sys.platform == "linux" else "mlx"
 _GET_MLX = f'python -m pip install "{_PACKAGE}=={MLX_VERSION}"'
 _GET_VOXFAST = "python -m pip install --force-reinstall --no-deps --no-cache-dir voxfast"
+_BUILD = "python -m pip install voxfast; from a checkout: python -m pip install ."
 
 
 def _fail(reason: str, remedy: str) -> ImportError:
-    return ImportError(
-        f"voxfast needs MLX {MLX_VERSION}, the release it was compiled against, and found "
-        f"MLX {_FOUND}: {reason}. To mend it: {remedy}"
-    )
+    return ImportError(f"{reason}. To mend it: {remedy}")
 
 
 def _check_pair() -> None:
     """Raise ImportError unless this MLX is the one the extension was compiled against."""
     if _FOUND.split("+")[0] != MLX_VERSION:
-        raise _fail("another version of MLX is installed", _GET_MLX)
+        raise _fail(
+            f"voxfast needs MLX {MLX_VERSION}, the release it was compiled against, and found "
+            f"MLX {_FOUND}",
+            _GET_MLX,
+        )
     try:
         from voxfast import _ext
     except ImportError as error:
-        raise _fail(f"the extension does not load ({error})", _GET_VOXFAST) from error
+        if find_spec("voxfast._ext") is None:  # a checkout's sources, or another Python's build
+            tag = sys.implementation.cache_tag
+            raise _fail(
+                f"{Path(__file__).parent} has no native extension for this Python ({tag}): "
+                "voxfast was not installed, only its sources are there",
+                _BUILD,
+            ) from None
+        raise _fail(
+            f"voxfast's extension does not load with MLX {_FOUND} ({error})", _GET_VOXFAST
+        ) from error
     if _ext.built_for_mlx != MLX_VERSION:
-        raise _fail(f"the extension was compiled for MLX {_ext.built_for_mlx}", _GET_VOXFAST)
+        raise _fail(
+            f"voxfast needs MLX {MLX_VERSION}, but its extension was compiled for MLX "
+            f"{_ext.built_for_mlx}",
+            _GET_VOXFAST,
+        )
     try:  # settings in the environment; wrong ones are not to be found in the middle of a stream
         _ext.isa()
         _ext.num_threads()
@@ -42,10 +59,14 @@ def _check_pair() -> None:
         frames = _ext.log_mel(mx.zeros((400,)), stream=mx.Device(mx.cpu))
     except TypeError as error:
         raise _fail(
-            f"the extension does not accept MLX's arrays ({error})", _GET_VOXFAST
+            f"voxfast's extension does not accept the arrays of MLX {_FOUND} ({error})",
+            _GET_VOXFAST,
         ) from error
     if not isinstance(frames, mx.array) or frames.shape != (1, 128):
-        raise _fail("an array did not come back from the extension as it should", _GET_VOXFAST)
+        raise _fail(
+            f"voxfast's extension gave no array of MLX {_FOUND} back: {type(frames).__name__}",
+            _GET_VOXFAST,
+        )
 
 
 _check_pair()

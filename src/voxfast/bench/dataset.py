@@ -225,7 +225,7 @@ def _first(entry: dict[str, Any], keys: Sequence[str], place: str) -> str:
     for key in keys:
         if isinstance(entry.get(key), str):
             return str(entry[key])
-    raise DatasetError(f"{place} has none of {', '.join(keys)}")
+    raise DatasetError(f"{place} needs one of {', '.join(keys)}, as text")
 
 
 def _word(word: Any, place: str) -> Word:

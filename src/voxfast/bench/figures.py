@@ -11,7 +11,7 @@ from voxfast.bench.journal import Run
 from voxfast.bench.measure import Step
 from voxfast.bench.peers import PUBLISHED, Published
 from voxfast.bench.scoring import normalise
-from voxfast.bench.summary import label, latencies, summarise
+from voxfast.bench.summary import count, label, latencies, summarise
 
 __all__ = ["draw"]
 
@@ -129,7 +129,8 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
                 style,
                 where="post",
                 color=COLOURS[i % len(COLOURS)],
-                label=f"{name}: median {medians[0]}, with computing {medians[1]} ({n} words)"
+                label=f"{name}: median {medians[0]}, with computing {medians[1]} "
+                f"({count(n, 'word')})"
                 if aware
                 else None,
             )
@@ -217,11 +218,9 @@ def _measured(runs: Sequence[Run]) -> str:
     for run in runs:
         machine = run.setting["machine"]
         words = sum(len(normalise(record.reference).split()) for record in run.records)
-        streams = f"{len(run.records)} stream" + "s" * (len(run.records) != 1)
-        found[
-            f"{run.setting['dataset']['name']} ({streams}, {words} words) on "
-            f"{machine['processor']}, {machine['threads']} threads"
-        ] = True
+        amount = f"{count(len(run.records), 'stream')}, {count(words, 'word')}"
+        place = f"{machine['processor']}, {count(machine['threads'], 'thread')}"
+        found[f"{run.setting['dataset']['name']} ({amount}) on {place}"] = True
     return f"measured by voxfast bench: {'; '.join(found)}"
 
 

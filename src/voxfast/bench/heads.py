@@ -243,13 +243,12 @@ def _seconds(model: Qwen3ASR, frames: NDArray[np.int32]) -> NDArray[np.float64]:
 # ---- the map ----------------------------------------------------------------------------
 
 
-def draw_heads(scores: HeadScores, path: Path, title: str, n_best: int = 10) -> None:
-    """Draw the map of layers and heads, the best ones ringed.
+def draw_heads(scores: HeadScores, path: Path, title: str) -> None:
+    """Draw the map of layers and heads, those that are listed ringed.
 
     Args:
         path: the picture, of any format that matplotlib writes.
         title: what stands above it.
-        n_best: heads to ring.
 
     Raises:
         ImportError: without matplotlib.
@@ -260,10 +259,10 @@ def draw_heads(scores: HeadScores, path: Path, title: str, n_best: int = 10) -> 
     size = (max(6.0, 2.0 + 0.32 * n_heads), max(3.4, 1.6 + 0.26 * n_layers))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     shown = axes.imshow(100 * scores.shares, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    layers, heads = zip(*scores.ranking()[:n_best], strict=True)
+    layers, heads = zip(*scores.listed(), strict=True)
     axes.scatter(heads, layers, s=110, facecolors="none", edgecolors="#d55e00", linewidths=2)
     axes.set(xlabel="head", ylabel="layer")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(f"{title}; ringed: in the file", fontsize=10)
     axes.set_xticks(range(0, n_heads, 1 if n_heads <= 16 else 4))
     axes.set_yticks(range(0, n_layers, 1 if n_layers <= 16 else 4))
     figure.colorbar(shown, label="words found, %")

@@ -1,6 +1,7 @@
 """Files of results: whole ones, and those of a benchmark that is under way."""
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -71,25 +72,32 @@ class Journal:
             self.done = _results_of(results, heads)
         if self._path is None or self.is_complete:
             return
-        begun = self._path.exists() and self._read(self._path, heads)
-        self._file = self._path.open("r+" if begun else "w", encoding="utf-8", newline="\n")
-        if begun:  # over a line that was cut off
-            self._file.seek(self._whole)
-            self._file.truncate()
-        else:
-            self._write(list(heads))
+        self._file = _open_alone(self._path)
+        try:
+            whole = self._read(self._path, heads)
+        except DatasetError:
+            self._file.close()
+            raise
+        self._file.truncate(whole)  # a line that was cut off is written anew
+        # Written with the first record: a benchmark that measured nothing leaves nothing.
+        self._heads = None if whole else list(heads)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            if self._heads is not None:
+                self.remove()
             self._file.close()
 
     def add(self, run: int, record: Record) -> None:
         """Keep a record of the run of that number."""
         self.done[run].append(record)
         if self._file is not None:
+            if self._heads is not None:
+                self._write(self._heads)
+                self._heads = None
             self._write({"run": run, "record": record.to_json()})
 
     def remove(self) -> None:
@@ -103,13 +111,12 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self, path: Path, heads: Sequence[dict[str, Any]]) -> bool:
-        """Take over the records of a file; False if it holds not even its first line."""
+    def _read(self, path: Path, heads: Sequence[dict[str, Any]]) -> int:
+        """Take over the records of a file; returns the length in bytes of its whole lines."""
         lines = path.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
-        self._whole = sum(map(len, whole))
         if not whole:
-            return False
+            return 0
         try:
             before, *entries = map(json.loads, whole)
             if difference := _difference(before, heads):
@@ -125,7 +132,24 @@ class Journal:
             raise DatasetError(
                 f"{path} is damaged: {fault(error)}; delete the file to begin again"
             ) from error
-        return True
+        return sum(map(len, whole))
+
+
+def _open_alone(path: Path) -> IO[str]:
+    """Open a file to append to it, made if it is missing.
+
+    Raises:
+        DatasetError: while another process has it open.
+    """
+    file = path.open("a", encoding="utf-8", newline="\n")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DatasetError(f"{path} is being written by another voxfast bench") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def _results_of(path: Path, heads: Sequence[dict[str, Any]]) -> list[list[Record]]:
@@ -212,6 +236,8 @@ def _run(data: dict[str, Any]) -> Run:
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"one of {names} is no name")
     machine["threads"], run.options["chunk_ms"]
+    if not all(isinstance(part, dict) for part in run.setting.values()):
+        raise TypeError("a part of its setting is no object")
     return run
 
 

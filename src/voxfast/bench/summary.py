@@ -20,7 +20,7 @@ from voxfast.bench.scoring import (
 )
 from voxfast.timed import Word
 
-__all__ = ["label", "latencies", "summarise"]
+__all__ = ["count", "label", "latencies", "summarise"]
 
 WORST = 10
 
@@ -51,24 +51,57 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def label(run: Run, others: Sequence[Run] = ()) -> str:
-    """A short name of a run: its model, and the options in which it differs from others."""
-    words = [str(run.model["name"]).rpartition("/")[2]]
-    shown: dict[str, Callable[[Any], str]] = {
+    """A short name of a run: its model, and what is different in others."""
+    name = str(run.model["name"])
+    words = [_last(name)]
+    if any(
+        _last(other.model["name"]) == words[0] for other in others if other.model["name"] != name
+    ):
+        words = [name]
+    for part, shown in _SHOWN.items():
+        for key, text in shown.items():
+            value = _part(run, part).get(key)
+            theirs = [_part(other, part).get(key) for other in others]
+            if key == "chunk_ms":  # everything at once has none, and its mode says so
+                theirs = [chunk for chunk in theirs if chunk is not None]
+            if value is not None and any(other != value for other in theirs):
+                words.append(text(value))
+    return ", ".join(words)
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _part(run: Run, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = run.options if part == "options" else run.setting.get(part, {})
+    return found
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+_SHOWN: dict[str, dict[str, Callable[[Any], str]]] = {
+    "options": {
         "mode": str,
         "chunk_ms": "{} ms chunks".format,
         "delay_ms": "{} ms delay".format,
         "dtype": str,
         "language": str,
-    }
-    for key, text in shown.items():
-        value = run.options.get(key)
-        if value is not None and any(
-            other.options.get(key) not in (value, None) for other in others
-        ):
-            words.append(text(value))
-    if any(other.setting["machine"] != run.setting["machine"] for other in others):
-        words.append(str(run.setting["machine"]["processor"]))
-    return ", ".join(words)
+    },
+    "dataset": {"name": str, "clips": lambda clips: count(clips, "clip")},
+    "machine": {
+        "processor": str,
+        "threads": lambda threads: count(threads, "thread"),
+        "kernels": str,
+        "device": str,
+    },
+    "versions": {"voxfast": "voxfast {}".format, "mlx": "mlx {}".format},
+    "environment": {"VOXFAST_NATIVE": "VOXFAST_NATIVE={}".format},
+}
+"""What a label may hold, of the options and of the setting of a run."""
 
 
 def latencies(records: Sequence[Record], *, aware: bool) -> list[float]:

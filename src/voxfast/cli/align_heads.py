@@ -65,9 +65,11 @@ def run(args: argparse.Namespace) -> int:
     from voxfast.bench.dataset import load_dataset
     from voxfast.bench.extras import need
     from voxfast.bench.heads import draw_heads, measure_heads
+    from voxfast.errors import CheckpointError
     from voxfast.hub import resolve
     from voxfast.models.alignment_heads import FILE
     from voxfast.models.languages import language_name
+    from voxfast.models.qwen3_asr_config import is_qwen3_asr
     from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
     from voxfast.models.qwen3_asr_weights import load_qwen3_asr
 
@@ -81,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if not short:
         raise UsageError(f"no clip is of {args.max_seconds} s or less; see --max-seconds")
     folder = resolve(args.model)
+    if not is_qwen3_asr(folder):
+        raise CheckpointError(f"{args.model}: only Qwen3-ASR has alignment heads, and this is none")
     output = args.output or folder / FILE
     if args.output is None and output.exists():
         raise UsageError(f"{output} is there already; --output names another file")
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if scores.n_words < 0.5 * scores.n_spoken:
         note(f"voxfast: only {scores.n_words} of {scores.n_spoken} words were recognised")
     if args.figure:
-        title = f"{folder.name}: words found by each head, of {scores.n_words}"
+        title = f"{folder.name}: share of {scores.n_words} words that each head finds"
         draw_heads(scores, args.figure, title)
         say(f"{args.figure}\n")
     return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import voxfast
 from voxfast.cli import options
@@ -134,38 +134,38 @@ def _told(args: argparse.Namespace, outcome: str) -> Iterator[None]:
 
 def _measure(args: argparse.Namespace) -> list["Run"]:
     """Run the data set with every combination of options."""
+    from voxfast.audio import duration
     from voxfast.bench.dataset import load_dataset, streams
     from voxfast.bench.journal import Journal, Run, write_results
     from voxfast.bench.measure import measure
     from voxfast.bench.summary import summarise
 
     clips = load_dataset(args.dataset, args.limit)
-    plans = _plans(args)
-    runs = [Run(plan, _identity(plan), _setting(args, clips)) for plan in plans]
-    with Journal(args.output, [run.head for run in runs]) as journal:
-        loaded: dict[str, voxfast.Model] = {}
-        for number, run in enumerate(runs):
-            plan, done = run.options, journal.done[number]
+    runs = [Run(plan, _identity(plan), _setting(args, clips)) for plan in _plans(args)]
+    with Journal(args.output, [run.head for run in runs]) as journal, _Models(args) as load:
+        waiting = []
+        for run, done in zip(runs, journal.done, strict=True):
             run.records = done
-            waiting = streams(clips, plan["mode"])
-            if done and not args.quiet:
-                note(f"voxfast: {len(done)} of {len(waiting)} streams were done before")
-            if plan["model"] not in loaded:
-                for model in loaded.values():
-                    model.close()
-                loaded = {plan["model"]: _load(args, plan["model"])} if waiting[len(done) :] else {}
-            with _progress(run, len(waiting), args) as show:
-                for stream in waiting[len(done) :]:
+            waiting.append(streams(clips, run.options["mode"])[len(done) :])
+        # What is bound to fail, before hours of work: files that are no audio, and options that a
+        # model refuses; backwards, so that the first model is there when its streams begin.
+        ahead = (stream for rest in waiting for stream in rest)
+        for clip in dict.fromkeys(clip for stream in ahead for clip in stream.clips):
+            duration(clip.path)
+        for run, rest in reversed(list(zip(runs, waiting, strict=True))):
+            if rest:
+                load(run.options["model"]).session(**run.options["session"]).close()
+        for number, (run, rest) in enumerate(zip(runs, waiting, strict=True)):
+            plan, total = run.options, len(run.records) + len(rest)
+            if run.records and not args.quiet:
+                note(f"voxfast: {len(run.records)} of {total} streams were done before")
+            with _progress(run, total, args) as show:
+                for stream in rest:
                     record = measure(
-                        loaded[plan["model"]],
-                        stream,
-                        chunk_ms=plan["chunk_ms"],
-                        **plan["session"],
+                        load(plan["model"]), stream, chunk_ms=plan["chunk_ms"], **plan["session"]
                     )
                     journal.add(number, record)
                     show(record)
-        for model in loaded.values():
-            model.close()
         if args.output:
             if not journal.is_complete:
                 write_results(args.output, runs, [summarise(run) for run in runs])
@@ -173,6 +173,38 @@ def _measure(args: argparse.Namespace) -> list["Run"]:
             if not args.quiet:
                 note(f"voxfast: results are in {args.output}")
     return runs
+
+
+class _Models:
+    """Loads models by name, and keeps only the last: two large ones may not fit.
+
+    Args:
+        args: the dtype, and whether nothing is to be said about demonstrations.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._loaded: dict[str, voxfast.Model] = {}
+        self._known: set[str] = set()
+
+    def __call__(self, name: str) -> "voxfast.Model":
+        if name not in self._loaded:
+            self._close()
+            changes = {"model": name, "quiet": self._args.quiet or name in self._known}
+            model = options.load_model(argparse.Namespace(**vars(self._args) | changes))
+            self._loaded[name] = model
+            self._known.add(name)
+        return self._loaded[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        while self._loaded:
+            self._loaded.popitem()[1].close()
 
 
 def _plans(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -231,10 +263,6 @@ def _setting(args: argparse.Namespace, clips: Sequence["Clip"]) -> dict[str, Any
         "versions": versions(),
         "environment": {k: v for k, v in os.environ.items() if k.startswith("VOXFAST_")},
     }
-
-
-def _load(args: argparse.Namespace, name: str) -> "voxfast.Model":
-    return options.load_model(argparse.Namespace(**vars(args) | {"model": name}))
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from typing import Any, NoReturn
 
 from voxfast._version import version
 from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
-from voxfast.cli.console import UsageError, complain, describe
-from voxfast.errors import InvalidOptionError
+from voxfast.cli.console import StdoutError, complain, describe, exit_code
 
 __all__ = ["COMMANDS", "run"]
 
@@ -56,6 +55,7 @@ class _Parser(argparse.ArgumentParser):
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    _open_closed()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.run is None:
@@ -65,21 +65,23 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             code: int = args.run(args)
-            sys.stdout.flush()
             return code
-    except BrokenPipeError:
-        # The reader has what it wanted (`| head`). What is still buffered has nowhere to
-        # go: without this, Python complains when it flushes at exit.
+    except StdoutError as error:
+        # What is still buffered has nowhere to go: without this, Python complains when it
+        # flushes at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader has its fill (`| head`)
+            return 141
+        complain(describe(error))
+        return exit_code(error)
     except KeyboardInterrupt as interrupt:
         return 143 if isinstance(interrupt, Terminated) else 130
     except Exception as error:
         if args.debug:
             raise
         complain(describe(error))
-        return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
+        return exit_code(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +98,21 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(subparsers)
     return parser
+
+
+def _open_closed() -> None:
+    """Put something in the place of standard streams that were closed (``>&-``): Python has None.
+
+    Nothing is read from it, and what is written to stderr is lost; writing results fails, as it
+    does on a descriptor that is closed.
+    """
+    for name, mode, flags in (
+        ("stdin", "r", os.O_RDONLY),
+        ("stdout", "w", os.O_RDONLY),
+        ("stderr", "w", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
 
 
 def _log(*, quiet: bool, debug: bool) -> None:

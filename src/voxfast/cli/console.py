@@ -4,22 +4,33 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from voxfast.errors import VoxfastError
+from voxfast.errors import InvalidOptionError, VoxfastError
 
 
 class UsageError(Exception):
     """Arguments that do not fit together."""
 
 
+class StdoutError(Exception):
+    """Stdout takes no more: its reader went away, its disk is full, it was closed."""
+
+
 def say(text: str) -> None:
-    """Write to stdout at once."""
+    """Write to stdout at once.
+
+    Raises:
+        StdoutError: if that is not possible; its cause is the OSError.
+    """
     try:
-        sys.stdout.write(text)
-    except UnicodeEncodeError:
-        # A terminal without the characters shows their codes rather than nothing.
-        encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            # A terminal without the characters shows their codes rather than nothing.
+            encoding = sys.stdout.encoding or "ascii"
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        raise StdoutError(f"stdout: {error.strerror}") from error
 
 
 def note(text: str) -> None:
@@ -36,11 +47,16 @@ def complain(text: str) -> None:
 
 def describe(error: Exception) -> str:
     """An error in words for a user."""
-    if isinstance(error, VoxfastError | UsageError | ImportError):
+    if isinstance(error, VoxfastError | UsageError | StdoutError | ImportError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that an error ended: 2 for wrong usage, else 1."""
+    return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from voxfast._version import version
 from voxfast.cli import options
 from voxfast.cli.console import describe, say
+from voxfast.cli.listen import load_sounddevice
 from voxfast.errors import ModelNotFoundError, VoxfastError
 
 Lines = Iterator[str]
@@ -95,9 +96,9 @@ def _audio() -> Lines:
     yield f"libsndfile {soundfile.__libsndfile_version__} ({', '.join(known)})"
     yield f"soxr {soxr.__version__}"
     try:
-        import sounddevice
-    except (ImportError, OSError) as error:
-        yield f"no microphone ({error}); python -m pip install 'voxfast[microphone]'"
+        sounddevice = load_sounddevice()
+    except ImportError as error:
+        yield str(error)
     else:
         inputs = sum(device["max_input_channels"] > 0 for device in sounddevice.query_devices())
         yield f"sounddevice {sounddevice.__version__}, {inputs} microphones"

@@ -41,7 +41,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe until Ctrl-C; returns the exit code."""
-    sounddevice = _sounddevice()
+    sounddevice = load_sounddevice()
     if args.list_devices:
         return _list_devices(sounddevice)
     device = int(args.device) if args.device and args.device.isdecimal() else args.device
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sounddevice() -> ModuleType:
+def load_sounddevice() -> ModuleType:
     """The optional module that records."""
     try:
         import sounddevice

@@ -1,8 +1,9 @@
 """Where transcripts go: word by word to stdout, or whole, and atomically, to a file."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from voxfast import formats
@@ -136,25 +137,33 @@ class _AtomicFile:
             return  # A device or a pipe is written to, never replaced.
         self._path = path.resolve()  # A link stays a link.
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        try:
+        with _errors_of(path):
             part.touch()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
         self._part = part
 
     def commit(self, text: str) -> None:
         """Write the text and put the file in its place."""
         target = self._part or self._path
-        with target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-            file.flush()
+        with _errors_of(self._path):
+            with target.open("wb") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+                file.flush()
+                if self._part:
+                    os.fsync(file.fileno())
             if self._part:
-                os.fsync(file.fileno())
-        if self._part:
-            self._part.replace(self._path)
-            self._part = None
+                self._part.replace(self._path)
+                self._part = None
 
     def discard(self) -> None:
         """Remove what was not put in place."""
         if self._part:
             self._part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Give errors the name of the file that the user knows: writing has none, ``.part`` another."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from voxfast import audio
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli import options
-from voxfast.cli.console import UsageError, complain, describe, note, progress_bar
+from voxfast.cli.console import StdoutError, UsageError, complain, describe, note, progress_bar
 from voxfast.cli.output import Output, chosen_format, plan
 from voxfast.cli.run import Blocks, Pace, run_session
 from voxfast.errors import AudioFileError, InvalidOptionError
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
                 note(f"== {name} ==")
             try:
                 _transcribe(model, name, path, length, args)
-            except (InvalidOptionError, BrokenPipeError):
+            except (InvalidOptionError, StdoutError):
                 raise
             except Exception as error:
                 if args.debug:

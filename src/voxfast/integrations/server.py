@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from voxfast.cli.console import complain, describe
+from voxfast.cli.console import complain, describe, exit_code
 from voxfast.cli.options import DELAY_HELP
+from voxfast.errors import VoxfastError
 
 __all__ = ["main"]
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start the server; returns the exit code when it ends."""
     parser = argparse.ArgumentParser(
         prog="voxfast-wlk",
+        usage="%(prog)s [--model NAME] [--backend NAME] [--delay-ms MS] [SERVER OPTIONS]",
         description="Start WhisperLiveKit's server with voxfast as its backend.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -45,13 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         install(delay_ms=args.delay_ms)
         # Its server reads the command line when it is imported, and knows only one of the names.
         sys.argv = ["voxfast-wlk", *rest]
-        from whisperlivekit import basic_server
+        from whisperlivekit import TranscriptionEngine, basic_server
 
         basic_server.config.backend = args.backend
+        # There is one engine in a process. Made by the server as it starts, what is wrong with
+        # the model would be a traceback.
+        TranscriptionEngine(config=basic_server.config)
         basic_server.main()
-    except ImportError as error:
+    except (ImportError, VoxfastError) as error:
         complain(describe(error))
-        return 1
+        return exit_code(error)
     except KeyboardInterrupt:
         return 130
     return 0

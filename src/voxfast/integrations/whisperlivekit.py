@@ -22,7 +22,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, ParamSpec
 
@@ -84,7 +83,8 @@ class _Holder:
         **others: what WhisperLiveKit passes to every backend; ignored.
 
     Raises:
-        VoxfastError: if there is no such model, or the warm-up file cannot be read.
+        VoxfastError: if there is no such model, it lacks an option, or the warm-up file cannot
+            be read.
     """
 
     backend_choice: ClassVar[str]
@@ -115,9 +115,11 @@ class _Holder:
         log.info("loading %s", name)
         self.model = voxfast.load(hub.resolve(name, model_cache_dir) if model_cache_dir else name)
         log.debug("ignored: %s", ", ".join(sorted(others)))
+        # Options that the model does not have are refused now, not session by session.
+        processor = self.model.processor(**self.session_options(self.original_language))
         if warmup_file != "":
             samples = audio_io.load_audio(warmup_file) if warmup_file else np.zeros(16000, "f4")
-            self.model.processor().warmup(samples)
+            processor.warmup(samples)
 
     def session_options(self, language: str | None) -> dict[str, Any]:
         """Options of a session in a language; None: it is found out."""
@@ -147,7 +149,7 @@ class Qwen3MLXSimulASR(_Holder):
 
     def session_options(self, language: str | None) -> dict[str, Any]:
         options = super().session_options(language) | {"language": language}
-        return options | ({"heads_file": Path(self._heads)} if self._heads else {})
+        return options | ({"heads_file": self._heads} if self._heads else {})
 
 
 class _Processor(OnlineProcessor):

@@ -45,7 +45,8 @@ def check_file(path: Path, most_bytes: int | None = None) -> None:
         real, folder = path.resolve(strict=True), path.parent.resolve()
         status = real.stat()
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be opened ({error})") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise CheckpointError(f"{path}: cannot be opened ({reason})") from error
     allowed = [folder]
     if folder.parent.name == "snapshots":  # the hub's cache links snapshots/REVISION to blobs
         allowed.append(folder.parent.parent / "blobs")

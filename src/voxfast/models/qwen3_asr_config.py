@@ -5,12 +5,14 @@ raise :class:`CheckpointError` before a module is made.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError
+from voxfast.models.checkpoint import read_json
 from voxfast.models.values import integer, number, section
 
-__all__ = ["AudioArgs", "Qwen3ASRArgs", "TextArgs", "parse_args"]
+__all__ = ["AudioArgs", "Qwen3ASRArgs", "TextArgs", "is_qwen3_asr", "parse_args"]
 
 # What a configuration may leave out; the same in both published sizes.
 _AUDIO = {
@@ -70,6 +72,16 @@ class Qwen3ASRArgs:
 
     audio: AudioArgs
     text: TextArgs
+
+
+def is_qwen3_asr(folder: Path) -> bool:
+    """Whether the checkpoint in a folder says that it is of this architecture.
+
+    Raises:
+        CheckpointError: if its configuration cannot be read.
+    """
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "qwen3_asr"
 
 
 def parse_args(config: dict[str, Any]) -> Qwen3ASRArgs:

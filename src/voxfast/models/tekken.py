@@ -79,7 +79,8 @@ class VoxtralTokenizer:
         """
         if not isinstance(delay_ms, int) or delay_ms <= 0 or delay_ms % self.position_ms:
             raise InvalidOptionError(
-                f"delay_ms must be a positive multiple of {self.position_ms}; got {delay_ms!r}"
+                f"delay_ms must be an integer, a positive multiple of {self.position_ms}; "
+                f"got {delay_ms!r:.60}"
             )
         return int(self._audio.get_num_delay_tokens(delay_ms))
 

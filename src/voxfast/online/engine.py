@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
-from voxfast.models.checkpoint import read_json
+from voxfast.models.qwen3_asr_config import is_qwen3_asr
 from voxfast.online.session import Stream
 
 if TYPE_CHECKING:
@@ -43,8 +43,11 @@ def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInst
         options: what it was asked for.
         kind: the dataclass whose fields are its options.
     """
-    if unknown := options.keys() - {field.name for field in fields(kind)}:
-        raise InvalidOptionError(f"{name} has no option {min(unknown)!r}")
+    known = [field.name for field in fields(kind)]
+    if unknown := options.keys() - set(known):
+        raise InvalidOptionError(
+            f"{name} has no option {min(unknown)!r}; it has {', '.join(known)}"
+        )
 
 
 def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
@@ -53,8 +56,7 @@ def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
     Raises:
         CheckpointError: if it is incomplete, broken, or of no known architecture.
     """
-    config = folder / "config.json"
-    if config.is_file() and read_json(config).get("model_type") == "qwen3_asr":
+    if is_qwen3_asr(folder):
         from voxfast.online.qwen3_asr_engine import Qwen3ASREngine
 
         return Qwen3ASREngine(name, folder, dtype)

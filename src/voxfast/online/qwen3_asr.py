@@ -59,7 +59,7 @@ class Qwen3Options:
     pause_ms: int = 2_000
     context_tokens: int = 256
     n_heads: int = 10
-    heads_file: Path | None = None
+    heads_file: str | Path | None = None
     guess_heads: bool = False
 
 

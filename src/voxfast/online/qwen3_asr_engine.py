@@ -67,7 +67,8 @@ class Qwen3ASREngine:
         return Qwen3Stream(self._model, self._tokenizer, heads, chosen, self._traits, language)
 
     def _heads(self, chosen: Qwen3Options) -> Mapping[int, Sequence[int]]:
-        found = find_alignment_heads(self._folder, self._config, chosen.heads_file)
+        override = None if chosen.heads_file is None else Path(chosen.heads_file)
+        found = find_alignment_heads(self._folder, self._config, override)
         if found is not None:
             return found.best(chosen.n_heads)
         if chosen.guess_heads:
@@ -97,3 +98,5 @@ def _check(chosen: Qwen3Options) -> None:
     for name in ("language", "prompt"):
         if not isinstance(getattr(chosen, name), str | None):
             raise InvalidOptionError(f"{name} must be text; got {getattr(chosen, name)!r:.60}")
+    if not isinstance(chosen.heads_file, str | Path | None):
+        raise InvalidOptionError(f"heads_file must be a path; got {chosen.heads_file!r:.60}")
