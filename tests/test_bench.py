@@ -417,6 +417,30 @@ def test_figures_say_how_much_was_measured(
         assert note.partition("\n")[0].endswith(", 1 thread")
 
 
+def test_figures_have_room_for_many_runs(
+    fake: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    shown: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: shown.append(self))
+    data = write_clips(tmp_path, {"a": 1.0, "b": 1.0})
+    data = data.rename(tmp_path / f"{'long_name' * 9}.json")
+    command = ["bench", str(data), "--figures", str(tmp_path), "--peers", "-q"]
+    for delay in range(80, 960, 80):
+        command += ["--delay-ms", str(delay)]
+    assert cli.main([*command, "--chunk-ms", "80", "--mode", "chapter", "--mode", "utterance"]) == 0
+    assert len(shown) == 3
+    for figure in shown:
+        figure.draw_without_rendering()
+        legend, whole = figure.legends[0].get_window_extent(), figure.bbox
+        assert whole.x0 <= legend.x0 < legend.x1 <= whole.x1
+        assert whole.y0 <= legend.y0 < legend.y1
+        for axes in figure.axes:
+            assert axes.get_window_extent().y0 > legend.y1
+            assert axes.get_window_extent().height > 150
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [

@@ -1,5 +1,6 @@
 """Figures of runs: error rate against speed, latency, and how a stream wears."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,14 @@ from voxfast.bench.summary import count, label, latencies, summarise
 
 __all__ = ["draw"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#882255",
+    "#999933", "#332288", "#bbbbbb",
+)  # fmt: skip
 MARKERS = "osD^vP*"
 THEIRS = "#777777"
+_LINE = 155
+"""Characters of a note that fit into the width of a figure."""
 _UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
@@ -60,7 +66,7 @@ def _error_rate(
     ]
     if not points:
         return None
-    figure, axes = plt.subplots(figsize=(9, 5.2 if peers else 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 3.7 if peers else 2.9), layout="constrained")
     for i, (name, factor, rate) in enumerate(points):
         axes.plot(
             factor,
@@ -93,7 +99,15 @@ def _error_rate(
     axes.set_xlim(min(factors) / 2, max(1.5, 2 * max(factors)))
     highest = max([100 * rate for *_, rate in points] + [100 * _rate(p) for p in _with_rate(peers)])
     axes.set_ylim(-0.04 * max(highest, 1), 1.15 * max(highest, 1))
-    axes.text(0.97, 0.02, "real time ", ha="right", transform=axes.get_xaxis_transform())
+    axes.annotate(
+        "real time",
+        (1.0, 0.97),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(3, 0),
+        textcoords="offset points",
+        rotation=90,
+        va="top",
+    )
     axes.set_xlabel("real-time factor (compute ÷ audio, less is faster; logarithmic)")
     axes.set_ylabel("word error rate (%)")
     axes.set_title("Error rate against speed: lower left is better")
@@ -110,7 +124,7 @@ def _error_rate(
 
 def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     """The share of words that have appeared so long after their end."""
-    figure, axes = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     drawn, least, most = False, 0.0, 0.0
     for i, (run, name) in enumerate(zip(runs, labels, strict=True)):
         medians: list[str] = []
@@ -154,7 +168,7 @@ def _latency(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
 
 def _stream(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
     """Time of a step and memory over the audio that was heard."""
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(9, 4.9), layout="constrained")
     longest = max((sum(record.seconds for record in run.records) for run in runs), default=0.0)
     unit, size = next(((name, n) for name, n in _UNITS if longest >= 2 * n), _UNITS[-1])
     highest = 0.0
@@ -196,16 +210,18 @@ def _stream(plt: Any, runs: Sequence[Run], labels: Sequence[str]) -> Any:
 
 
 def _legend(figure: Any, axes: Any, note: str) -> None:
-    """Entries and a note below the axes, where they hide nothing."""
+    """Entries and a note below the axes, where they hide nothing; the figure grows by them."""
     handles, names = axes.get_legend_handles_labels()
+    lines = [line for long in note.splitlines() for line in textwrap.wrap(long, _LINE)]
+    height = figure.get_figheight() + 0.17 * len(names) + 0.14 * len(lines) + 0.15
+    figure.set_figheight(height)
     figure.legend(
         handles,
         names,
         loc="outside lower left",
-        ncols=2 if len(names) > 8 else 1,
         markerscale=0.7,
         fontsize=8,
-        title=note,
+        title="\n".join(lines),
         title_fontsize=7.5,
         alignment="left",
         frameon=False,
