@@ -24,7 +24,7 @@ def run_sweep(module: str, **settings: str) -> tuple[str, str]:
     path = [str(Path(__file__).parent), *(p for p in sys.path if p)]
     environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     isa, threads = done.stdout.split()

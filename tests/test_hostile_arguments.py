@@ -254,17 +254,17 @@ def test_attention_recovers_when_the_window_has_passed(bad: float, length: int) 
 # ---- how arrays lie in memory -----------------------------------------------------------
 
 
+def misplaced(x: mx.array, shift: int) -> mx.array:
+    """The same numbers, ``shift`` bytes beyond an aligned address."""
+    data = np.array(mx.contiguous(x).view(mx.uint8)).reshape(-1)
+    moved = mx.array(np.concatenate([np.zeros(shift, np.uint8), data]))
+    return moved[shift:].view(x.dtype).reshape(x.shape)
+
+
 @pytest.mark.parametrize("shift", [1, 2, 3])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_views_of_bytes_that_are_not_aligned(shift: int, dtype: mx.Dtype) -> None:
     rng = np.random.default_rng(4)
-
-    def misplaced(x: mx.array) -> mx.array:
-        """The same numbers, ``shift`` bytes beyond an aligned address."""
-        data = np.array(mx.contiguous(x).view(mx.uint8)).reshape(-1)
-        moved = mx.array(np.concatenate([np.zeros(shift, np.uint8), data]))
-        return moved[shift:].view(dtype).reshape(x.shape)
-
     x, w, y = (normal(rng, shape, dtype) for shape in ((5, 64), (7, 64), (5, 64)))
     samples = normal(rng, (1000,), dtype)
     for call, arrays in (
@@ -278,7 +278,26 @@ def test_views_of_bytes_that_are_not_aligned(shift: int, dtype: mx.Dtype) -> Non
         ),
     ):
         expected = to_numpy(call(*arrays))
-        np.testing.assert_array_equal(to_numpy(call(*map(misplaced, arrays))), expected)
+        moved = [misplaced(array, shift) for array in arrays]
+        np.testing.assert_array_equal(to_numpy(call(*moved)), expected)
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("rows", [1, 9])
+def test_products_of_bytes_that_are_not_aligned(shift: int, dtype: mx.Dtype, rows: int) -> None:
+    rng = np.random.default_rng(5)
+    x, w, bias = (normal(rng, shape, dtype) for shape in ((rows, 128), (7, 128), (7,)))
+    for part in (np.s_[:, :128], np.s_[:, :61], np.s_[:, ::2], np.s_[:, 121::-2]):
+        expected = linear(x[part], w[part], bias=bias)
+        moved = [misplaced(array, shift) for array in (x, w, bias)]
+        found = linear(moved[0][part], moved[1][part], bias=moved[2])
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
+    for bits in (2, 3, 4, 5, 6, 8):
+        packed = [x, *mx.quantize(w, group_size=32, bits=bits), bias]
+        expected = linear(*packed, group_size=32, bits=bits)
+        found = linear(*(misplaced(array, shift) for array in packed), group_size=32, bits=bits)
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
 
 
 def test_attention_on_misaligned_rows() -> None:
@@ -286,13 +305,8 @@ def test_attention_on_misaligned_rows() -> None:
     options = {"offset": 2, "window": 5, "scale": 0.25}
     expected = sliding_attention(**x, **options)
     mx.eval(expected)
-
-    def misplaced(array: mx.array) -> mx.array:
-        data = np.array(mx.contiguous(array).view(mx.uint8)).reshape(-1)
-        moved = mx.array(np.concatenate([np.zeros(2, np.uint8), data]))
-        return moved[2:].view(array.dtype).reshape(array.shape)
-
-    found = sliding_attention(**{name: misplaced(array) for name, array in x.items()}, **options)
+    moved = {name: misplaced(array, 2) for name, array in x.items()}
+    found = sliding_attention(**moved, **options)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.array(a), np.array(b))
 

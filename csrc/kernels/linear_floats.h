@@ -95,7 +95,7 @@ struct FloatWeights {
       const auto* x = static_cast<const bf16*>(a.x) + a.x_rows[row];
       auto* to = reinterpret_cast<bf16*>(out);
       for (int64_t k = 0; k < a.k; ++k) {
-        to[k] = x[k * a.x_stride];
+        to[k] = read<bf16>(x + k * a.x_stride);
       }
       std::memset(to + a.k, 0, static_cast<size_t>(round_up_to(a.k, 32) - a.k) * 2);
     } else {

@@ -85,7 +85,7 @@ void load_floats_of(const T* p, int64_t stride, int64_t count, float* out) {
     }
   }
   for (; i < count; ++i) {
-    out[i] = to_float(p[i * stride]);
+    out[i] = to_float(read<T>(p + i * stride));
   }
 }
 
