@@ -5,9 +5,9 @@
 No files: weights are drawn in memory, activations keep the size they have in a trained model.
 Real audio goes through every stage of Voxtral; of Qwen3-ASR the matrix products are timed, as
 30 s of audio need them, without attention and norms. For each stage: milliseconds (the median),
-how fast the weights were read and multiplied, and how many times the floor that is: one read of
-the weights on all threads or, where that takes longer, their multiplications at NumPy's float32
-rate.
+how many processors were at work, how fast the weights were read and multiplied, and how many
+times the floor that is: one read of the weights on all threads or, where that takes longer, their
+multiplications at NumPy's float32 rate.
 ``--composed`` runs every stage once more with MLX's own ops, which takes hours where weights are
 packed; bench_linear.py compares product by product.
 """
@@ -94,6 +94,7 @@ class Stage:
     weights: int
     products: int
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
 
 
 def weights_of(*modules: nn.Module) -> tuple[int, int]:
@@ -122,9 +123,10 @@ class Stages:
         if name not in self.found:
             n_bytes, numbers = weights_of(*modules)
             self.found[name] = Stage(n_bytes, numbers * rows)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         yield
         self.found[name].seconds.append(time.perf_counter() - start)
+        self.found[name].cpu_seconds += time.process_time() - cpu_start
 
 
 def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
@@ -265,7 +267,8 @@ def report(stages: Stages, composed: Stages | None, rates: tuple[float, float]) 
     for name, stage in stages.found.items():
         seconds = statistics.median(stage.seconds)
         floor = max(stage.weights / read, stage.products / product)
-        line = f"  {name:28}{1e3 * seconds:10.2f} ms"
+        processors = stage.cpu_seconds / sum(stage.seconds)
+        line = f"  {name:28}{1e3 * seconds:10.2f} ms on {processors:.1f}"
         if stage.products:
             rate = 2 * stage.products / seconds
             line += f"{stage.weights / seconds / 1e9:8.1f} GB/s{rate / 1e9:8.1f} GFLOP/s"
