@@ -150,6 +150,7 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   a.bits = format_.bits;
   a.group_size = format_.group_size;
   if (format_.bits > 0) {
+    a.groups = a.k / a.group_size;
     auto scales = with_dense_rows(inputs[2], encoder);
     auto biases = with_dense_rows(inputs[3], encoder);
     a.scales = scales.data<void>();

@@ -28,11 +28,15 @@ void plan(LinearArguments& a, int threads) {
   // Stretches of one length, so that fetching as much ahead as is computed fetches all.
   int64_t stretches = (a.k + Kernel::K_BLOCK - 1) / Kernel::K_BLOCK;
   a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
+  stretches = (a.k + a.stretch - 1) / a.stretch;
   // As long as memory takes to answer; not so much that it falls out of the cache again.
   constexpr int64_t AHEAD_BYTES = 8192;
   int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
   int64_t panel = Kernel::panel(a), panel_bytes = panel * a.stretch * bits / 8;
-  a.ahead = (AHEAD_BYTES + panel_bytes - 1) / panel_bytes;
+  int64_t ahead = (AHEAD_BYTES + panel_bytes - 1) / panel_bytes;
+  a.whole_k = stretches * a.stretch;
+  a.panels_ahead = ahead / stretches;
+  a.inputs_ahead = ahead % stretches * a.stretch;
   a.prepared_stride = Kernel::prepared_stride(a);
   a.prepared_bytes = a.m * a.prepared_stride;
   int64_t wanted = 8 * threads;  // tasks, so that a delayed thread holds up little

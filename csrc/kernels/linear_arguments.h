@@ -24,6 +24,7 @@ struct LinearArguments {
   FloatType w_type;
   int64_t w_stride;
   int bits, group_size;
+  int64_t groups;  // of a row
   // [N, K / group_size] with dense rows; the strides between rows count elements.
   const void *scales, *biases;
   FloatType scale_type;
@@ -39,7 +40,9 @@ struct LinearArguments {
   // computes task_rows outputs (rows of w) for all rows of x.
   int64_t prepared_bytes, task_rows, tasks;
   int64_t stretch;          // inputs that are summed up at a time
-  int64_t ahead;            // stretches to fetch weights ahead by
+  int64_t whole_k;          // K in whole stretches
+  int64_t panels_ahead;     // weights are fetched so far ahead: panels,
+  int64_t inputs_ahead;     // and inputs in whole stretches
   int64_t prepared_stride;  // bytes from one row of x to the next
   char* prepared;
 };

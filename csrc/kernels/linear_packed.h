@@ -30,15 +30,13 @@ struct PackedWeights {
   static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
   static constexpr int TILE_M = 6;
 
-  static int64_t groups(const LinearArguments& a) { return a.k / a.group_size; }
-
   static int64_t panel(const LinearArguments&) { return PANEL; }
   static int64_t most_task_rows(const LinearArguments& a) { return a.n; }
 
   // Prepared x, of each row: the integers as words; then of each group the unit, and the
   // sum of its integers times the unit.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return round_up_to(2 * a.k + 8 * groups(a), 64);
+    return round_up_to(2 * a.k + 8 * a.groups, 64);
   }
 
   struct Row {
@@ -48,13 +46,13 @@ struct PackedWeights {
     VOXFAST_INLINE Row(const LinearArguments& a, int64_t row) {
       integers = a.prepared + row * a.prepared_stride;
       units = reinterpret_cast<float*>(integers + 2 * a.k);
-      sums = units + groups(a);
+      sums = units + a.groups;
     }
   };
 
   static void prepare(const LinearArguments& a, int64_t row) {
     Row out(a, row);
-    for (int64_t g = 0; g < groups(a); ++g) {
+    for (int64_t g = 0; g < a.groups; ++g) {
       int32_t rounded[128];
       const RoundedGroup group(a, row, g, rounded);
       out.units[g] = group.unit;
@@ -128,7 +126,7 @@ struct PackedWeights {
       constexpr int64_t WIDTH = 2 * MAX_GROUPS + LANES;
       float rows[LANES][WIDTH];
       const char* pointers[LANES];
-      int64_t rest = PackedWeights::groups(a) - first_group;
+      int64_t rest = a.groups - first_group;
       for (int r = 0; r < LANES; ++r) {
         int64_t row = smallest(n + r, a.n - 1);
         const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;

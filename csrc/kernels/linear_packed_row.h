@@ -40,7 +40,7 @@ struct PackedRow {
         integers(reinterpret_cast<char*>(sums + FEW_N * padded_groups(a))) {}
 
   static int64_t padded_groups(const LinearArguments& a) {
-    return round_up_to(a.k / a.group_size, LANES);
+    return round_up_to(a.groups, LANES);
   }
   static int64_t prepared_stride(const LinearArguments& a) {
     return 2 * FEW_N * padded_groups(a) * 4 + 2 * round_up_to(a.k, 1024);
@@ -49,7 +49,7 @@ struct PackedRow {
   static void prepare(const LinearArguments& a, int64_t) {
     std::memset(a.prepared, 0, static_cast<size_t>(a.prepared_stride));
     const PackedRow row(a);
-    for (int64_t g = 0; g < a.k / a.group_size; ++g) {
+    for (int64_t g = 0; g < a.groups; ++g) {
       int32_t rounded[128];
       const RoundedGroup group(a, 0, g, rounded);
       for (int64_t i = 0; i < FEW_N; ++i) {
@@ -79,9 +79,8 @@ struct PackedRow {
                                       const Panel& panel) const {
     constexpr int SET = LANES / FEW_N;  // groups whose sums share a vector
     const RowPointers w(a, panel, 0);
-    int64_t groups = a.k / GROUP;
     f32x4 total{};
-    for (int64_t first = 0; first < groups; first += LANES) {
+    for (int64_t first = 0; first < a.groups; first += LANES) {
       f32v scales[FEW_N] = {}, biases[FEW_N] = {};
       with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
         load_groups<T>(a, panel, first, static_cast<const T*>(a.scales), a.scale_stride,
@@ -92,7 +91,7 @@ struct PackedRow {
 #pragma GCC unroll 4
       for (int i = 0; i < FEW_N; ++i) {
         int64_t g = first + i * SET;
-        if (g < groups) {
+        if (g < a.groups) {
           f32v dots = __builtin_convertvector(sums_of_set<BITS, GROUP>(a, w, g), f32v);
           f32v terms = group_terms(dots, scales[i], load(units + FEW_N * g), biases[i],
                                    load(sums + FEW_N * g));
@@ -113,7 +112,7 @@ struct PackedRow {
   VOXFAST_INLINE static void load_groups(const LinearArguments& a, const Panel& panel,
                                          int64_t first, const T* all, int64_t stride,
                                          f32v (&out)[FEW_N]) {
-    int64_t rest = a.k / a.group_size - first;
+    int64_t rest = a.groups - first;
     for (int64_t r = 0; r < FEW_N; ++r) {
       const T* row = all + panel.row(a, r) * stride + first;
       out[r] = rest < LANES ? load_first(row, rest) : load(row);

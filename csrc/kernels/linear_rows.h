@@ -45,11 +45,10 @@ struct RowPointers {
 
   RowPointers(const LinearArguments& a, const Panel& panel, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
-    int64_t stretches = (a.k + a.stretch - 1) / a.stretch;
-    int64_t number = first / a.stretch + a.ahead;
     Panel then = panel;
-    then.first += number / stretches * panel.step;
-    int64_t start = number % stretches * a.stretch;
+    int64_t start = first + a.inputs_ahead, over = start >= a.whole_k ? 1 : 0;
+    start -= over * a.whole_k;
+    then.first += (a.panels_ahead + over) * panel.step;
     for (int64_t r = 0; r < panel.count; ++r) {
       here[r] = a.w + panel.row(a, r) * a.w_stride + first / 8 * bits;
       later[r] = a.w + then.row(a, r) * a.w_stride + start / 8 * bits;
