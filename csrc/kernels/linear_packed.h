@@ -52,15 +52,17 @@ struct PackedWeights {
 
   static void prepare(const LinearArguments& a, int64_t row) {
     Row out(a, row);
-    for (int64_t g = 0; g < a.groups; ++g) {
-      int32_t rounded[128];
-      const RoundedGroup group(a, row, g, rounded);
-      out.units[g] = group.unit;
-      out.sums[g] = group.sum;
-      for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
-        lay_out(a.bits, rounded + i, out.integers + 2 * (g * a.group_size + i));
+    with_bits(a.bits, [&]<int BITS>() {
+      for (int64_t g = 0; g < a.groups; ++g) {
+        int32_t rounded[128];
+        const RoundedGroup group(a, row, g, rounded);
+        out.units[g] = group.unit;
+        out.sums[g] = group.sum;
+        for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
+          lay_out_words<BITS>(rounded + i, out.integers + 2 * (g * a.group_size + i));
+        }
       }
-    }
+    });
   }
 
   // Outputs n ... n + width - 1 of all rows of x.

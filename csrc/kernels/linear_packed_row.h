@@ -49,30 +49,47 @@ struct PackedRow {
   static void prepare(const LinearArguments& a, int64_t) {
     std::memset(a.prepared, 0, static_cast<size_t>(a.prepared_stride));
     const PackedRow row(a);
-    for (int64_t g = 0; g < a.groups; ++g) {
-      int32_t rounded[128];
-      const RoundedGroup group(a, 0, g, rounded);
-      for (int64_t i = 0; i < FEW_N; ++i) {
-        row.units[FEW_N * g + i] = group.unit;
-        row.sums[FEW_N * g + i] = group.sum;
+    with_format(a, [&]<int BITS, int GROUP>() {
+      for (int64_t g = 0; g < a.groups; ++g) {
+        int32_t rounded[128];
+        const RoundedGroup group(a, 0, g, rounded);
+        for (int64_t i = 0; i < FEW_N; ++i) {
+          row.units[FEW_N * g + i] = group.unit;
+          row.sums[FEW_N * g + i] = group.sum;
+        }
+        for (int64_t i = 0; i < GROUP; i += BLOCK_CODES) {
+          RowBlock<BITS, GROUP>::lay_out(rounded + i, g * GROUP + i, row.integers);
+        }
       }
-      lay_out_row(a.bits, a.group_size, g * a.group_size, rounded, row.integers);
-    }
+    });
   }
 
   // Outputs n ... n + width - 1.
   static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
-    with_bits(a.bits, [&]<int BITS>() {
-      with_group_size(a.group_size, [&]<int GROUP>() {
-        few_outputs<1>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
-          f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
-          std::memcpy(out, &sum, sizeof sum);
-        });
+    with_format(a, [&]<int BITS, int GROUP>() {
+      few_outputs<1>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
+        f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
+        std::memcpy(out, &sum, sizeof sum);
       });
     });
   }
 
  private:
+  // Calls f<BITS, GROUP>().
+  template <typename F>
+  static void with_format(const LinearArguments& a, F f) {
+    with_bits(a.bits, [&]<int BITS>() {
+      switch (a.group_size) {
+        case 32:
+          return f.template operator()<BITS, 32>();
+        case 64:
+          return f.template operator()<BITS, 64>();
+        default:
+          return f.template operator()<BITS, 128>();
+      }
+    });
+  }
+
   // Products with a panel of FEW_N rows of w.
   template <int BITS, int GROUP>
   VOXFAST_INLINE f32x4 multiply_panel(const LinearArguments& a,

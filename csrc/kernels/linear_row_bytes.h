@@ -54,6 +54,23 @@ VOXFAST_INLINE __m512i codes_of(__m512i block, int p) {
   return block;
 }
 
+// By planes: which of 32 integers' digits follow each other.
+template <int PLANES>
+struct PlaneOrder {
+  alignas(64) uint8_t from[64] = {};
+
+  constexpr PlaneOrder() {
+    for (int i = 0; i < 32; ++i) {
+      int input = i % (32 / PLANES) * PLANES + i / (32 / PLANES);
+      from[i] = static_cast<uint8_t>(input);
+      from[32 + i] = static_cast<uint8_t>(32 + input);
+    }
+  }
+};
+
+template <int PLANES>
+constexpr PlaneOrder<PLANES> PLANE_ORDER;
+
 // A block of a row of w times its inputs of x; `rest` bytes of the row are left.
 template <int BITS, int GROUP>
 struct RowBlock {
@@ -71,20 +88,20 @@ struct RowBlock {
       sums[1] = add_products(sums[1], codes, read<i32v>(x + INPUTS + 64 * p));
     }
   }
-};
 
-// Lays out the integers of a group, the first being input k: of each block the planes of
-// high digits, then those of low ones.
-VOXFAST_INLINE void lay_out_row(int bits, int group_size, int64_t k,
-                                const int32_t* rounded, char* row) {
-  int64_t planes = planes_of(bits, group_size), block = 64 * planes;
-  for (int64_t i = k; i < k + group_size; ++i, ++rounded) {
-    char* to = row + i / block * 2 * block + i % planes * 64 + i % block / planes;
-    int32_t high = (*rounded + 128) >> 8;
-    to[0] = static_cast<char>(high);
-    to[block] = static_cast<char>(*rounded - (high << 8));
+  // Lays out 32 integers of x, the first being input k: of each block the planes of high
+  // digits, then those of low ones.
+  static void lay_out(const int32_t* integers, int64_t k, char* row) {
+    constexpr int RUN_BYTES = 32 / PLANES;
+    char digits[64];
+    digits_of(integers, PLANE_ORDER<PLANES>.from, digits);
+    char* to = row + k / INPUTS * 2 * INPUTS + k % INPUTS / PLANES;
+    for (int p = 0; p < PLANES; ++p) {
+      std::memcpy(to + 64 * p, digits + p * RUN_BYTES, RUN_BYTES);
+      std::memcpy(to + INPUTS + 64 * p, digits + 32 + p * RUN_BYTES, RUN_BYTES);
+    }
   }
-}
+};
 
 }  // namespace
 }  // namespace voxfast::VOXFAST_ISA

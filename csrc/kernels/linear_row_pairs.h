@@ -162,20 +162,16 @@ struct RowBlock {
                              read<i32v>(x + v * static_cast<int>(sizeof(i32v))));
     }
   }
-};
 
-// Lays out the integers of a group, the first being input k, in the order of the codes'
-// lanes.
-VOXFAST_INLINE void lay_out_row(int bits, int group_size, int64_t k,
-                                const int32_t* rounded, char* row) {
-  auto* to = reinterpret_cast<int16_t*>(row) + k;
-  for (int b = 0; b < group_size; b += BLOCK_CODES) {
+  // Lays out 32 integers of x, the first being input k, in the order of the codes' lanes.
+  static void lay_out(const int32_t* integers, int64_t k, char* row) {
+    auto* to = reinterpret_cast<int16_t*>(row) + k;
     for (int i = 0; i < BLOCK_CODES; ++i) {
-      to[b + i] =
-          static_cast<int16_t>(rounded[b + code_of_lane(bits, i / LANES16, i % LANES16)]);
+      to[i] =
+          static_cast<int16_t>(integers[code_of_lane(BITS, i / LANES16, i % LANES16)]);
     }
   }
-}
+};
 
 }  // namespace
 }  // namespace voxfast::VOXFAST_ISA

@@ -167,34 +167,57 @@ VOXFAST_INLINE void with_bits(int bits, F f) {
   }
 }
 
-// Calls f<GROUP>() for the group size.
-template <typename F>
-VOXFAST_INLINE void with_group_size(int group_size, F f) {
-  switch (group_size) {
-    case 32:
-      return f.template operator()<32>();
-    case 64:
-      return f.template operator()<64>();
-    default:
-      return f.template operator()<128>();
+#if defined(VOXFAST_BYTE_PRODUCTS)
+// Bytes of 32 integers of x, as `order` has them: number i is the high digit of integer
+// i, number 32 + i its low one.
+VOXFAST_INLINE void digits_of(const int32_t* integers, const uint8_t* order, char* out) {
+  alignas(64) char bytes[64];
+  for (int i = 0; i < 32; i += LANES) {
+    auto x = read<i32v>(integers + i);
+    i32v high = (x + 128) >> 8;
+    auto digits = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)high);
+    std::memcpy(bytes + i, &digits, sizeof digits);
+    digits = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)(x - (high << 8)));
+    std::memcpy(bytes + 32 + i, &digits, sizeof digits);
   }
+  __m512i ordered = _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(order),
+                                                  _mm512_load_si512(bytes));
+  std::memcpy(out, &ordered, sizeof ordered);
 }
+#endif
 
-// Lays out 32 integers of x, those of one block.
-VOXFAST_INLINE void lay_out(int bits, const int32_t* integers, char* out) {
-  for (int word = 0; word < BLOCK_CODES / CODES_PER_WORD; ++word) {
-    for (int part = 0; part < CODES_PER_WORD; ++part) {
-      int32_t x = integers[input_of(bits, word, part)];
-      if constexpr (CODES_PER_WORD == 4) {
-        int32_t high = (x + 128) >> 8;
-        out[8 * word + part] = static_cast<char>(high);
-        out[8 * word + 4 + part] = static_cast<char>(x - (high << 8));
-      } else {
-        auto narrow = static_cast<int16_t>(x);
-        std::memcpy(out + 4 * word + 2 * part, &narrow, sizeof narrow);
+// What a block's words of x are made of.
+template <int BITS>
+struct WordOrder {
+  alignas(64) uint8_t from[BLOCK_CODES * DIGITS] = {};
+
+  constexpr WordOrder() {
+    for (int i = 0; i < BLOCK_CODES; ++i) {
+      int word = i / CODES_PER_WORD, part = i % CODES_PER_WORD;
+      int to = word * CODES_PER_WORD * DIGITS + part;
+      auto input = static_cast<uint8_t>(input_of(BITS, word, part));
+      from[to] = input;
+      if (DIGITS == 2) {
+        from[to + CODES_PER_WORD] = static_cast<uint8_t>(BLOCK_CODES + input);
       }
     }
   }
+};
+
+template <int BITS>
+constexpr WordOrder<BITS> WORD_ORDER;
+
+// Lays out 32 integers of x, those of one block, as words; of each digit its own.
+template <int BITS>
+VOXFAST_INLINE void lay_out_words(const int32_t* integers, char* out) {
+#if defined(VOXFAST_BYTE_PRODUCTS)
+  digits_of(integers, WORD_ORDER<BITS>.from, out);
+#else
+  for (int i = 0; i < BLOCK_CODES; ++i) {
+    auto narrow = static_cast<int16_t>(integers[WORD_ORDER<BITS>.from[i]]);
+    std::memcpy(out + 2 * i, &narrow, sizeof narrow);
+  }
+#endif
 }
 
 }  // namespace
