@@ -44,6 +44,24 @@ int wanted_threads() {
   return count < most ? count : most;
 }
 
+// Waits until `value` is no longer `old`. The ops of one step follow each other within
+// microseconds, and waking a thread takes longer: so a thread looks out for some 20
+// microseconds before it sleeps.
+void await_change(const std::atomic<uint64_t>& value, uint64_t old) {
+  constexpr int LOOKS = 1000;
+  for (int i = 0; i < LOOKS; ++i) {
+    if (value.load(std::memory_order_acquire) != old) {
+      return;
+    }
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
 // One job at a time. A job is open while its gate says so; workers that come late find it
 // closed and go back to sleep, so a caller never waits for a worker that the system has
 // not scheduled, only for those that are at work.
@@ -74,7 +92,7 @@ class Pool {
     drain();
     uint64_t inside = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
     while (inside & INSIDE) {
-      gate_.wait(inside, std::memory_order_acquire);
+      await_change(gate_, inside);
       inside = gate_.load(std::memory_order_acquire);
     }
   }
@@ -108,7 +126,7 @@ class Pool {
   void work() {
     uint64_t seen = 0;
     for (;;) {
-      jobs_.wait(seen, std::memory_order_acquire);
+      await_change(jobs_, seen);
       seen = jobs_.load(std::memory_order_acquire);
       if (enter(seen)) {
         drain();

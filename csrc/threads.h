@@ -20,7 +20,7 @@ void parallel_for(int64_t count, Body body, void* context);
 // Indices are handed out one by one, so uneven bodies balance. The calling thread
 // works too. When the pool is busy with another stream's op, or in a forked child
 // (which has no workers), the caller does all of it. Bodies must not throw.
-// Idle workers sleep; nothing spins.
+// Workers without work sleep after some 20 microseconds.
 template <typename F>
 void parallel_for(int64_t count, F&& body) {
   detail::parallel_for(
