@@ -3,8 +3,8 @@
     python benches/models.py [--model voxtral-4b-4bit ...] [--composed] [--seconds 4]
 
 No files: weights are drawn in memory, activations keep the size they have in a trained model.
-Real audio goes through every stage of Voxtral; of Qwen3-ASR the matrix products are timed, as
-30 s of audio need them, without attention and norms. For each stage: milliseconds (the median),
+Real audio goes through every stage: through Voxtral as a stream, through Qwen3-ASR 30 s at once
+and then one more second as a stream takes it. For each stage: milliseconds (the median),
 how many processors were at work, how fast the weights were read and multiplied, and how many
 times the floor that is: one read of the weights on all threads or, where that takes longer, their
 multiplications at NumPy's float32 rate.
@@ -19,20 +19,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from floors import product_rate, read_seconds
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_qwen3_asr.config import Qwen3ASRConfig
+from mlx_qwen3_asr.model import Qwen3ASRModel
 
 from voxfast._native import _ext
 from voxfast.audio import load_audio
 from voxfast.features import LogMelStream
-from voxfast.models.voxtral import DecoderState, Voxtral
+from voxfast.models.qwen3_asr import DecoderState, Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr_config import parse_args
+from voxfast.models.voxtral import DecoderState as VoxtralState
+from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import AudioArgs, TransformerArgs, VoxtralArgs
 from voxfast.nn import serve_layers
-from voxfast.ops import rotary_tables, use_native
+from voxfast.ops import log_mel, rotary_tables, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
 GROUP_SIZE = 64
@@ -177,7 +183,7 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
     return run
 
 
-def hidden(model: Voxtral, x: mx.array, state: DecoderState) -> mx.array:
+def hidden(model: Voxtral, x: mx.array, state: VoxtralState) -> mx.array:
     """The decoder without its last product."""
     decoder, args = model.decoder, model.args.decoder
     rotary = rotary_tables(state.caches[0].offset, x.shape[1], args.head_dim, args.rope_theta)
@@ -186,66 +192,84 @@ def hidden(model: Voxtral, x: mx.array, state: DecoderState) -> mx.array:
     return decoder.norm(x[:, -1])
 
 
-@dataclass(frozen=True)
-class Qwen3ASRSizes:
-    """Of the tower: layers, d, FFN; of the decoder: layers, hidden, q heads, FFN."""
+def qwen3_config(tower: tuple[int, int, int, int], decoder: tuple[int, int, int]) -> dict[str, Any]:
+    """The published configuration for a size.
 
-    tower: tuple[int, int, int]
-    decoder: tuple[int, int, int, int]
-
-    def tower_layer(self) -> list[tuple[int, int]]:
-        """[inputs, outputs] of every product of one layer."""
-        _, dim, inner = self.tower
-        return [(dim, dim)] * 4 + [(dim, inner), (inner, dim)]
-
-    def decoder_layer(self) -> list[tuple[int, int]]:
-        _, dim, heads, inner = self.decoder
-        q, kv = heads * 128, 8 * 128
-        return [(dim, q), (dim, kv), (dim, kv), (q, dim), (dim, inner), (dim, inner), (inner, dim)]
-
-
-QWEN3_ASR_0_6B = Qwen3ASRSizes((18, 896, 3584), (28, 1024, 16, 3072))
-QWEN3_ASR_1_7B = Qwen3ASRSizes((24, 1024, 4096), (28, 2048, 16, 6144))
-QWEN3_ASR_VOCABULARY = 151936
+    Args:
+        tower: layers, size, heads, inner size.
+        decoder: layers, size, inner size.
+    """
+    layers, dim, heads, inner = tower
+    audio = {"encoder_layers": layers, "d_model": dim, "encoder_attention_heads": heads,
+             "encoder_ffn_dim": inner, "output_dim": decoder[1], "num_mel_bins": 128,
+             "max_source_positions": 1500, "n_window": 50, "n_window_infer": 800,
+             "downsample_hidden_size": 480}  # fmt: skip
+    text = {"vocab_size": 151936, "num_hidden_layers": decoder[0], "hidden_size": decoder[1],
+            "intermediate_size": decoder[2], "num_attention_heads": 16, "num_key_value_heads": 8,
+            "head_dim": 128, "tie_word_embeddings": True, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 65536}  # fmt: skip
+    thinker = {"audio_config": audio, "text_config": text}
+    return {"model_type": "qwen3_asr", "thinker_config": thinker}
 
 
-class Products(nn.Module):
-    """The matrix products of some layers, one after the other; the input is cut to their size."""
-
-    def __init__(self, shapes: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.layers = [nn.Linear(*shape, bias=False) for shape in shapes]
-
-        self.inputs = [inputs for inputs, _ in shapes]
-
-    def __call__(self, x: mx.array) -> list[mx.array]:
-        pairs = zip(self.layers, self.inputs, strict=True)
-        return [layer(x[:, :inputs]) for layer, inputs in pairs]
+QWEN3_ASR_0_6B = qwen3_config((18, 896, 14, 3584), (28, 1024, 3072))
+QWEN3_ASR_1_7B = qwen3_config((24, 1024, 16, 4096), (28, 2048, 6144))
+PROMPT = 15  # positions before and after the audio
+# Of a stream's inference over one new second: what it reads anew (the audio's last second,
+# the text that is not certain yet, the words around them) and writes.
+READ, WRITTEN = 50, 6
 
 
-def qwen3_asr(sizes: Qwen3ASRSizes, bits: int | None) -> Callable[[np.ndarray, Stages], None]:
-    """The matrix products alone of 30 s of audio: the tower's windows, prefill, decoding."""
-    n_layers, dim = sizes.decoder[:2]
-    tower = Products(sizes.tower_layer() * sizes.tower[0])
-    decoder = Products(sizes.decoder_layer() * n_layers)
-    head = Products([(dim, QWEN3_ASR_VOCABULARY)])
-    for part in (tower, decoder, head):
-        randomise(part, bits)
-        serve_layers(part)
+def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray, Stages], None]:
+    """30 s of audio at once, and the inference of a stream for one more second."""
+    network = Qwen3ASRModel(Qwen3ASRConfig.from_dict(config))
+    network.pop("lm_head")
+    randomise(network, bits)
+    serve_layers(network)
+    model = Qwen3ASR(network, parse_args(config))
+    tower, window = network.audio_tower, 104
+    heads = (tower.proj1, tower.proj2)
+    convolutions = (tower.conv2d1, tower.conv2d2, tower.conv2d3, tower.conv_out)
 
-    def run(samples: np.ndarray, stages: Stages) -> None:
-        x = mx.random.normal((402, 6144)).astype(mx.bfloat16)
-        mx.eval(x)
-        with stages.of("tower, 387 tokens", 387, tower):
-            for first in range(0, 387, 104):
-                mx.eval(tower(x[first : min(first + 104, 387)]))
-        with stages.of("prefill of 402", 402, decoder):
-            mx.eval(decoder(x))
-        for _ in range(10):
-            with stages.of("decoder, 1 token", 1, decoder):
-                mx.eval(decoder(x[:1]))
-            with stages.of("logits and argmax, 1 token", 1, head):
-                mx.eval(mx.argmax(head(x[:1])[0]))
+    def encode(x: mx.array, past: WindowState) -> tuple[mx.array, WindowState]:
+        embeddings, past = model.encode(x, past)
+        mx.eval(embeddings, past.layers)
+        return embeddings, past
+
+    def decode(x: mx.array, state: DecoderState) -> int:
+        logits, _ = model.decode(x, state)
+        token = mx.argmax(logits)
+        mx.eval(token, state.arrays())
+        return int(token.item())
+
+    def run(_: np.ndarray, stages: Stages) -> None:
+        samples = load_audio(AUDIO)[: 30 * 16000]
+        with stages.of("log-mel, 30 s", 0):
+            mel = log_mel(mx.array(samples))
+            mx.eval(mel)
+        with stages.of("conv stem, 30 s", 0, *convolutions):
+            x = model.stem(mel)
+            mx.eval(x)
+        embeddings, past = [], WindowState()
+        with stages.of("tower, 30 s", x.shape[0], *tower.layers, *heads):
+            for first in range(0, x.shape[0], window):
+                found, past = encode(x[first : first + window], WindowState())
+                embeddings.append(found)
+        prompt = mx.concatenate([*embeddings, model.embed(range(PROMPT))])
+        state = model.decoder_state()
+        everything = (*network.model.layers, network.model.embed_tokens)
+        with stages.of(f"prefill of {len(prompt)}", len(prompt), *network.model.layers):
+            token = decode(prompt, state)
+        for _ in range(30):
+            with stages.of("token", 1, *everything):
+                token = decode(model.embed([token]), state)
+        for _ in range(3):
+            state.keep(len(prompt) - READ)
+            with stages.of("stream, 1 s more", 0):
+                encode(model.stem(mel[:100]), past)
+                token = decode(prompt[-READ:], state)
+                for _ in range(WRITTEN - 1):
+                    token = decode(model.embed([token]), state)
 
     return run
 
