@@ -44,7 +44,7 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
   m.def("sliding_attention", &voxfast::sliding_attention, "q"_a, "k"_a, "v"_a, "keys"_a,
         "values"_a, "offset"_a, "window"_a, "scale"_a, "cos"_a = nb::none(),
-        "sin"_a = nb::none(), "traditional"_a = true, nb::kw_only(),
+        "sin"_a = nb::none(), "traditional"_a = true, "causal"_a = true, nb::kw_only(),
         "stream"_a = nb::none());
   m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
         "stream"_a = nb::none());

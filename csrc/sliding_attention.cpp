@@ -46,7 +46,8 @@ mx::array write_rows(const mx::array& ring, const mx::array& rows, const mx::arr
 
 // The op in terms of MLX's own: what GPU streams run.
 std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window,
-                                float scale, bool traditional, const mx::Stream& s) {
+                                float scale, bool traditional, bool causal,
+                                const mx::Stream& s) {
   auto q = inputs[0], k = inputs[1];
   const auto &v = inputs[2], &offset = inputs[5];
   int length = q.shape(1), capacity = inputs[3].shape(2);
@@ -67,7 +68,8 @@ std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window
   auto age = mx::remainder(
       mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
   auto held = mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
-  auto asking = mx::expand_dims(positions, {1, 3}, s);                 // [B, 1, L, 1]
+  auto asking =
+      mx::expand_dims(causal ? positions : last, {1, 3}, s);  // [B, 1, L or 1, 1]
   auto oldest = mx::subtract(asking, mx::array(static_cast<int64_t>(window)), s);
   auto mask = mx::logical_and(
       mx::greater_equal(held, mx::array(static_cast<int64_t>(0)), s),
@@ -152,7 +154,7 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     const mx::array& q, const mx::array& k, const mx::array& v, const mx::array& keys,
     const mx::array& values, const mx::array& offset, int window, float scale,
     const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
-    bool traditional, mx::StreamOrDevice s_) {
+    bool traditional, bool causal, mx::StreamOrDevice s_) {
   std::vector<mx::array> inputs{q, k, v, keys, values, offset};
   check(inputs, window, scale);
   if (cos.has_value() != sin.has_value()) {
@@ -165,13 +167,13 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     inputs.push_back(*sin);
   }
   auto s = mx::to_stream(s_);
-  auto outputs =
-      use_kernels(s)
-          ? mx::array::make_arrays(
-                {q.shape(), keys.shape(), values.shape()},
-                {q.dtype(), keys.dtype(), values.dtype()},
-                std::make_shared<SlidingAttention>(s, window, scale, traditional), inputs)
-          : composed(inputs, window, scale, traditional, s);
+  auto outputs = use_kernels(s)
+                     ? mx::array::make_arrays({q.shape(), keys.shape(), values.shape()},
+                                              {q.dtype(), keys.dtype(), values.dtype()},
+                                              std::make_shared<SlidingAttention>(
+                                                  s, window, scale, traditional, causal),
+                                              inputs)
+                     : composed(inputs, window, scale, traditional, causal, s);
   return {outputs[0], outputs[1], outputs[2]};
 }
 

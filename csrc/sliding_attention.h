@@ -8,15 +8,15 @@
 
 namespace voxfast {
 
-// Writes L new rows into a ring of keys and values, then attends causally within the
-// window. B batch, L new positions, H query heads, H_kv KV heads, D head size, C ring
-// capacity.
+// Writes L new rows into a ring of keys and values, then attends within the window. B
+// batch, L new positions, H query heads, H_kv KV heads, D head size, C ring capacity.
 //
 // q: [B, L, H, D]; k, v: [B, L, H_kv, D], as the projections leave them; H a multiple
 // of H_kv. keys, values: [B, H_kv, C, D], where position p lies at slot p mod C. All
 // five of one dtype: float32, float16 or bfloat16. offset: [B] of int64, the position
 // of each batch row's first new row, >= 0; rows before position 0 do not exist.
-// Position p attends to max(0, p - window + 1) ... p.
+// Position p attends to max(0, p - window + 1) ... p; not causal, every new position
+// attends to what the last of them does.
 //
 // A call is exact if C >= window + L - 1, or if nothing wraps (offset + L <= C). C >= L
 // always. Offsets are only known at evaluation: a kernel that finds one violated throws
@@ -39,7 +39,7 @@ std::tuple<mlx::core::array, mlx::core::array, mlx::core::array> sliding_attenti
     const mlx::core::array& offset, int window, float scale,
     const std::optional<mlx::core::array>& cos = std::nullopt,
     const std::optional<mlx::core::array>& sin = std::nullopt, bool traditional = true,
-    mlx::core::StreamOrDevice s = {});
+    bool causal = true, mlx::core::StreamOrDevice s = {});
 
 // How many rings (keys and values count separately) the kernels had to copy so far,
 // because something else still held them.

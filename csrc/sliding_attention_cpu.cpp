@@ -226,7 +226,7 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
   a.batch = q.shape(0), a.length = q.shape(1), a.heads = q.shape(2);
   a.kv_heads = k.shape(2), a.head_size = q.shape(3);
   a.capacity = inputs[3].shape(2), a.window = window_;
-  a.scale = scale_, a.traditional = traditional_;
+  a.scale = scale_, a.traditional = traditional_, a.causal = causal_;
   a.q = q.data<void>(), a.k = k.data<void>(), a.v = v.data<void>();
   set_strides(a.q_strides, q), set_strides(a.k_strides, k), set_strides(a.v_strides, v);
   a.offset = offset.data<int64_t>(), a.offset_stride = offset.strides(0);

@@ -12,8 +12,13 @@ namespace voxfast {
 // values.
 class SlidingAttention : public mlx::core::Primitive {
  public:
-  SlidingAttention(mlx::core::Stream s, int window, float scale, bool traditional)
-      : Primitive(s), window_(window), scale_(scale), traditional_(traditional) {}
+  SlidingAttention(mlx::core::Stream s, int window, float scale, bool traditional,
+                   bool causal)
+      : Primitive(s),
+        window_(window),
+        scale_(scale),
+        traditional_(traditional),
+        causal_(causal) {}
 
   void eval_cpu(const std::vector<mlx::core::array>& inputs,
                 std::vector<mlx::core::array>& outputs) override;
@@ -27,7 +32,8 @@ class SlidingAttention : public mlx::core::Primitive {
 
   bool is_equivalent(const Primitive& other) const override {
     const auto& o = static_cast<const SlidingAttention&>(other);
-    return window_ == o.window_ && scale_ == o.scale_ && traditional_ == o.traditional_;
+    return window_ == o.window_ && scale_ == o.scale_ && traditional_ == o.traditional_ &&
+           causal_ == o.causal_;
   }
 
   std::vector<mlx::core::Shape> output_shapes(
@@ -39,6 +45,7 @@ class SlidingAttention : public mlx::core::Primitive {
   int window_;
   float scale_;
   bool traditional_;
+  bool causal_;
 };
 
 }  // namespace voxfast

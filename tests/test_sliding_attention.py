@@ -63,6 +63,45 @@ def test_a_ring_that_never_wraps_may_be_smaller_than_the_window():
     assert error(out, reference) < TOLERANCE[mx.float32]
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    heads=st.sampled_from([(1, 1), (14, 14), (6, 2)]),
+    size=st.sampled_from([1, 31, 64, 256]),
+    stored=st.sampled_from([0, 0, 1, 13, 91]),
+    length=st.sampled_from([1, 2, 5, 13, 104]),
+    window=st.sampled_from([3, 64, 750]),
+    dtype=st.sampled_from(DTYPES),
+    native=st.booleans(),
+)
+def test_without_causality_all_new_rows_see_what_the_last_sees(
+    heads, size, stored, length, window, dtype, native
+):
+    rng = np.random.default_rng(length)
+    q = normal(rng, (1, length, heads[0], size), dtype)
+    k, v, old_k, old_v = (
+        normal(rng, (1, rows, heads[1], size), dtype) for rows in (length, length, stored, stored)
+    )
+    empty = mx.zeros((1, max(stored, window - 1) + length, heads[1], size), dtype)
+    rings = [
+        mx.concatenate([old, empty], axis=1)[:, : empty.shape[1]].swapaxes(1, 2)
+        for old in (old_k, old_v)
+    ]
+    with use_native(native):
+        out, *_ = sliding_attention(
+            q, k, v, *rings, stored, window=window, scale=size**-0.5, causal=False
+        )
+        mx.eval(out)
+    share = heads[0] // heads[1]
+    keys, values = (
+        np.repeat(np.concatenate(pair, axis=1)[0, -window:], share, axis=1)
+        for pair in ((to_numpy(old_k), to_numpy(k)), (to_numpy(old_v), to_numpy(v)))
+    )
+    scores = np.einsum("lhd,shd->hls", to_numpy(q)[0], keys) * size**-0.5
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    reference = np.einsum("hls,shd->lhd", weights / weights.sum(axis=-1, keepdims=True), values)
+    assert error(out[0], reference) < 2 * TOLERANCE[dtype]
+
+
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("traditional", [True, False])
 @pytest.mark.parametrize("chunks", [(1,), (3, 1), (40,)])

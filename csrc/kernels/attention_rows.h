@@ -147,7 +147,10 @@ struct Tile {
   int64_t begin, end;  // positions of the keys of this split
   const T *keys, *values;
 
-  int64_t position(int r) const { return offset + (row + r) / group; }
+  // The last position that row r sees.
+  int64_t position(int r) const {
+    return offset + (a.causal ? (row + r) / group : a.length - 1);
+  }
 
   // Whether all of these keys are in the windows of all rows.
   bool all_see(int64_t from, int64_t to) const {

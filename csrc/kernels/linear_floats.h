@@ -47,6 +47,11 @@ struct Factors<bf16_pairs> {
 };
 
 VOXFAST_INLINE __m512bh load(const bf16_pairs* p) { return read<__m512bh>(p); }
+
+VOXFAST_INLINE __m512bh load_first(const bf16_pairs* p, int64_t count) {
+  auto mask = static_cast<__mmask32>((1u << count) - 1);
+  return (__m512bh)_mm512_maskz_loadu_epi16(mask, p);
+}
 #endif
 
 struct FloatWeights {
@@ -244,10 +249,8 @@ struct FloatWeights {
       step(k, [](const T* p) __attribute__((always_inline)) { return load(p); });
     }
     if (whole < s.count) {
-      step(whole, [&](const T* p) {
-        T padded[F::COUNT] = {};
-        std::memcpy(padded, p, static_cast<size_t>(s.count - whole) * sizeof(T));
-        return load(padded);
+      step(whole, [&](const T* p) __attribute__((always_inline)) {
+        return load_first(p, s.count - whole);
       });
     }
     add_lane_sums(totals, out, out_stride);

@@ -18,7 +18,7 @@ struct SlidingAttentionArguments {
   int batch, length, heads, kv_heads, head_size;
   int capacity, window;
   float scale;
-  bool traditional;
+  bool traditional, causal;
 
   // [B, L, heads, D] in any layout.
   const void *q, *k, *v;

@@ -53,6 +53,7 @@ def sliding_attention(
     cos: mx.array | None = None,
     sin: mx.array | None = None,
     traditional: bool = True,
+    causal: bool = True,
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]: ...

@@ -229,6 +229,7 @@ def sliding_attention(
     scale: float,
     rotary: Rotary | None = None,
     traditional: bool = True,
+    causal: bool = True,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Write L new rows into a ring of keys and values and attend within the window.
@@ -250,6 +251,7 @@ def sliding_attention(
         rotary: (cos, sin) of the new positions, [1 or B, L, D / 2] of float32, from
             :func:`rotary_tables`; q and k are rotated, and k is stored rotated.
         traditional: rotate the pairs (0, 1), (2, 3), …; False: (0, D/2), (1, D/2 + 1), ….
+        causal: False lets every new position attend to what the last of them attends to.
         stream: where to compute; the default stream if None.
 
     Returns:
@@ -276,7 +278,7 @@ def sliding_attention(
             offset = mx.broadcast_to(offset, (batch,))
     cos, sin = rotary if rotary is not None else (None, None)
     return _ext.sliding_attention(
-        q, k, v, keys, values, offset, window, scale, cos, sin, traditional, stream=stream
+        q, k, v, keys, values, offset, window, scale, cos, sin, traditional, causal, stream=stream
     )
 
 

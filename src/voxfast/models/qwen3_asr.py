@@ -23,7 +23,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr_config import Qwen3ASRArgs
-from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
+from voxfast.ops import Rotary, gelu, linear, rotary_tables, sliding_attention, swiglu
 
 __all__ = ["DecoderState", "Qwen3ASR", "WindowState"]
 
@@ -201,18 +201,25 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
     _, length, dim = x.shape
     h = layer.self_attn_layer_norm(x)
     q, k, v = (
-        projection(h).reshape(1, length, attention.num_heads, -1).swapaxes(1, 2)
+        projection(h).reshape(1, length, attention.num_heads, -1)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    if past is not None:
-        k, v = mx.concatenate([past[0], k], axis=2), mx.concatenate([past[1], v], axis=2)
-    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=attention.head_dim**-0.5)
-    x = x + attention.out_proj(out.swapaxes(1, 2).reshape(1, length, dim))
+    empty = mx.zeros((1, attention.num_heads, length, q.shape[-1]), q.dtype)
+    stored = 0 if past is None else past[0].shape[2]
+    keys, values = (
+        empty if past is None else mx.concatenate([ring, empty], axis=2)
+        for ring in (past or (empty, empty))
+    )
+    out, keys, values = sliding_attention(
+        q, k, v, keys, values, stored,
+        window=stored + length, scale=attention.head_dim**-0.5, causal=False,
+    )  # fmt: skip
+    x = x + attention.out_proj(out.reshape(1, length, dim))
     x = x + layer.fc2(gelu(layer.fc1(layer.final_layer_norm(x))))
     if x.dtype == mx.float16:  # as the published encoder does, against overflow
         limit = float(np.finfo(np.float16).max) - 1000.0
         x = mx.clip(x, -limit, limit)
-    return x, (k, v)
+    return x, (keys, values)
 
 
 def _conv_by_product(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
