@@ -204,12 +204,12 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
         projection(h).reshape(1, length, attention.num_heads, -1)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    empty = mx.zeros((1, attention.num_heads, length, q.shape[-1]), q.dtype)
     stored = 0 if past is None else past[0].shape[2]
-    keys, values = (
-        empty if past is None else mx.concatenate([ring, empty], axis=2)
-        for ring in (past or (empty, empty))
-    )
+    room = (1, attention.num_heads, length, q.shape[-1])
+    keys, values = mx.zeros(room, q.dtype), mx.zeros(room, q.dtype)
+    if past is not None:
+        keys = mx.concatenate([past[0], keys], axis=2)
+        values = mx.concatenate([past[1], values], axis=2)
     out, keys, values = sliding_attention(
         q, k, v, keys, values, stored,
         window=stored + length, scale=attention.head_dim**-0.5, causal=False,
