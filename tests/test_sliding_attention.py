@@ -99,7 +99,8 @@ def test_without_causality_all_new_rows_see_what_the_last_sees(
     scores = np.einsum("lhd,shd->hls", to_numpy(q)[0], keys) * size**-0.5
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     reference = np.einsum("hls,shd->lhd", weights / weights.sum(axis=-1, keepdims=True), values)
-    assert error(out[0], reference) < 2 * TOLERANCE[dtype]
+    # MLX's attention rounds the weights to the dtype, too.
+    assert error(out[0], reference) < TOLERANCE[dtype] * (1 if native else 8)
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
