@@ -1,5 +1,6 @@
 """Fixtures for all tests: the embedded checkpoint, the recordings, what is known of them."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from evaluation import (
     load_eval_items,
     load_voxtral_tokens,
 )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, by child processes too: shells let background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
