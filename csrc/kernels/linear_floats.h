@@ -124,21 +124,11 @@ struct FloatWeights {
     });
   }
 
-  // For many rows of x, by panels of neighbouring rows of w.
   static void multiply_many(const LinearArguments& a, int64_t n, int64_t width) {
-    float sums[M_BLOCK * PANEL];
-    for (int64_t end = n + width; n < end; n += PANEL) {
-      for (int64_t m = 0; m < a.m; m += M_BLOCK) {
-        int64_t rows = smallest(a.m - m, M_BLOCK);
-        std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
-        for (int64_t k = 0; k < a.k; k += a.stretch) {
-          add_many(a, Stretch(a, {n, PANEL, 1, PANEL}, k), m, rows, sums);
-        }
-        for (int64_t i = 0; i < rows; ++i) {
-          finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
-        }
-      }
-    }
+    many_outputs<PANEL>(
+        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+          add_many(a, Stretch(a, {first, PANEL, 1, PANEL}, k), m, rows, sums);
+        });
   }
 
   // Adds the products of MR rows of x, all there are, with FEW_N rows of w.

@@ -67,22 +67,13 @@ struct PackedWeights {
 
   // Outputs n ... n + width - 1 of all rows of x.
   static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
-    for (int64_t end = n + width; n < end; n += PANEL) {
-      for (int64_t m = 0; m < a.m; m += M_BLOCK) {
-        int64_t rows = smallest(a.m - m, M_BLOCK);
-        alignas(64) float sums[M_BLOCK * PANEL];
-        std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
-        for (int64_t k = 0; k < a.k; k += a.stretch) {
-          Stretch stretch(a, n, k);
+    many_outputs<PANEL>(
+        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+          const Stretch stretch(a, first, k);
           for (int64_t i = 0; i < rows; i += TILE_M) {
             add_rows<TILE_M>(a, stretch, m + i, rows - i, sums + i * PANEL);
           }
-        }
-        for (int64_t i = 0; i < rows; ++i) {
-          finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
-        }
-      }
-    }
+        });
   }
 
  private:
@@ -149,7 +140,7 @@ struct PackedWeights {
     template <typename T>
     VOXFAST_INLINE void load_row(const T* row, int64_t rest, float* out) {
       for (int64_t g = 0; g < groups; g += LANES) {
-        store(out + g, g + LANES <= rest ? load(row + g) : load_first(row + g, rest - g));
+        store(out + g, load_some(row + g, rest - g));
       }
     }
   };

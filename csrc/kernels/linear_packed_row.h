@@ -132,7 +132,7 @@ struct PackedRow {
     int64_t rest = a.groups - first;
     for (int64_t r = 0; r < FEW_N; ++r) {
       const T* row = all + panel.row(a, r) * stride + first;
-      out[r] = rest < LANES ? load_first(row, rest) : load(row);
+      out[r] = load_some(row, rest);
     }
     transpose(out);
   }

@@ -75,6 +75,12 @@ VOXFAST_INLINE f32v load_first(const T* p, int64_t count) {
 #endif
 }
 
+// As many of the `count` numbers as a vector holds; zeros if there are fewer.
+template <typename T>
+VOXFAST_INLINE f32v load_some(const T* p, int64_t count) {
+  return count < LANES ? load_first(p, count) : load(p);
+}
+
 template <typename T>
 void load_floats_of(const T* p, int64_t stride, int64_t count, float* out) {
   int64_t i = 0;
@@ -155,6 +161,27 @@ VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t n, int64_t wid
   }
   for (int64_t m = 0; m < a.m; ++m) {
     finish_outputs(a, m, n, width, outputs[m]);
+  }
+}
+
+// Outputs n ... n + width - 1 of many rows of x, by panels of PANEL neighbouring rows of
+// w: add(n, k, m, rows, sums) adds the products of the stretch at k with `rows` rows of x
+// from row m on to sums[rows][PANEL].
+template <int64_t PANEL, typename F>
+VOXFAST_INLINE void many_outputs(const LinearArguments& a, int64_t n, int64_t width,
+                                 F add) {
+  alignas(64) float sums[M_BLOCK * PANEL];
+  for (int64_t end = n + width; n < end; n += PANEL) {
+    for (int64_t m = 0; m < a.m; m += M_BLOCK) {
+      int64_t rows = smallest(a.m - m, M_BLOCK);
+      std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
+      for (int64_t k = 0; k < a.k; k += a.stretch) {
+        add(n, k, m, rows, sums);
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
+      }
+    }
   }
 }
 

@@ -12,8 +12,6 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
-
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define VOXFAST_BYTE_PRODUCTS
 
@@ -32,7 +30,8 @@ VOXFAST_INLINE i32v add_products(i32v sum, u32v w, i32v x) {
 #endif
     return sum;
   } else {
-    return add_here(sum, multiply_pairs((i16v)w, (i16v)x));
+    // Free to move sums of integers, GCC 12 holds more than there are registers.
+    return computed_here(sum + multiply_pairs((i16v)w, (i16v)x));
   }
 }
 
@@ -145,7 +144,7 @@ struct RoundedGroup {
 // product is rounded on its own, so that every caller gets the same bits.
 VOXFAST_INLINE f32v group_terms(f32v dots, f32v scales, f32v units, f32v biases,
                                 f32v sums) {
-  return dots * (scales * units) + multiply_here(biases, sums);
+  return dots * (scales * units) + computed_here(biases * sums);
 }
 
 // Calls f<BITS>() for the width of codes.

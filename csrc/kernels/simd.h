@@ -27,6 +27,7 @@ constexpr int LANES = 4;
 
 typedef float f32v __attribute__((vector_size(LANES * 4)));
 typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
+typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
 
 // As many bits in 16-bit numbers: 2 * LANES of them.
 typedef int16_t i16v __attribute__((vector_size(LANES * 4)));
@@ -161,7 +162,6 @@ VOXFAST_INLINE f32v load(const bf16* p) {
   return (f32v)_mm256_slli_epi32(raw, 16);
 #else
   typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
-  typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
   u16h raw;
   std::memcpy(&raw, p, sizeof raw);
   return (f32v)(__builtin_convertvector(raw, u32v) << 16);
@@ -209,7 +209,6 @@ VOXFAST_INLINE void store(float* p, f32v x) { std::memcpy(p, &x, sizeof x); }
 
 // Rounds as from_float<bf16> does.
 VOXFAST_INLINE void store(bf16* p, f32v x) {
-  typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
   u32v bits = (u32v)x;
   u32v rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   bits = (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded;
@@ -278,31 +277,17 @@ VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
 #endif
 }
 
-// a + b, in the order of the source: free to move sums of integers, GCC 12 holds more of
-// them at once than there are registers.
-VOXFAST_INLINE i32v add_here(i32v a, i32v b) {
-  i32v sum = a + b;
+// x, computed here: the compiler neither moves nor fuses what made it.
+template <typename V>
+VOXFAST_INLINE V computed_here(V x) {
 #if defined(__AVX512F__)
-  asm("" : "+v"(sum));
+  asm("" : "+v"(x));
 #elif defined(__x86_64__)
-  asm("" : "+x"(sum));
+  asm("" : "+x"(x));
 #elif defined(__aarch64__)
-  asm("" : "+w"(sum));
+  asm("" : "+w"(x));
 #endif
-  return sum;
-}
-
-// a * b, rounded: not fused with an addition that follows.
-VOXFAST_INLINE f32v multiply_here(f32v a, f32v b) {
-  f32v product = a * b;
-#if defined(__AVX512F__)
-  asm("" : "+v"(product));
-#elif defined(__x86_64__)
-  asm("" : "+x"(product));
-#elif defined(__aarch64__)
-  asm("" : "+w"(product));
-#endif
-  return product;
+  return x;
 }
 
 // By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)
