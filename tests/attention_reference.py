@@ -66,12 +66,18 @@ def rotate(x: np.ndarray, offset: int, theta: float, traditional: bool) -> np.nd
     return out
 
 
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, window: int, scale: float) -> np.ndarray:
-    """q [B, N, H, D], k, v [B, N, H_kv, D] of one sequence from its first position on."""
+def attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, window: int, scale: float, *, causal: bool = True
+) -> np.ndarray:
+    """k, v [B, N, H_kv, D] of one sequence from its first position on, q [B, L, H, D] of its end.
+
+    Not causal, every query sees what the last one sees.
+    """
     group = q.shape[2] // k.shape[2]
     k, v = np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)
     scores = np.einsum("bihd,bjhd->bhij", q, k) * scale
-    i, j = np.arange(q.shape[1])[:, None], np.arange(q.shape[1])
+    j = np.arange(k.shape[1])
+    i = j[-q.shape[1] :, None] if causal else j[-1]
     scores = np.where((j <= i) & (j > i - window), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)

@@ -330,7 +330,6 @@ def test_interrupts_leave_words_or_return_them(tiny: voxfast.Model) -> None:
 def test_ctrl_c_ends_a_process_that_waits(tiny_folder: Path) -> None:
     code = """
         import os, signal
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
             while True:
