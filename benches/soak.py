@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from evaluation import EvalItem, EvalWord, load_eval_items
 
 import voxfast
 from voxfast.bench.measure import resident_mb
-from voxfast.bench.scoring import word_error_rate
+from voxfast.bench.scoring import align
 
 SAMPLE_RATE = 16000
 
@@ -94,15 +93,17 @@ class TenMinutes:
     heard: list[voxfast.Word] = field(default_factory=list)
 
     def score(self) -> dict[str, float]:
-        """Word errors, and the median of how much later words that are right end, in seconds."""
-        said, heard = [w.text for w in self.said], [w.text.strip() for w in self.heard]
-        blocks = SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
-        pairs = ((a + i, b + i) for a, b, size in blocks for i in range(size))
-        late = [self.heard[b].end - self.said[a].end for a, b in pairs]
+        """Word errors, and how much later the words that are right end than they were said.
+
+        Of that, in seconds, the median and the 95th percentile of its size.
+        """
+        pairs, errors = align(self.said, self.heard)
+        late = [heard.end - said.end for said, heard in pairs] or [float("nan")]
         return {
-            "words": len(said),
-            "error_rate": word_error_rate([" ".join(said)], [" ".join(heard)]),
-            "late": float(np.median(late)) if late else float("nan"),
+            "words": len(self.said),
+            "error_rate": errors / len(self.said),
+            "late": float(np.median(late)),
+            "late_size_95": float(np.percentile(np.abs(late), 95)),
         }
 
 
@@ -290,6 +291,7 @@ def main() -> None:
         "resident_spread_mb": max(resident) - min(resident),
         "word_error_rate_by_ten_minutes": [ten["error_rate"] for ten in texts.scores],
         "words_end_late_by_ten_minutes": [ten["late"] for ten in texts.scores],
+        "lateness_size_95_by_ten_minutes": [ten["late_size_95"] for ten in texts.scores],
     }
     print(json.dumps(summary, indent=2))
     run = summary | {"minutes": [asdict(minute) for minute in minutes]}
