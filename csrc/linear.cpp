@@ -1,5 +1,6 @@
 #include "linear.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -24,6 +25,7 @@ struct Format {
   int group_size;
   int bits;  // 0: w is not packed
   bool has_bias;
+  int k_dims;  // of x, the last ones
 
   bool operator==(const Format&) const = default;
 };
@@ -31,7 +33,8 @@ struct Format {
 // The op in terms of MLX's own. inputs: x, w, [scales, biases], [bias].
 mx::array composed(const std::vector<mx::array>& inputs, const Format& format,
                    mx::Dtype out_dtype, const mx::Stream& s) {
-  const auto &x = inputs[0], &w = inputs[1];
+  const auto& w = inputs[1];
+  auto x = mx::flatten(inputs[0], -format.k_dims, -1, s);
   auto y = [&] {
     if (format.bits > 0) {
       auto product = mx::quantized_matmul(x, w, inputs[2], inputs[3], true,
@@ -43,6 +46,14 @@ mx::array composed(const std::vector<mx::array>& inputs, const Format& format,
                            : mx::matmul(x, transposed, s);
   }();
   return mx::astype(y, out_dtype, s);
+}
+
+// Of the result.
+mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
+  auto shape = x.shape();
+  shape.resize(shape.size() - k_dims);
+  shape.push_back(w.shape(0));
+  return shape;
 }
 
 // ---- the CPU kernels --------------------------------------------------------------
@@ -67,10 +78,10 @@ mx::array with_dense_rows(const mx::array& x, mx::cpu::CommandEncoder& encoder) 
   return copy;
 }
 
-// Where each row of x, its last dimension, begins, in elements.
-std::vector<int64_t> row_offsets(const mx::array& x) {
+// Where what the indices of dimensions first ... last - 1 select begins, in elements.
+std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
   std::vector<int64_t> offsets{0};
-  for (int d = 0; d + 1 < static_cast<int>(x.ndim()); ++d) {
+  for (int d = first; d < last; ++d) {
     std::vector<int64_t> next;
     next.reserve(offsets.size() * x.shape(d));
     for (int64_t offset : offsets) {
@@ -120,9 +131,7 @@ class Linear : public mx::UnaryPrimitive {
   }
 
   std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
-    auto shape = inputs[0].shape();
-    shape.back() = inputs[1].shape(0);
-    return {shape};
+    return {shape_of(inputs[0], inputs[1], format_.k_dims)};
   }
 
  private:
@@ -139,11 +148,12 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   const auto& x = inputs[0];
   auto w = with_dense_rows(inputs[1], encoder);
   LinearArguments a{};
-  a.k = x.shape(-1);
+  a.k = format_.bits > 0 ? x.shape(-1) : w.shape(-1);
   a.m = static_cast<int64_t>(x.size()) / a.k;
   a.n = w.shape(0);
   a.x = x.data<void>();
   a.x_type = float_type(x.dtype());
+  a.x_part = x.shape(-1);
   a.x_stride = x.strides(-1);
   a.w = w.data<char>();
   a.w_stride = w.strides(0) * static_cast<int64_t>(w.itemsize());
@@ -173,8 +183,11 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   mx::array prepared(allocate(NAME, a.prepared_bytes), {1}, mx::uint8);
   encoder.add_temporary(prepared);
   a.prepared = prepared.data<char>();
-  encoder.dispatch([a, offsets = row_offsets(x)]() mutable {
-    a.x_rows = offsets.data();
+  int dims = static_cast<int>(x.ndim()), rows_dims = dims - format_.k_dims;
+  encoder.dispatch([a, rows = offsets(x, 0, rows_dims),
+                    parts = offsets(x, rows_dims, dims - 1)]() mutable {
+    a.x_rows = rows.data();
+    a.x_parts = parts.data();
     run(a);
   });
 }
@@ -221,23 +234,28 @@ void check(const mx::array& x, const mx::array& w, const std::optional<mx::array
            const std::optional<mx::array>& biases, const std::optional<mx::array>& bias,
            int group_size, int bits) {
   check_float("x", x);
-  if (x.ndim() < 1 || x.shape(-1) == 0) {
-    reject(NAME, "x must be [..., K] with K > 0", describe("x", x));
+  bool packed = scales || biases;
+  if (w.ndim() < 2 || (packed && w.ndim() > 2) || w.shape(0) == 0) {
+    reject(
+        NAME,
+        "w must be [N, K], [N, K1, K2, ...], or [N, K * bits / 32] if packed, with N > 0",
+        describe("w", w));
   }
-  if (w.ndim() != 2 || w.shape(0) == 0) {
-    reject(NAME, "w must be [N, K], or [N, K * bits / 32] if packed, with N > 0",
-           describe("w", w));
+  if (x.ndim() + 1 < w.ndim() || x.shape(-1) == 0 || w.size() == 0) {
+    reject(NAME, "x must be [..., K], or [..., K1, K2, ...] as w is, with K > 0",
+           describe("x", x), describe("w", w));
   }
-  if (scales || biases) {
+  if (packed) {
     check_packed(x, w, scales, biases, group_size, bits);
   } else {
     if (w.dtype() == mx::uint32) {
       reject(NAME, "packed weights need scales and biases", describe("w", w));
     }
     check_float("w", w);
-    if (w.shape(1) != x.shape(-1)) {
-      reject(NAME, "x and w must have the same last dimension", describe("x", x),
-             describe("w", w));
+    if (!std::equal(w.shape().begin() + 1, w.shape().end(),
+                    x.shape().end() - (static_cast<int>(w.ndim()) - 1))) {
+      reject(NAME, "x must have the same last dimensions as w, all but its first",
+             describe("x", x), describe("w", w));
     }
   }
   if (bias) {
@@ -264,8 +282,10 @@ mx::array linear(const mx::array& x, const mx::array& w,
                  const std::optional<mx::array>& bias, int group_size, int bits,
                  std::optional<mx::Dtype> out_dtype, mx::StreamOrDevice s_) {
   check(x, w, scales, biases, bias, group_size, bits);
-  Format format{scales ? group_size : 0, scales ? bits : 0, bias.has_value()};
-  std::vector<mx::array> inputs{x, w};
+  Format format{scales ? group_size : 0, scales ? bits : 0, bias.has_value(),
+                static_cast<int>(w.ndim()) - 1};
+  auto s = mx::to_stream(s_);
+  std::vector<mx::array> inputs{x, mx::flatten(w, 1, -1, s)};
   auto dtype = mx::promote_types(x.dtype(), scales ? scales->dtype() : w.dtype());
   if (scales) {
     inputs.push_back(*scales);
@@ -279,12 +299,10 @@ mx::array linear(const mx::array& x, const mx::array& w,
   if (dtype != mx::float32 && dtype != mx::float16 && dtype != mx::bfloat16) {
     reject(NAME, "out_dtype must be float32, float16 or bfloat16; got ", dtype);
   }
-  auto shape = x.shape();
-  shape.back() = w.shape(0);
+  auto shape = shape_of(x, w, format.k_dims);
   check_size(NAME, "x", x.shape());
   check_size(NAME, "w", w.shape());
   check_size(NAME, "the result", shape);
-  auto s = mx::to_stream(s_);
   if (!use_linear_kernels(s)) {
     return composed(inputs, format, dtype, s);
   }

@@ -12,7 +12,8 @@ namespace voxfast {
 // x: [..., K] of float32, float16 or bfloat16. w: [N, K] of such floats; or, with scales
 // and biases [N, K / group_size], MLX's affine packing: uint32 [N, K * bits / 32], bits
 // 2, 3, 4, 5, 6 or 8, group_size 32, 64 or 128, a weight being code * scale + bias of its
-// group. bias: [N].
+// group. bias: [N]. Float weights may have several input dimensions, [N, K1, K2, ...]; x
+// then ends with the same ones, and is read where it lies: patches of an image, for one.
 //
 // Returns [..., N] of out_dtype, by default what MLX promotes the arguments to. On CPU
 // streams (but for macOS, where MLX has a good BLAS) one row's result depends neither on

@@ -226,6 +226,26 @@ def test_rows_that_overlap():
     check(call(windows, w), windows, w)
 
 
+@pytest.mark.parametrize(("m", "channels"), [(3, 1), (5, 7), (13, 64), (2, 500)])
+def test_several_input_dimensions(m, channels):
+    """Patches of an image as a convolution meets them: rows of pieces that lie apart."""
+    for dtype in DTYPES:
+        rng = np.random.default_rng(channels)
+        image = normal(rng, (m + 2, 6, channels), dtype)
+        row = 6 * channels
+        patches = mx.as_strided(image, (m, 4, 3, 3 * channels), (row, channels, row, 1))
+        w = float_weights(rng, 11, 9 * channels, dtype)
+        flat = patches.reshape(m, 4, -1)
+        found = linear(patches, w.arrays[0].reshape(11, 3, -1))
+        assert mx.array_equal(found, call(flat, w))
+        for turned in (patches[..., ::-1, :], patches[..., ::-1], patches.swapaxes(-1, -2)):
+            shape = turned.shape[-2:]
+            expected = call(mx.contiguous(turned).reshape(m, 4, -1), w)
+            assert mx.array_equal(linear(turned, w.arrays[0].reshape(11, *shape)), expected)
+        with use_native(False):
+            assert linear(patches, w.arrays[0].reshape(11, 3, -1)).shape == found.shape
+
+
 def test_one_row_stands_for_many():
     rng = np.random.default_rng(11)
     x = mx.broadcast_to(normal(rng, (1, 96), mx.float32), (6, 96))
@@ -320,7 +340,10 @@ PACKED = {
         ({"x": mx.zeros((2, 128), mx.int32), "w": mx.zeros((8, 128))}, "x must be float32"),
         ({"x": mx.array(1.0), "w": mx.zeros((8, 1))}, r"x must be \[..., K\]"),
         ({"x": mx.zeros((2, 0)), "w": mx.zeros((8, 0))}, "K > 0"),
-        ({"w": mx.zeros((8, 127))}, r"same last dimension.*\(2,128\).*\(8,127\)"),
+        ({"w": mx.zeros((8, 127))}, r"same last dimensions.*\(2,128\).*\(8,127\)"),
+        ({"x": mx.zeros((2, 3, 8)), "w": mx.zeros((5, 2, 8))}, "same last dimensions"),
+        ({"x": mx.zeros((0, 8)), "w": mx.zeros((5, 0, 8))}, "K > 0"),
+        ({**PACKED, "w": mx.zeros((8, 2, 8), mx.uint32)}, r"w must be \[N, K\]"),
         ({"w": mx.zeros((128,))}, r"w must be \[N, K\]"),
         ({"w": mx.zeros((0, 128))}, "N > 0"),
         ({"w": mx.zeros((8, 128), mx.int8)}, "w must be float32"),

@@ -70,6 +70,19 @@ VOXFAST_INLINE V run_sums(V* x) {
 // Lane i of the result is the sum of the lanes of x[i].
 VOXFAST_INLINE f32v sums(f32v* x) { return run_sums<LANES>(x); }
 
+// Sums of quads of lanes: those of x[0], then those of x[1], ... .
+VOXFAST_INLINE f32v quad_sums(f32v (&x)[QUAD]) {
+  f32v mixed = run_sums<QUAD>(x);
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(mixed, mixed, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3,
+                                 7, 11, 15);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(mixed, mixed, 0, 4, 1, 5, 2, 6, 3, 7);
+#else
+  return mixed;
+#endif
+}
+
 #undef VOXFAST_HALVES_16
 #undef VOXFAST_HALVES_8
 #undef VOXFAST_HALVES_4

@@ -15,7 +15,8 @@ namespace {
 template <typename F>
 void with_kernel(const LinearArguments& a, F f) {
   if (a.bits == 0) {
-    return f.template operator()<FloatWeights>();
+    return multiplies_pairs(a) ? f.template operator()<FloatWeights<InputPair>>()
+                               : f.template operator()<FloatWeights<SingleInput>>();
   }
   if (a.m == 1) {
     return f.template operator()<PackedRow>();

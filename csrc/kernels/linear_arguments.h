@@ -12,11 +12,12 @@ namespace voxfast {
 struct LinearArguments {
   int64_t m, n, k;
 
-  // Row i begins at x + x_rows[i]; offsets and strides of x count elements.
+  // A row is made of parts of x_part inputs: part j of row i begins at
+  // x + x_rows[i] + x_parts[j]. Offsets and strides of x count elements.
   const void* x;
   FloatType x_type;
-  const int64_t* x_rows;
-  int64_t x_stride;
+  const int64_t *x_rows, *x_parts;
+  int64_t x_part, x_stride;
 
   // [N, K] of w_type, or, if bits is not 0, rows of K codes of so many bits, lowest bits
   // first, worth code * scale + bias of their group. Rows lie w_stride bytes apart.

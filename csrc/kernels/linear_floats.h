@@ -1,86 +1,104 @@
 #pragma once
 
-// linear with float weights: dot products in float32, lanes along K, so rows of w are
-// read as they lie.
+// linear with float weights, accumulated in float32.
 //
-// What one output is does not depend on what is computed beside it: for every stretch of
-// inputs one vector accumulates in order and its lanes are added up, and these sums are
-// added in order. Few rows of x widen each weight in registers as they meet it; for many
-// rows a panel of weights is first widened into cached memory, to the same numbers. Where
-// the processor multiplies pairs of bfloat16 (AVX-512 BF16) and x is of that type, too,
-// neither is widened: their products are exact in float32.
+// A lane of a vector is a word: one input as a float32, or, where the processor
+// multiplies pairs of bfloat16 (AVX-512 BF16) and x is of that type, too, two
+// neighbouring inputs as they are; their products are exact in float32. Four words in a
+// row are a quad. A vector holds a quad of each of OUTPUTS rows of w and meets the same
+// quad of x, so four sums, one for each place of a quad, run along K of every output;
+// they are added up at the end of a stretch of inputs, and stretches are added in order.
+//
+// Few rows of x meet weights in registers as they are read. For many rows, those of a
+// panel are first brought into that order in the first cache. Both add the same numbers
+// in the same order: what one output is does not depend on what is computed beside it.
 
+#include "kernels/lane_sums.h"
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_rows.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-// Numbers of x as they are prepared for weights of type T, and products with them.
-template <typename T>
-struct Factors {
-  typedef float X;
-  typedef f32v Vector;
-  static constexpr int64_t COUNT = LANES;
+struct SingleInput {
+  static constexpr int64_t INPUTS = 1;
 
-  VOXFAST_INLINE static f32v add_products(f32v w, f32v x, f32v total) {
-    return w * x + total;
+  VOXFAST_INLINE static f32v add_products(f32v sum, f32v w, f32v x) {
+    return w * x + sum;
   }
 };
 
-// Two neighbours in each lane.
-struct bf16_pairs {
-  uint16_t bits;
-};
+struct InputPair {
+  static constexpr int64_t INPUTS = 2;
 
+  VOXFAST_INLINE static f32v add_products(f32v sum, f32v w, f32v x) {
 #if defined(__AVX512BF16__)
-template <>
-struct Factors<bf16_pairs> {
-  typedef bf16_pairs X;
-  typedef __m512bh Vector;
-  static constexpr int64_t COUNT = 2 * LANES;
-
-  VOXFAST_INLINE static f32v add_products(__m512bh w, __m512bh x, f32v total) {
-    return (f32v)_mm512_dpbf16_ps((__m512)total, w, x);
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+#endif
+    return sum;
   }
 };
 
-VOXFAST_INLINE __m512bh load(const bf16_pairs* p) { return read<__m512bh>(p); }
-
-VOXFAST_INLINE __m512bh load_first(const bf16_pairs* p, int64_t count) {
-  auto mask = static_cast<__mmask32>((1u << count) - 1);
-  return (__m512bh)_mm512_maskz_loadu_epi16(mask, p);
-}
+// Whether pairs of bfloat16 are multiplied.
+VOXFAST_INLINE bool multiplies_pairs(const LinearArguments& a) {
+#if defined(__AVX512BF16__)
+  return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16 &&
+         a.k % InputPair::INPUTS == 0;
+#else
+  return false;
 #endif
+}
 
+template <typename Word>
 struct FloatWeights {
-  static constexpr int64_t FEW_ROWS = 4;  // of x: weights are used as they are read
-  static constexpr int64_t PANEL = 24;    // rows of w, of many rows of x
+  // Rows of x that are few, and the rows of w that they meet at a time; those of many.
+  static constexpr int FEW_ROWS = 4, FEW_N = LANES == 16 ? 8 : 4;
+  static constexpr int64_t PANEL = 16;
+  static constexpr int64_t K_BLOCK = 256 * Word::INPUTS;
 
-  // Rows of x by rows of w in the registers, of many rows of x.
-  static constexpr int TILE_M = LANES == 8 ? 3 : 4;
-  static constexpr int TILE_N = LANES == 16 ? 6 : 4;
+  static constexpr int OUTPUTS = LANES / QUAD;  // of a vector
+  static constexpr int VECTORS = 2;             // of outputs that are in the registers
+  static constexpr int TILE_M = LANES == 16 ? 12 : 6;  // rows of x by them
 
-  static constexpr int64_t K_BLOCK = 1024;
-
-  // A stretch of inputs of some rows of w, K_BLOCK at most.
+  // A stretch of inputs of some rows of w, K_BLOCK at most. Words are counted in whole
+  // vectors: x is zero beyond the last input.
   struct Stretch {
-    int64_t first, count;
+    int64_t first, words;
     RowPointers w;
 
-    Stretch(const LinearArguments& a, const Panel& panel, int64_t first_)
-        : first(first_), count(smallest(a.k - first_, a.stretch)), w(a, panel, first_) {}
-  };
+    Stretch(const LinearArguments& a, const Panel& panel, int64_t input)
+        : first(input),
+          words(smallest(a.k - input, a.stretch) / Word::INPUTS),
+          w(a, panel, input) {}
 
-  // Whether pairs of bfloat16 are multiplied.
-  static bool pairs(const LinearArguments& a) {
-#if defined(__AVX512BF16__)
-    return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16;
-#else
-    return false;
-#endif
-  }
+    // Calls f(at, load) for every vector of words; load reads it, with zeros after the
+    // last word.
+    template <typename T, typename F>
+    VOXFAST_INLINE void for_vectors(F f) const {
+      int64_t at = 0;
+      for (; at + LANES <= words; at += LANES) {
+        f(at, [](const T* p) __attribute__((always_inline)) { return load(p); });
+      }
+      if (at < words) {
+        f(at, [rest = words - at](const T* p) { return load_first(p, rest); });
+      }
+    }
+
+    // The vectors at `at` of OUTPUTS rows of w from r on as quads: first those of all
+    // rows that come first. What will be needed later is fetched meanwhile.
+    template <typename T, typename Load>
+    VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_words,
+                                   f32v (&out)[OUTPUTS]) const {
+      for (int i = 0; i < OUTPUTS; ++i) {
+        __builtin_prefetch(w.later[r + i] + at * static_cast<int64_t>(sizeof(T)));
+        const T* words_here = reinterpret_cast<const T*>(w.here[r + i]) + at;
+        out[i] = computed_here(load_words(words_here));  // GCC 12 would load it twice
+      }
+      transpose_quads(out);
+    }
+  };
 
   static int64_t panel(const LinearArguments& a) {
     return a.m <= FEW_ROWS ? FEW_N : PANEL;
@@ -89,161 +107,191 @@ struct FloatWeights {
     return a.m <= FEW_ROWS ? FEW_TASK : a.n;
   }
 
-  // Prepared x: rows of floats, or of bfloat16 for pairs, whole vectors.
+  // Prepared x: of each stretch the words of every row, one row behind the other, so that
+  // a tile's rows are neighbours in the caches.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return (pairs(a) ? 2 : 4) * round_up_to(a.k, 32);
+    return 4 / Word::INPUTS * a.whole_k;
+  }
+  static char* words_of(const LinearArguments& a, int64_t row, int64_t first) {
+    return a.prepared + 4 / Word::INPUTS * (first * a.m + row * a.stretch);
   }
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    char* out = a.prepared + row * a.prepared_stride;
-    if (pairs(a)) {
-      const auto* x = static_cast<const bf16*>(a.x) + a.x_rows[row];
-      auto* to = reinterpret_cast<bf16*>(out);
-      for (int64_t k = 0; k < a.k; ++k) {
-        to[k] = read<bf16>(x + k * a.x_stride);
-      }
-      std::memset(to + a.k, 0, static_cast<size_t>(round_up_to(a.k, 32) - a.k) * 2);
-    } else {
-      auto* to = reinterpret_cast<float*>(out);
-      load_floats(a.x, a.x_type, a.x_rows[row], a.x_stride, a.k, to);
-      std::memset(to + a.k, 0, static_cast<size_t>(round_up_to(a.k, 32) - a.k) * 4);
+    constexpr int64_t SIZE = 4 / Word::INPUTS;
+    for (int64_t first = 0; first < a.k; first += a.stretch) {
+      char* out = words_of(a, row, first);
+      int64_t count = smallest(a.k - first, a.stretch);
+      for_pieces(a, row, first, count, [&](int64_t from, int64_t some, int64_t done) {
+        copy(a, from, some, out + SIZE * done);
+      });
+      int64_t rest = round_up_to(count, 32) - count;
+      std::memset(out + SIZE * count, 0, static_cast<size_t>(SIZE * rest));
     }
   }
 
   // Outputs n ... n + width - 1 of all rows of x.
   static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
-    (a.m <= FEW_ROWS ? multiply_few : multiply_many)(a, n, width);
+    if (a.m > FEW_ROWS) {
+      return multiply_many(a, n, width);
+    }
+    with_words(a, [&]<typename T>(T*) { multiply_few<T, FEW_ROWS>(a, n, width); });
   }
 
  private:
-  static void multiply_few(const LinearArguments& a, int64_t n, int64_t width) {
-    few_outputs<FEW_ROWS>(a, n, width, [&](const Panel& panel, auto& out) {
+  // Calls f with a null pointer of the type that words of w are read as.
+  template <typename F>
+  static void with_words(const LinearArguments& a, F f) {
+    if constexpr (Word::INPUTS == 2) {
+      f(static_cast<float*>(nullptr));
+    } else {
+      with_type(a.w_type, f);
+    }
+  }
+
+  // Writes inputs of x as parts of words.
+  static void copy(const LinearArguments& a, int64_t from, int64_t count, char* out) {
+    if constexpr (Word::INPUTS == 1) {
+      load_floats(a.x, a.x_type, from, a.x_stride, count, reinterpret_cast<float*>(out));
+    } else {
+      const auto* x = static_cast<const bf16*>(a.x) + from;
+      if (a.x_stride == 1) {
+        std::memcpy(out, x, static_cast<size_t>(count) * sizeof *x);
+        return;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        std::memcpy(out + 2 * i, x + i * a.x_stride, sizeof *x);
+      }
+    }
+  }
+
+  // MR rows of x, all there are, or fewer.
+  template <typename T, int MR>
+  [[gnu::noinline]] static void multiply_few(const LinearArguments& a, int64_t n,
+                                             int64_t width) {
+    if constexpr (MR > 1) {
+      if (a.m < MR) {
+        return multiply_few<T, MR - 1>(a, n, width);
+      }
+    }
+    few_outputs<MR, FEW_N>(a, n, width, [&](const Panel& panel, float (&out)[MR][FEW_N]) {
       for (int64_t k = 0; k < a.k; k += a.stretch) {
-        add_few<FEW_ROWS>(a, Stretch(a, panel, k), out[0]);
+        add_few<T>(a, Stretch(a, panel, k), out);
       }
     });
   }
 
-  static void multiply_many(const LinearArguments& a, int64_t n, int64_t width) {
-    many_outputs<PANEL>(
-        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-          add_many(a, Stretch(a, {first, PANEL, 1, PANEL}, k), m, rows, sums);
-        });
-  }
-
-  // Adds the products of MR rows of x, all there are, with FEW_N rows of w.
-  template <int MR>
-  static void add_few(const LinearArguments& a, const Stretch& s, float* out) {
-    if constexpr (MR > 1) {
-      if (a.m < MR) {
-        return add_few<MR - 1>(a, s, out);
+  // Adds the products of a panel's stretch with all rows of x.
+  template <typename T, int MR>
+  VOXFAST_INLINE static void add_few(const LinearArguments& a, const Stretch& s,
+                                     float (&out)[MR][FEW_N]) {
+    constexpr int COUNT = FEW_N / OUTPUTS;
+    f32v totals[MR][COUNT] = {};
+    s.template for_vectors<T>([&](int64_t at, auto load) __attribute__((always_inline)) {
+      f32v w[COUNT][OUTPUTS];
+      for (int v = 0; v < COUNT; ++v) {
+        s.template load_quads<T>(v * OUTPUTS, at, load, w[v]);
       }
-    }
-    constexpr int NR = MR < 4 || LANES == 16 ? 4 : 2;  // as many as the registers hold
-    for (int r = 0; r < FEW_N; r += NR) {
-      switch (a.w_type) {
-        case FloatType::float32:
-          add_tile<float, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
-          break;
-        case FloatType::float16:
-          add_tile<f16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
-          break;
-        case FloatType::bfloat16:
-#if defined(__AVX512BF16__)
-          if (pairs(a)) {
-            add_tile<bf16_pairs, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r,
-                                         FEW_N);
-            break;
+      for (int i = 0; i < OUTPUTS; ++i) {
+        for (int m = 0; m < MR; ++m) {
+          f32v x = quad_at(words_of(a, m, s.first) + 4 * (at + QUAD * i));
+          for (int v = 0; v < COUNT; ++v) {
+            totals[m][v] = Word::add_products(totals[m][v], w[v][i], x);
           }
-#endif
-          add_tile<bf16, MR, NR>(a, s, 0, s.w.here + r, s.w.later + r, out + r, FEW_N);
-          break;
-      }
-    }
-  }
-
-  // TILE_N rows of w from r on, widened where they have to be.
-  struct Widened {
-    const char* rows[TILE_N];
-    alignas(64) float numbers[TILE_N * K_BLOCK];
-
-    Widened(const LinearArguments& a, const Stretch& s, int64_t r) {
-      for (int i = 0; i < TILE_N; ++i) {
-        rows[i] = s.w.here[r + i];
-        if (a.w_type != FloatType::float32 && !pairs(a)) {
-          load_floats(s.w.here[r + i], a.w_type, 0, 1, s.count, numbers + i * K_BLOCK);
-          rows[i] = reinterpret_cast<const char*>(numbers + i * K_BLOCK);
         }
       }
+    });
+    for (int m = 0; m < MR; ++m) {
+      f32v some[QUAD] = {};
+      std::memcpy(some, totals[m], sizeof totals[m]);
+      f32v summed = quad_sums(some);
+      for (int r = 0; r < FEW_N; ++r) {
+        out[m][r] += summed[r];
+      }
+    }
+  }
+
+  // A panel's stretch in the order of its use: of each tile of the registers, quad by
+  // quad, one vector beside the other.
+  struct Ordered {
+    static constexpr int TILES = PANEL / (VECTORS * OUTPUTS);
+    alignas(64) f32v words[TILES][K_BLOCK / Word::INPUTS / QUAD][VECTORS];
+
+    Ordered(const LinearArguments& a, const Stretch& s) {
+      with_words(a, [&]<typename T>(T*) __attribute__((always_inline)) {
+        s.template for_vectors<T>(
+            [&](int64_t at, auto load) __attribute__((always_inline)) {
+              for (int64_t v = 0; v < PANEL / OUTPUTS; ++v) {
+                f32v quads[OUTPUTS];
+                s.template load_quads<T>(v * OUTPUTS, at, load, quads);
+                for (int i = 0; i < OUTPUTS; ++i) {
+                  words[v / VECTORS][at / QUAD + i][v % VECTORS] = quads[i];
+                }
+              }
+            });
+      });
     }
   };
 
-  // Adds the products of `rows` rows of x from `row` on. A tile's rows of w stay in the
-  // first cache while those of x pass by.
-  static void add_many(const LinearArguments& a, const Stretch& s, int64_t row,
-                       int64_t rows, float* out) {
-    for (int64_t r = 0; r < PANEL; r += TILE_N) {
-      const Widened widened(a, s, r);
-      float* to = out + r;
-      int64_t m = 0;
-      for (; m + TILE_M <= rows; m += TILE_M) {
-        add_widened<TILE_M>(a, s, widened, row + m, to + m * PANEL);
-      }
-      for (; m < rows; ++m) {
-        add_widened<1>(a, s, widened, row + m, to + m * PANEL);
-      }
-    }
+  static void multiply_many(const LinearArguments& a, int64_t n, int64_t width) {
+    many_outputs<PANEL>(
+        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+          const Stretch stretch(a, {first, PANEL, 1, PANEL}, k);
+          const Ordered ordered(a, stretch);
+          for (int64_t i = 0; i < rows;) {
+            i += add_rows<TILE_M>(a, stretch, ordered, m + i, rows - i, sums + i * PANEL);
+          }
+        });
   }
 
-  // Adds the products of MR rows of x from `row` on with those widened.
+  // Adds the products with MR rows of x from `row` on, or with fewer where there are but
+  // `rows`. Returns how many they were.
   template <int MR>
-  static void add_widened(const LinearArguments& a, const Stretch& s,
-                          const Widened& widened, int64_t row, float* out) {
-#if defined(__AVX512BF16__)
-    if (pairs(a)) {
-      return add_tile<bf16_pairs, MR, TILE_N>(a, s, row, widened.rows, nullptr, out,
-                                              PANEL);
+  static int64_t add_rows(const LinearArguments& a, const Stretch& s, const Ordered& w,
+                          int64_t row, int64_t rows, float* sums) {
+    if constexpr (MR > 1) {
+      if (rows < MR) {
+        return add_rows<MR - 1>(a, s, w, row, rows, sums);
+      }
     }
-#endif
-    add_tile<float, MR, TILE_N>(a, s, row, widened.rows, nullptr, out, PANEL);
+    const int64_t steps = (s.words + LANES - 1) / LANES * OUTPUTS;
+    const char* x = words_of(a, row, s.first);
+    const int64_t x_stride = 4 / Word::INPUTS * a.stretch;
+    for (int tile = 0; tile < Ordered::TILES; ++tile) {
+      f32v totals[MR][VECTORS] = {};
+      for (int64_t i = 0; i < steps; ++i) {
+        const auto& some = w.words[tile][i];
+#pragma GCC unroll 12
+        for (int m = 0; m < MR; ++m) {
+          f32v quad = quad_at(x + m * x_stride + 4 * QUAD * i);
+#pragma GCC unroll 2
+          for (int v = 0; v < VECTORS; ++v) {
+            totals[m][v] = Word::add_products(totals[m][v], some[v], quad);
+          }
+        }
+      }
+      float* to = sums + tile * VECTORS * OUTPUTS;
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; m += 2, to += 2 * PANEL) {
+        constexpr f32v NONE[VECTORS] = {};
+        const f32v(&next)[VECTORS] = m + 1 < MR ? totals[m + 1] : NONE;
+        f32v some[QUAD] = {totals[m][0], totals[m][1], next[0], next[1]};
+        add_halves(quad_sums(some), to, m + 1 < MR ? to + PANEL : nullptr);
+      }
+    }
+    return MR;
   }
 
-  template <typename T, int MR, int NR>
-  VOXFAST_INLINE static void add_tile(const LinearArguments& a, const Stretch& s,
-                                      int64_t row, const char* const* w,
-                                      const char* const* later, float* out,
-                                      int64_t out_stride) {
-    using F = Factors<T>;
-    const auto* x =
-        reinterpret_cast<const typename F::X*>(a.prepared + row * a.prepared_stride) +
-        s.first;
-    int64_t stride = a.prepared_stride / static_cast<int64_t>(sizeof *x);
-    f32v totals[MR][NR] = {};
-    auto step = [&](int64_t k, auto load_w) __attribute__((always_inline)) {
-      typename F::Vector xs[MR];
-      for (int m = 0; m < MR; ++m) {
-        xs[m] = load(x + m * stride + k);
-      }
-      for (int r = 0; r < NR; ++r) {
-        if (later != nullptr) {
-          __builtin_prefetch(later[r] + k * sizeof(T));
-        }
-        typename F::Vector weights = load_w(reinterpret_cast<const T*>(w[r]) + k);
-        for (int m = 0; m < MR; ++m) {
-          totals[m][r] = F::add_products(weights, xs[m], totals[m][r]);
-        }
-      }
-    };
-    int64_t whole = s.count / F::COUNT * F::COUNT;
-    for (int64_t k = 0; k < whole; k += F::COUNT) {
-      step(k, [](const T* p) __attribute__((always_inline)) { return load(p); });
+  // Adds the first half of x to the numbers at `first`, the second to those at `second`,
+  // if any.
+  VOXFAST_INLINE static void add_halves(f32v x, float* first, float* second) {
+    f32h halves[2];
+    std::memcpy(halves, &x, sizeof halves);
+    f32h sum = read<f32h>(first) + halves[0];
+    std::memcpy(first, &sum, sizeof sum);
+    if (second != nullptr) {
+      sum = read<f32h>(second) + halves[1];
+      std::memcpy(second, &sum, sizeof sum);
     }
-    if (whole < s.count) {
-      step(whole, [&](const T* p) __attribute__((always_inline)) {
-        return load_first(p, s.count - whole);
-      });
-    }
-    add_lane_sums(totals, out, out_stride);
   }
 };
 

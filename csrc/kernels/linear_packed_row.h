@@ -25,6 +25,7 @@ typedef float f32x4 __attribute__((vector_size(16)));
 
 struct PackedRow {
   static constexpr int64_t K_BLOCK = 512;
+  static constexpr int FEW_N = 4;  // rows of w that are met at a time
 
   static int64_t panel(const LinearArguments&) { return FEW_N; }
   static int64_t most_task_rows(const LinearArguments&) { return FEW_TASK; }
@@ -67,7 +68,7 @@ struct PackedRow {
   // Outputs n ... n + width - 1.
   static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
     with_format(a, [&]<int BITS, int GROUP>() {
-      few_outputs<1>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
+      few_outputs<1, FEW_N>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
         f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
         std::memcpy(out, &sum, sizeof sum);
       });

@@ -16,12 +16,11 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
 
 // How the work is cut. Inputs are summed up by stretches, each on its own; many rows of x
 // share a panel of rows of w in cached memory.
-constexpr int64_t M_BLOCK = 96;
+constexpr int64_t M_BLOCK = 144;
 constexpr int64_t MOST_ROWS = 32;  // of w in a panel
 
-// Few rows of x use weights as they are read, of FEW_N rows of w at a time.
-constexpr int64_t FEW_N = 4;
-constexpr int64_t FEW_TASK = 256;  // rows of w that are one task
+// Few rows of x use weights as they are read. Rows of w that are one task then:
+constexpr int64_t FEW_TASK = 256;
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
@@ -107,6 +106,19 @@ VOXFAST_INLINE void load_floats(const void* p, FloatType type, int64_t first,
   }
 }
 
+// Calls f(from, count, done) for what is in one piece of `count` inputs of a row of x
+// from input `first` on: it begins at element `from` of x and comes after `done` others.
+template <typename F>
+VOXFAST_INLINE void for_pieces(const LinearArguments& a, int64_t row, int64_t first,
+                               int64_t count, F f) {
+  int64_t part = first / a.x_part, within = first % a.x_part;
+  for (int64_t done = 0; done < count; ++part, within = 0) {
+    int64_t piece = smallest(count - done, a.x_part - within);
+    f(a.x_rows[row] + a.x_parts[part] + within * a.x_stride, piece, done);
+    done += piece;
+  }
+}
+
 template <typename T>
 void store_floats_of(T* p, const float* x, int64_t count) {
   int64_t i = 0;
@@ -141,20 +153,20 @@ VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t 
   }
 }
 
-// Outputs n ... n + width - 1, FEW_TASK at most, of ROWS rows of x at most. The rows of w
-// that are computed together, compute(panel, out[ROWS][FEW_N]), lie a quarter of them
-// apart: each quarter is read from its beginning to its end, which is what the
+// Outputs n ... n + width - 1, FEW_TASK at most, of ROWS rows of x at most. The COUNT
+// rows of w that are computed together, compute(panel, out[ROWS][COUNT]), lie a COUNT-th
+// part of them apart: each part is read from its beginning to its end, which is what the
 // processor's own fetching ahead expects.
-template <int ROWS, typename F>
+template <int ROWS, int COUNT, typename F>
 VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t n, int64_t width,
                                 F compute) {
   float outputs[ROWS][FEW_TASK];
-  int64_t spacing = (width + FEW_N - 1) / FEW_N;
+  int64_t spacing = (width + COUNT - 1) / COUNT;
   for (int64_t i = 0; i < spacing; ++i) {
-    float some[ROWS][FEW_N] = {};
-    compute(Panel{n + i, FEW_N, spacing, 1}, some);
+    float some[ROWS][COUNT] = {};
+    compute(Panel{n + i, COUNT, spacing, 1}, some);
     for (int64_t m = 0; m < a.m; ++m) {
-      for (int64_t r = 0; r < FEW_N; ++r) {
+      for (int64_t r = 0; r < COUNT; ++r) {
         outputs[m][r * spacing + i] = some[m][r];
       }
     }
@@ -181,25 +193,6 @@ VOXFAST_INLINE void many_outputs(const LinearArguments& a, int64_t n, int64_t wi
       for (int64_t i = 0; i < rows; ++i) {
         finish_outputs(a, m + i, n, smallest(end - n, PANEL), sums + i * PANEL);
       }
-    }
-  }
-}
-
-// One register tile's results, MR rows of x by NR rows of w: adds the sum of the lanes of
-// totals[m][r] to out[m * out_stride + r].
-template <int MR, int NR>
-VOXFAST_INLINE void add_lane_sums(const f32v (&totals)[MR][NR], float* out,
-                                  int64_t out_stride) {
-  constexpr int COUNT = MR * NR;
-  for (int first = 0; first < COUNT; first += LANES) {
-    f32v some[LANES];
-    for (int i = 0; i < LANES; ++i) {
-      int at = first + i;
-      some[i] = at < COUNT ? totals[at / NR][at % NR] : f32v{};
-    }
-    f32v summed = sums(some);
-    for (int i = 0; i < LANES && first + i < COUNT; ++i) {
-      out[(first + i) / NR * out_stride + (first + i) % NR] += summed[i];
     }
   }
 }

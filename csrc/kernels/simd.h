@@ -353,6 +353,44 @@ VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
   }
 }
 
+// ---- quads: four lanes in a row ----------------------------------------------------
+
+constexpr int QUAD = 4;
+
+// The four 32-bit words at p, in every quad.
+VOXFAST_INLINE f32v quad_at(const char* p) {
+#if defined(__AVX512F__)
+  return (f32v)_mm512_maskz_broadcast_f32x4(0xffff, read<__m128>(p));
+#elif defined(__AVX2__)
+  return (f32v)_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+#else
+  return read<f32v>(p);
+#endif
+}
+
+#if defined(__AVX512F__)
+#define VOXFAST_QUADS(a, b, which) \
+  (f32v) _mm512_maskz_shuffle_f32x4(0xffff, (__m512)(a), (__m512)(b), which)
+#endif
+
+// Of as many vectors as one has quads: afterwards the first has their first quads, ... .
+VOXFAST_INLINE void transpose_quads(f32v (&x)[LANES / QUAD]) {
+#if defined(__AVX512F__)
+  f32v low = VOXFAST_QUADS(x[0], x[1], 0x44), high = VOXFAST_QUADS(x[0], x[1], 0xee);
+  f32v low2 = VOXFAST_QUADS(x[2], x[3], 0x44), high2 = VOXFAST_QUADS(x[2], x[3], 0xee);
+  x[0] = VOXFAST_QUADS(low, low2, 0x88);
+  x[1] = VOXFAST_QUADS(low, low2, 0xdd);
+  x[2] = VOXFAST_QUADS(high, high2, 0x88);
+  x[3] = VOXFAST_QUADS(high, high2, 0xdd);
+#elif defined(__AVX2__)
+  f32v first = x[0];
+  x[0] = (f32v)_mm256_permute2f128_ps((__m256)first, (__m256)x[1], 0x20);
+  x[1] = (f32v)_mm256_permute2f128_ps((__m256)first, (__m256)x[1], 0x31);
+#endif
+}
+
+#undef VOXFAST_QUADS
+
 // e^x within 2 units in the last place; 0 below -87.3, so that -infinity gives 0.
 // Range reduction by ln 2 in two parts, then the degree-6 polynomial of Cephes' expf
 // (S. Moshier, netlib.org/cephes).

@@ -111,8 +111,9 @@ def linear(
     anything. GPU streams and macOS use MLX's own products.
 
     Args:
-        x: [..., K], float32, float16 or bfloat16.
-        w: [N, K] of such floats; or uint32 [N, K · bits / 32] as ``mx.quantize`` packs it.
+        x: [..., K], float32, float16 or bfloat16, of any strides.
+        w: [N, K] of such floats, or [N, K1, K2, ...] where x is [..., K1, K2, ...]; or uint32
+            [N, K · bits / 32] as ``mx.quantize`` packs it.
         scales, biases: [N, K / group_size] floats of one dtype, for packed w only: a weight
             is ``code * scale + bias`` of its group.
         bias: [N] floats, added to every row.

@@ -99,13 +99,25 @@ class Qwen3ASR:
         if rest and not (alone and n_whole == 0):
             mel = mx.pad(mel, [(0, size - rest), (0, 0)])
         size = min(size, mel.shape[0])
-        x = mel.reshape(-1, size, mel.shape[1]).swapaxes(1, 2)[..., None].astype(self.dtype)
+        chunks = mel.reshape(-1, size, mel.shape[1])
+        # What one chunk becomes on its way fits into a CPU's caches, that of many does not.
+        at_once = 1 if mx.default_device() == mx.Device(mx.cpu) else len(chunks)
+        tokens = []
+        for first in range(0, len(chunks), at_once):
+            tokens.append(self._stem(chunks[first : first + at_once]))
+            if len(chunks) > at_once:
+                mx.eval(tokens)
+        return mx.concatenate(tokens)[:n_tokens]
+
+    def _stem(self, chunks: mx.array) -> mx.array:
+        """[n, T, n_mels] → [n * tokens of a chunk, dim]."""
+        x = chunks.swapaxes(1, 2)[..., None].astype(self.dtype)
         for conv in (self._tower.conv2d1, self._tower.conv2d2, self._tower.conv2d3):
             x = gelu(_conv_by_product(x, conv.weight, conv.bias))
         n, n_freqs, length, channels = x.shape
         x = x.transpose(0, 2, 3, 1).reshape(n, length, channels * n_freqs)
         x = self._tower.conv_out(x) + self._tower.embed_positions(length).astype(x.dtype)
-        return x.reshape(n * length, -1)[:n_tokens]
+        return x.reshape(n * length, -1)
 
     def encode(self, x: mx.array, window: WindowState) -> tuple[mx.array, WindowState]:
         """Transformer layers over tokens of one window, and the projection to the decoder.
@@ -225,8 +237,8 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
 def _conv_by_product(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """A 3 × 3 convolution of stride 2 with zeros around: [n, h, w, c] → [n, h', w', c'].
 
-    As one product of all patches with the weight: MLX's own convolution multiplies with a
-    reference BLAS on Linux CPUs.
+    As one product of all patches, where they lie, with the weight: MLX's own convolution
+    multiplies with a reference BLAS on Linux CPUs.
     """
     n, height, width, channels = x.shape
     x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
@@ -236,6 +248,4 @@ def _conv_by_product(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
         (n, (height + 1) // 2, (width + 1) // 2, 3, 3 * channels),
         ((height + 2) * row, 2 * row, 2 * channels, row, 1),
     )
-    return linear(
-        patches.reshape(*patches.shape[:3], -1), weight.reshape(len(weight), -1), bias=bias
-    )
+    return linear(patches, weight.reshape(len(weight), 3, -1), bias=bias)
