@@ -35,10 +35,14 @@ NB_MODULE(_ext, m) {
 
   m.def("alignment_frame", &voxfast::alignment_frame, "queries"_a, "keys"_a, "heads"_a,
         "first"_a, "count"_a, nb::kw_only(), "stream"_a = nb::none());
-  m.def("linear", &voxfast::linear, "x"_a, "w"_a, "scales"_a = nb::none(),
-        "biases"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
-        "group_size"_a = 64, "bits"_a = 4, "out_dtype"_a = nb::none(),
-        "stream"_a = nb::none());
+  nb::class_<voxfast::LinearWeights>(m, "LinearWeights")
+      .def(nb::init<voxfast::mx::array, std::optional<voxfast::mx::array>,
+                    std::optional<voxfast::mx::array>, std::optional<voxfast::mx::array>,
+                    int, int>(),
+           "w"_a, "scales"_a = nb::none(), "biases"_a = nb::none(), "bias"_a = nb::none(),
+           "group_size"_a = 64, "bits"_a = 4);
+  m.def("linears", &voxfast::linears, "x"_a, "weights"_a, nb::kw_only(),
+        "out_dtype"_a = nb::none(), "stream"_a = nb::none());
   m.def("log_mel", &voxfast::log_mel, "samples"_a, "n_mels"_a = 128,
         "log_floor"_a = nb::none(), "shift"_a = 0.0f, "scale"_a = 1.0f, nb::kw_only(),
         "stream"_a = nb::none());

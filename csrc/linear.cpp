@@ -20,32 +20,32 @@ namespace {
 
 constexpr const char* NAME = "linear";
 
-// What shape and dtype do not tell.
+// What shape and dtype of one of the weights do not tell.
 struct Format {
   int group_size;
   int bits;  // 0: w is not packed
   bool has_bias;
-  int k_dims;  // of x, the last ones
+  mx::Dtype out_dtype;
 
   bool operator==(const Format&) const = default;
+
+  int inputs() const { return 1 + (bits > 0 ? 2 : 0) + (has_bias ? 1 : 0); }
 };
 
-// The op in terms of MLX's own. inputs: x, w, [scales, biases], [bias].
-mx::array composed(const std::vector<mx::array>& inputs, const Format& format,
-                   mx::Dtype out_dtype, const mx::Stream& s) {
-  const auto& w = inputs[1];
-  auto x = mx::flatten(inputs[0], -format.k_dims, -1, s);
+// One product in terms of MLX's own ops. inputs: w, [scales, biases], [bias].
+mx::array composed(const mx::array& x, const mx::array* inputs, const Format& format,
+                   const mx::Stream& s) {
   auto y = [&] {
     if (format.bits > 0) {
-      auto product = mx::quantized_matmul(x, w, inputs[2], inputs[3], true,
+      auto product = mx::quantized_matmul(x, inputs[0], inputs[1], inputs[2], true,
                                           format.group_size, format.bits, "affine", s);
-      return format.has_bias ? mx::add(product, inputs[4], s) : product;
+      return format.has_bias ? mx::add(product, inputs[3], s) : product;
     }
-    auto transposed = mx::transpose(w, s);
-    return format.has_bias ? mx::addmm(inputs[2], x, transposed, 1.0f, 1.0f, s)
+    auto transposed = mx::transpose(inputs[0], s);
+    return format.has_bias ? mx::addmm(inputs[1], x, transposed, 1.0f, 1.0f, s)
                            : mx::matmul(x, transposed, s);
   }();
-  return mx::astype(y, out_dtype, s);
+  return mx::astype(y, format.out_dtype, s);
 }
 
 // Of the result.
@@ -94,32 +94,56 @@ std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
   return offsets;
 }
 
-void run(LinearArguments& a) {
-  // Below this waking other threads costs more than they save.
-  constexpr int64_t SERIAL_WORK = 1 << 20;
-  const auto& kernel = kernels();
-  bool parallel = a.n * a.w_stride + a.m * a.n * a.k / 4 > SERIAL_WORK;
-  if (!parallel) {
-    for (int64_t row = 0; row < a.m; ++row) {
-      kernel.linear_prepare(a, row);
+// Several products of one x.
+struct Products {
+  std::vector<LinearArguments> each;
+  std::vector<int64_t> x_rows, x_parts;
+
+  void run() {
+    // Below this waking other threads costs more than they save.
+    constexpr int64_t SERIAL_WORK = 1 << 20;
+    int64_t work = 0, tasks = 0;
+    const char* prepared = nullptr;
+    for (auto& a : each) {
+      a.x_rows = x_rows.data();
+      a.x_parts = x_parts.data();
+      work += a.n * a.w_stride + a.m * a.n * a.k / 4;
+      tasks += a.tasks;
     }
-    for (int64_t task = 0; task < a.tasks; ++task) {
-      kernel.linear_multiply(a, task);
+    auto call = [&](int64_t count, auto body) {
+      if (work > SERIAL_WORK) {
+        return parallel_for(count, body);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        body(i);
+      }
+    };
+    const auto& kernel = kernels();
+    for (auto& a : each) {
+      if (std::exchange(prepared, a.prepared) != a.prepared) {
+        call(a.m, [&](int64_t row) { kernel.linear_prepare(a, row); });
+      }
     }
-    return;
+    call(tasks, [&](int64_t task) {
+      auto* a = each.data();
+      for (; task >= a->tasks; ++a) {
+        task -= a->tasks;
+      }
+      kernel.linear_multiply(*a, task);
+    });
   }
-  parallel_for(a.m, [&](int64_t row) { kernel.linear_prepare(a, row); });
-  parallel_for(a.tasks, [&](int64_t task) { kernel.linear_multiply(a, task); });
-}
+};
 
-class Linear : public mx::UnaryPrimitive {
+class Linear : public mx::Primitive {
  public:
-  Linear(mx::Stream s, Format format, mx::Dtype out_dtype)
-      : UnaryPrimitive(s), format_(format), out_dtype_(out_dtype) {}
+  // k_dims: how many dimensions of x, the last ones, are inputs.
+  Linear(mx::Stream s, std::vector<Format> formats, int k_dims)
+      : Primitive(s), formats_(std::move(formats)), k_dims_(k_dims) {}
 
-  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override;
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override;
 
-  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::runtime_error("[linear] has no GPU kernel");
   }
 
@@ -127,29 +151,32 @@ class Linear : public mx::UnaryPrimitive {
 
   bool is_equivalent(const Primitive& other) const override {
     const auto& o = static_cast<const Linear&>(other);
-    return format_ == o.format_ && out_dtype_ == o.out_dtype_;
+    return formats_ == o.formats_ && k_dims_ == o.k_dims_;
   }
 
   std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
-    return {shape_of(inputs[0], inputs[1], format_.k_dims)};
+    std::vector<mx::Shape> shapes;
+    int at = 1;
+    for (const auto& format : formats_) {
+      shapes.push_back(shape_of(inputs[0], inputs[at], k_dims_));
+      at += format.inputs();
+    }
+    return shapes;
   }
 
  private:
-  Format format_;
-  mx::Dtype out_dtype_;
+  std::vector<Format> formats_;
+  int k_dims_;
 };
 
-void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
-  out.set_data(allocate(NAME, out.nbytes()));
-  if (out.size() == 0) {
-    return;
-  }
-  auto& encoder = mx::cpu::get_command_encoder(stream());
-  const auto& x = inputs[0];
-  auto w = with_dense_rows(inputs[1], encoder);
+// inputs: w, [scales, biases], [bias].
+LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs,
+                          const Format& format, mx::array& out,
+                          mx::cpu::CommandEncoder& encoder) {
+  auto w = with_dense_rows(inputs[0], encoder);
   LinearArguments a{};
-  a.k = format_.bits > 0 ? x.shape(-1) : w.shape(-1);
-  a.m = static_cast<int64_t>(x.size()) / a.k;
+  a.k = k;
+  a.m = static_cast<int64_t>(x.size()) / k;
   a.n = w.shape(0);
   a.x = x.data<void>();
   a.x_type = float_type(x.dtype());
@@ -157,12 +184,12 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   a.x_stride = x.strides(-1);
   a.w = w.data<char>();
   a.w_stride = w.strides(0) * static_cast<int64_t>(w.itemsize());
-  a.bits = format_.bits;
-  a.group_size = format_.group_size;
-  if (format_.bits > 0) {
+  a.bits = format.bits;
+  a.group_size = format.group_size;
+  if (format.bits > 0) {
     a.groups = a.k / a.group_size;
-    auto scales = with_dense_rows(inputs[2], encoder);
-    auto biases = with_dense_rows(inputs[3], encoder);
+    auto scales = with_dense_rows(inputs[1], encoder);
+    auto biases = with_dense_rows(inputs[2], encoder);
     a.scales = scales.data<void>();
     a.biases = biases.data<void>();
     a.scale_type = float_type(scales.dtype());
@@ -171,25 +198,56 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) {
   } else {
     a.w_type = float_type(w.dtype());
   }
-  if (format_.has_bias) {
-    auto bias = with_dense_rows(inputs.back(), encoder);
+  if (format.has_bias) {
+    auto bias = with_dense_rows(inputs[format.inputs() - 1], encoder);
     a.bias = bias.data<void>();
     a.bias_type = float_type(bias.dtype());
   }
   a.out = out.data<void>();
   a.out_type = float_type(out.dtype());
-  kernels().linear_plan(a, num_threads());
+  return a;
+}
 
-  mx::array prepared(allocate(NAME, a.prepared_bytes), {1}, mx::uint8);
-  encoder.add_temporary(prepared);
-  a.prepared = prepared.data<char>();
-  int dims = static_cast<int>(x.ndim()), rows_dims = dims - format_.k_dims;
-  encoder.dispatch([a, rows = offsets(x, 0, rows_dims),
-                    parts = offsets(x, rows_dims, dims - 1)]() mutable {
-    a.x_rows = rows.data();
-    a.x_parts = parts.data();
-    run(a);
-  });
+// Whether x is prepared for both in the same way.
+bool prepares_alike(const LinearArguments& a, const LinearArguments& b) {
+  return a.bits == b.bits && a.group_size == b.group_size && a.w_type == b.w_type;
+}
+
+void Linear::eval_cpu(const std::vector<mx::array>& inputs,
+                      std::vector<mx::array>& outputs) {
+  for (auto& out : outputs) {
+    out.set_data(allocate(NAME, out.nbytes()));
+  }
+  const auto& x = inputs[0];
+  if (x.size() == 0) {
+    return;
+  }
+  auto& encoder = mx::cpu::get_command_encoder(stream());
+  int dims = static_cast<int>(x.ndim()), row_dims = dims - k_dims_;
+  int64_t k = 1, n = 0;
+  for (int d = row_dims; d < dims; ++d) {
+    k *= x.shape(d);
+  }
+  for (const auto& out : outputs) {
+    n += out.shape(-1);
+  }
+  Products products{{}, offsets(x, 0, row_dims), offsets(x, row_dims, dims - 1)};
+  const mx::array* weights = inputs.data() + 1;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    auto a = arguments(x, k, weights, formats_[i], outputs[i], encoder);
+    weights += formats_[i].inputs();
+    // So many tasks in all that a delayed thread holds up little.
+    kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n);
+    if (i > 0 && prepares_alike(a, products.each.back())) {
+      a.prepared = products.each.back().prepared;
+    } else {
+      mx::array prepared(allocate(NAME, a.prepared_bytes), {1}, mx::uint8);
+      encoder.add_temporary(prepared);
+      a.prepared = prepared.data<char>();
+    }
+    products.each.push_back(a);
+  }
+  encoder.dispatch([products = std::move(products)]() mutable { products.run(); });
 }
 
 // ---- validation -------------------------------------------------------------------
@@ -200,9 +258,8 @@ void check_float(const char* name, const mx::array& x) {
   }
 }
 
-void check_packed(const mx::array& x, const mx::array& w,
-                  const std::optional<mx::array>& scales,
-                  const std::optional<mx::array>& biases, int group_size, int bits) {
+void check_packed(const mx::array& x, const LinearWeights& weights) {
+  const auto& [w, scales, biases, bias, group_size, bits] = weights;
   if (!scales || !biases) {
     reject(NAME, "scales and biases come together or not at all");
   }
@@ -230,23 +287,21 @@ void check_packed(const mx::array& x, const mx::array& w,
   }
 }
 
-void check(const mx::array& x, const mx::array& w, const std::optional<mx::array>& scales,
-           const std::optional<mx::array>& biases, const std::optional<mx::array>& bias,
-           int group_size, int bits) {
-  check_float("x", x);
-  bool packed = scales || biases;
+void check(const mx::array& x, const LinearWeights& weights) {
+  const auto& w = weights.w;
+  bool packed = weights.scales || weights.biases;
   if (w.ndim() < 2 || (packed && w.ndim() > 2) || w.shape(0) == 0) {
-    reject(
-        NAME,
-        "w must be [N, K], [N, K1, K2, ...], or [N, K * bits / 32] if packed, with N > 0",
-        describe("w", w));
+    reject(NAME,
+           "w must be [N, K], [N, K1, K2, ...], or [N, K * bits / 32] if packed, with "
+           "N > 0",
+           describe("w", w));
   }
   if (x.ndim() + 1 < w.ndim() || x.shape(-1) == 0 || w.size() == 0) {
     reject(NAME, "x must be [..., K], or [..., K1, K2, ...] as w is, with K > 0",
            describe("x", x), describe("w", w));
   }
   if (packed) {
-    check_packed(x, w, scales, biases, group_size, bits);
+    check_packed(x, weights);
   } else {
     if (w.dtype() == mx::uint32) {
       reject(NAME, "packed weights need scales and biases", describe("w", w));
@@ -258,11 +313,34 @@ void check(const mx::array& x, const mx::array& w, const std::optional<mx::array
              describe("x", x), describe("w", w));
     }
   }
-  if (bias) {
-    check_float("bias", *bias);
-    if (bias->shape() != mx::Shape{w.shape(0)}) {
-      reject(NAME, "bias must be [N]", describe("bias", *bias), describe("w", w));
+  if (weights.bias) {
+    const auto& bias = *weights.bias;
+    check_float("bias", bias);
+    if (bias.shape() != mx::Shape{w.shape(0)}) {
+      reject(NAME, "bias must be [N]", describe("bias", bias), describe("w", w));
     }
+  }
+}
+
+void check(const mx::array& x, const std::vector<LinearWeights>& weights,
+           const std::optional<mx::Dtype>& out_dtype) {
+  check_float("x", x);
+  check_size(NAME, "x", x.shape());
+  if (out_dtype && !is_kernel_float(*out_dtype)) {
+    reject(NAME, "out_dtype must be float32, float16 or bfloat16; got ", *out_dtype);
+  }
+  if (weights.empty()) {
+    reject(NAME, "there are no weights");
+  }
+  for (const auto& some : weights) {
+    if (some.w.ndim() != weights[0].w.ndim()) {
+      reject(NAME, "all weights must have as many dimensions",
+             describe("w", weights[0].w), describe("w", some.w));
+    }
+    check(x, some);
+    check_size(NAME, "w", some.w.shape());
+    check_size(NAME, "the result",
+               shape_of(x, some.w, static_cast<int>(some.w.ndim()) - 1));
   }
 }
 
@@ -276,38 +354,46 @@ bool use_linear_kernels(const mx::Stream& s) {
 
 }  // namespace
 
-mx::array linear(const mx::array& x, const mx::array& w,
-                 const std::optional<mx::array>& scales,
-                 const std::optional<mx::array>& biases,
-                 const std::optional<mx::array>& bias, int group_size, int bits,
-                 std::optional<mx::Dtype> out_dtype, mx::StreamOrDevice s_) {
-  check(x, w, scales, biases, bias, group_size, bits);
-  Format format{scales ? group_size : 0, scales ? bits : 0, bias.has_value(),
-                static_cast<int>(w.ndim()) - 1};
+std::vector<mx::array> linears(const mx::array& x,
+                               const std::vector<LinearWeights>& weights,
+                               std::optional<mx::Dtype> out_dtype,
+                               mx::StreamOrDevice s_) {
+  check(x, weights, out_dtype);
   auto s = mx::to_stream(s_);
-  std::vector<mx::array> inputs{x, mx::flatten(w, 1, -1, s)};
-  auto dtype = mx::promote_types(x.dtype(), scales ? scales->dtype() : w.dtype());
-  if (scales) {
-    inputs.push_back(*scales);
-    inputs.push_back(*biases);
+  int k_dims = static_cast<int>(weights[0].w.ndim()) - 1;
+  std::vector<mx::array> inputs{x};
+  std::vector<Format> formats;
+  std::vector<mx::Shape> shapes;
+  std::vector<mx::Dtype> dtypes;
+  for (const auto& [w, scales, biases, bias, group_size, bits] : weights) {
+    auto dtype = mx::promote_types(x.dtype(), scales ? scales->dtype() : w.dtype());
+    inputs.push_back(mx::flatten(w, 1, -1, s));
+    if (scales) {
+      inputs.push_back(*scales);
+      inputs.push_back(*biases);
+    }
+    if (bias) {
+      inputs.push_back(*bias);
+      dtype = mx::promote_types(dtype, bias->dtype());
+    }
+    dtypes.push_back(out_dtype.value_or(dtype));
+    shapes.push_back(shape_of(x, w, k_dims));
+    formats.push_back(
+        {scales ? group_size : 0, scales ? bits : 0, bias.has_value(), dtypes.back()});
   }
-  if (bias) {
-    inputs.push_back(*bias);
-    dtype = mx::promote_types(dtype, bias->dtype());
+  if (use_linear_kernels(s)) {
+    return mx::array::make_arrays(std::move(shapes), dtypes,
+                                  std::make_shared<Linear>(s, std::move(formats), k_dims),
+                                  inputs);
   }
-  dtype = out_dtype.value_or(dtype);
-  if (dtype != mx::float32 && dtype != mx::float16 && dtype != mx::bfloat16) {
-    reject(NAME, "out_dtype must be float32, float16 or bfloat16; got ", dtype);
+  std::vector<mx::array> results;
+  auto rows = mx::flatten(x, -k_dims, -1, s);
+  const mx::array* at = inputs.data() + 1;
+  for (const auto& format : formats) {
+    results.push_back(composed(rows, at, format, s));
+    at += format.inputs();
   }
-  auto shape = shape_of(x, w, format.k_dims);
-  check_size(NAME, "x", x.shape());
-  check_size(NAME, "w", w.shape());
-  check_size(NAME, "the result", shape);
-  if (!use_linear_kernels(s)) {
-    return composed(inputs, format, dtype, s);
-  }
-  return mx::array(std::move(shape), dtype, std::make_shared<Linear>(s, format, dtype),
-                   std::move(inputs));
+  return results;
 }
 
 }  // namespace voxfast

@@ -58,8 +58,9 @@ struct Kernels {
   // Finds the best key of each row of a tile (alignment_frame_arguments.h).
   void (*alignment_frame)(const AlignmentTile&);
 
-  // linear (linear_arguments.h): how the work is cut; one row of x; one task.
-  void (*linear_plan)(LinearArguments&, int threads);
+  // linear (linear_arguments.h): how the work is cut, into about so many tasks; one row
+  // of x; one task.
+  void (*linear_plan)(LinearArguments&, int64_t tasks);
   void (*linear_prepare)(const LinearArguments&, int64_t row);
   void (*linear_multiply)(const LinearArguments&, int64_t task);
   // Computes `lanes` frames from `first` on, as far as there are any. What a frame

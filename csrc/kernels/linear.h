@@ -25,7 +25,7 @@ void with_kernel(const LinearArguments& a, F f) {
 }
 
 template <typename Kernel>
-void plan(LinearArguments& a, int threads) {
+void plan(LinearArguments& a, int64_t tasks) {
   // Stretches of one length, so that fetching as much ahead as is computed fetches all.
   int64_t stretches = (a.k + Kernel::K_BLOCK - 1) / Kernel::K_BLOCK;
   a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
@@ -40,16 +40,15 @@ void plan(LinearArguments& a, int threads) {
   a.inputs_ahead = ahead % stretches * a.stretch;
   a.prepared_stride = Kernel::prepared_stride(a);
   a.prepared_bytes = a.m * a.prepared_stride;
-  int64_t wanted = 8 * threads;  // tasks, so that a delayed thread holds up little
-  a.task_rows = smallest(round_up_to((a.n + wanted - 1) / wanted, panel),
-                         Kernel::most_task_rows(a));
+  a.task_rows =
+      smallest(round_up_to((a.n + tasks - 1) / tasks, panel), Kernel::most_task_rows(a));
   a.tasks = (a.n + a.task_rows - 1) / a.task_rows;
 }
 
 // ---- the table's entries ----------------------------------------------------------
 
-void linear_plan(LinearArguments& a, int threads) {
-  with_kernel(a, [&]<typename Kernel>() { plan<Kernel>(a, threads); });
+void linear_plan(LinearArguments& a, int64_t tasks) {
+  with_kernel(a, [&]<typename Kernel>() { plan<Kernel>(a, tasks); });
 }
 
 void linear_prepare(const LinearArguments& a, int64_t row) {

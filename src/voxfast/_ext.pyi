@@ -20,18 +20,25 @@ def alignment_frame(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
-def linear(
+
+class LinearWeights:
+    def __init__(
+        self,
+        w: mx.array,
+        scales: mx.array | None = None,
+        biases: mx.array | None = None,
+        bias: mx.array | None = None,
+        group_size: int = 64,
+        bits: int = 4,
+    ) -> None: ...
+
+def linears(
     x: mx.array,
-    w: mx.array,
-    scales: mx.array | None = None,
-    biases: mx.array | None = None,
-    bias: mx.array | None = None,
+    weights: Sequence[LinearWeights],
     *,
-    group_size: int = 64,
-    bits: int = 4,
     out_dtype: mx.Dtype | None = None,
     stream: mx.Stream | mx.Device | None = None,
-) -> mx.array: ...
+) -> list[mx.array]: ...
 def log_mel(
     samples: mx.array,
     n_mels: int = 128,

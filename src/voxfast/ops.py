@@ -19,9 +19,11 @@ import numpy as np
 from voxfast._native import _ext
 
 __all__ = [
+    "LinearWeights",
     "alignment_frame",
     "gelu",
     "linear",
+    "linears",
     "log_mel",
     "rms_norm",
     "rotary_tables",
@@ -30,6 +32,7 @@ __all__ = [
     "use_native",
 ]
 
+LinearWeights = _ext.LinearWeights
 Offset = int | mx.array
 Rotary = tuple[mx.array, mx.array]
 
@@ -131,17 +134,35 @@ def linear(
         ValueError: on shapes or dtypes that do not fit together, and on another group size,
             number of bits, or dtype.
     """
-    return _ext.linear(
-        x,
-        w,
-        scales,
-        biases,
-        bias,
-        group_size=group_size,
-        bits=bits,
-        out_dtype=out_dtype,
-        stream=stream,
-    )
+    weights = LinearWeights(w, scales, biases, bias, group_size, bits)
+    return _ext.linears(x, [weights], out_dtype=out_dtype, stream=stream)[0]
+
+
+def linears(
+    x: mx.array,
+    weights: Sequence[LinearWeights],
+    *,
+    out_dtype: mx.Dtype | None = None,
+    stream: mx.Stream | mx.Device | None = None,
+) -> list[mx.array]:
+    """Several products of one ``x``: what :func:`linear` gives for each, as one op.
+
+    Queries, keys and values, for one. A CPU prepares ``x`` once and divides all outputs among
+    its threads at once, which counts where ``x`` is one row.
+
+    Args:
+        x: as of :func:`linear`.
+        weights: ``LinearWeights(w, scales, biases, bias, group_size, bits)`` each, with the
+            arguments of :func:`linear`; of any formats.
+        out_dtype, stream: as of :func:`linear`.
+
+    Returns:
+        [..., N] for each of the weights.
+
+    Raises:
+        ValueError: as :func:`linear`, and if there are no weights.
+    """
+    return _ext.linears(x, weights, out_dtype=out_dtype, stream=stream)
 
 
 def log_mel(

@@ -23,6 +23,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr_config import Qwen3ASRArgs
+from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, sliding_attention, swiglu
 
 __all__ = ["DecoderState", "Qwen3ASR", "WindowState"]
@@ -182,17 +183,17 @@ class Qwen3ASR:
             out = cache.attend(q, k, v, scale=args.head_dim**-0.5, rotary=rotary, traditional=False)
             x = x + attention.o_proj(out.reshape(1, x.shape[1], -1))
             h, mlp = layer.post_attention_layernorm(x), layer.mlp
-            x = x + mlp.down_proj(swiglu(mlp.gate_proj(h), mlp.up_proj(h)))
+            x = x + mlp.down_proj(swiglu(*linears(h, mlp.gate_proj, mlp.up_proj)))
         logits = self._lm_head(self._decoder.norm(x[:, -1]))[0]
         return logits, _rotate_last([queries[i] for i in query_layers], rotary)
 
 
 def _project(attention: Any, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """[1, L, dim] → q [1, L, H, D], k and v [1, L, H_kv, D], before rotation."""
-    length = x.shape[1]
-    q = attention.q_proj(x).reshape(1, length, attention.num_heads, attention.head_dim)
-    k = attention.k_proj(x).reshape(1, length, attention.num_kv_heads, attention.head_dim)
-    v = attention.v_proj(x).reshape(1, length, attention.num_kv_heads, attention.head_dim)
+    q, k, v = (
+        y.reshape(1, x.shape[1], -1, attention.head_dim)
+        for y in linears(x, attention.q_proj, attention.k_proj, attention.v_proj)
+    )
     return attention.q_norm(q), attention.k_norm(k), v
 
 
@@ -213,8 +214,8 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
     _, length, dim = x.shape
     h = layer.self_attn_layer_norm(x)
     q, k, v = (
-        projection(h).reshape(1, length, attention.num_heads, -1)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        y.reshape(1, length, attention.num_heads, -1)
+        for y in linears(h, attention.q_proj, attention.k_proj, attention.v_proj)
     )
     stored = 0 if past is None else past[0].shape[2]
     room = (1, attention.num_heads, length, q.shape[-1])

@@ -20,6 +20,7 @@ import numpy as np
 
 from voxfast.cache import SlidingKVCache
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
+from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 
 __all__ = ["DecoderState", "EncoderState", "Voxtral"]
@@ -28,8 +29,7 @@ __all__ = ["DecoderState", "EncoderState", "Voxtral"]
 class Attention(nn.Module):
     def __init__(self, args: TransformerArgs, biases: bool) -> None:
         super().__init__()
-        self.n_heads, self.n_kv_heads, self.head_dim = args.n_heads, args.n_kv_heads, args.head_dim
-        self.scale = args.head_dim**-0.5
+        self.head_dim, self.scale = args.head_dim, args.head_dim**-0.5
         kv_dim = args.n_kv_heads * args.head_dim
         self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=biases)
         self.wk = nn.Linear(args.dim, kv_dim, bias=False)
@@ -38,9 +38,10 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, cache: SlidingKVCache, rotary: Rotary) -> mx.array:
         batch, length, _ = x.shape
-        q = self.wq(x).reshape(batch, length, self.n_heads, self.head_dim)
-        k = self.wk(x).reshape(batch, length, self.n_kv_heads, self.head_dim)
-        v = self.wv(x).reshape(batch, length, self.n_kv_heads, self.head_dim)
+        q, k, v = (
+            y.reshape(batch, length, -1, self.head_dim)
+            for y in linears(x, self.wq, self.wk, self.wv)
+        )
         out = cache.attend(q, k, v, scale=self.scale, rotary=rotary)
         return self.wo(out.reshape(batch, length, -1))
 
@@ -55,7 +56,7 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.w2(swiglu(self.w1(x), self.w3(x)))
+        return self.w2(swiglu(*linears(x, self.w1, self.w3)))
 
 
 class EncoderLayer(nn.Module):
