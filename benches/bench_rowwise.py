@@ -1,9 +1,9 @@
-"""rms_norm, swiglu and gelu: the kernels against their compositions and the floor.
+"""rms_norm, swiglu, gelu and greedy: the kernels against their compositions and the floor.
 
     pytest benches/bench_rowwise.py --benchmark-enable
 
 The shapes are those between the products of Voxtral 4B's decoder (one position and a prefill) and
-of Qwen3-ASR 0.6B's audio tower (one window). The floor is one read of everything that goes in and
+of Qwen3-ASR 0.6B's audio tower (one window), and the logits of both. The floor is one read of everything that goes in and
 comes out, as memchr does it on all threads.
 """
 
@@ -11,13 +11,14 @@ import mlx.core as mx
 import pytest
 from floors import read_seconds
 
-from voxfast.ops import gelu, rms_norm, swiglu, use_native
+from voxfast.ops import gelu, greedy, rms_norm, swiglu, use_native
 
 # op → [rows, width] of an array, how many arrays go in and out
 SHAPES = {
     "rms_norm": ([(1, 3072), (39, 3072)], 2),
     "swiglu": ([(1, 9216), (39, 9216)], 3),
     "gelu": ([(13, 3584), (104, 3584)], 2),
+    "greedy": ([(1, 131072), (1, 151936)], 1),
 }
 CASES = [(op, shape) for op, (shapes, _) in SHAPES.items() for shape in shapes]
 
@@ -27,10 +28,12 @@ def on_the_cpu():
     mx.set_default_device(mx.cpu)
 
 
-def call(op: str, x: mx.array, y: mx.array) -> mx.array:
-    if op == "rms_norm":
-        return rms_norm(x, y[0], 1e-5)
-    return swiglu(x, y) if op == "swiglu" else gelu(x)
+CALLS = {
+    "rms_norm": lambda x, y: rms_norm(x, y[0], 1e-5),
+    "swiglu": swiglu,
+    "gelu": lambda x, _: gelu(x),
+    "greedy": lambda x, _: greedy(x),
+}
 
 
 @pytest.mark.parametrize("way", ["native", "composed"])
@@ -46,6 +49,6 @@ def test_rowwise(benchmark, op, shape, dtype, way):
 
     def run() -> None:
         with use_native(way == "native"):
-            mx.eval(call(op, x, y))
+            mx.eval(CALLS[op](x, y))
 
     benchmark(run)

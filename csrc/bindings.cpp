@@ -2,6 +2,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
@@ -10,6 +11,7 @@
 #include "alignment_frame.h"
 #include "cpu.h"
 #include "gelu.h"
+#include "greedy.h"
 #include "linear.h"
 #include "log_mel.h"
 #include "op.h"
@@ -53,6 +55,7 @@ NB_MODULE(_ext, m) {
   m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
         "stream"_a = nb::none());
   m.def("gelu", &voxfast::gelu, "x"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("greedy", &voxfast::greedy, "logits"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("swiglu", &voxfast::swiglu, "gate"_a, "up"_a, nb::kw_only(),
         "stream"_a = nb::none());
 }

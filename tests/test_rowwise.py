@@ -1,4 +1,4 @@
-"""rms_norm, swiglu and gelu against float64, on every kind of row."""
+"""rms_norm, swiglu, gelu and greedy against float64, on every kind of row."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from voxfast._native import _ext
-from voxfast.ops import gelu, rms_norm, swiglu, use_native
+from voxfast.ops import gelu, greedy, rms_norm, swiglu, use_native
 
 DTYPES = {mx.float32: 2e-6, mx.float16: 6e-4, mx.bfloat16: 5e-3}  # of half a last place
 COLUMNS = [1, 3, 8, 15, 16, 17, 31, 64, 192, 257, 3072]
@@ -46,6 +46,45 @@ def test_against_float64(columns: int, dtype: mx.Dtype, native: bool) -> None:
         np.array(gated.astype(mx.float32)), truth, rtol=3 * slack * DTYPES[dtype], atol=1e-5
     )
     assert normed.dtype == gated.dtype == dtype
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [*COLUMNS, 151_936])
+def test_greedy_against_float64(columns: int, dtype: mx.Dtype, native: bool) -> None:
+    logits, logits64 = make((2, 3, columns), dtype, 3)
+    logits, logits64 = logits * 4, logits64 * 4
+    with use_native(native):
+        tokens, probabilities = greedy(logits)
+    assert tokens.dtype == mx.uint32 and probabilities.dtype == mx.float32
+    np.testing.assert_array_equal(np.array(tokens), logits64.argmax(-1))
+    weights = np.exp(logits64 - logits64.max(-1, keepdims=True))
+    # MLX adds up in the order of the numbers, which loses much of long rows.
+    rtol = 2e-5 if native else 1e-3
+    np.testing.assert_allclose(np.array(probabilities), 1 / weights.sum(-1), rtol=rtol)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_greedy_on_equal_and_bad_logits(native: bool) -> None:
+    inf, nan = float("inf"), float("nan")
+    rows = [
+        ([1.0, 5.0, 5.0, 5.0], 1, 1 / (3 + math.exp(-4))),
+        ([nan, 2.0, nan, 7.0], 3, nan),
+        ([-inf, -inf, 3.0, -inf], 2, 1.0),
+        ([nan, nan, nan, nan], 0, nan),
+        ([-inf, -inf, -inf, -inf], 0, nan),
+        ([1.0, inf, 2.0, 3.0], 1, nan),
+    ]
+    for width in (4, 37):  # the rest of the row is too small to count
+        logits = np.full((len(rows), width), -200.0, np.float32)
+        for row, (some, _, _) in zip(logits, rows, strict=True):
+            row[-4:] = some
+            row[:-4] = min(-200.0, *some) if not np.isnan(some).any() else nan
+        with use_native(native):
+            tokens, probabilities = greedy(mx.array(logits))
+        expected = [0 if i in (3, 4) else width - 4 + token for i, (_, token, _) in enumerate(rows)]
+        assert tokens.tolist() == expected
+        np.testing.assert_allclose(np.array(probabilities), [p for *_, p in rows], rtol=1e-6)
 
 
 def normal_below(x: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ const Kernels kernels = {
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .gelu = gelu,
+    .greedy = greedy,
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,
     .sliding_attention_merge = sliding_attention_merge,

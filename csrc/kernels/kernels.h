@@ -71,6 +71,7 @@ struct Kernels {
   void (*rms_norm)(const RowwiseArguments&, int64_t first, int64_t last);
   void (*swiglu)(const RowwiseArguments&, int64_t first, int64_t last);
   void (*gelu)(const RowwiseArguments&, int64_t first, int64_t last);
+  void (*greedy)(const RowwiseArguments&, int64_t first, int64_t last);
 
   // The three passes of sliding_attention; csrc/sliding_attention.cpp runs them.
   // Index b * H_kv + h: writes the new rows of one KV head of one batch row.

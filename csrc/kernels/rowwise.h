@@ -10,8 +10,8 @@ namespace voxfast {
 
 struct RowwiseArguments {
   int64_t rows, columns;
-  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up; gelu: x
-  void* out;
+  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up
+  void *out, *second_out;      // greedy: a token and a probability of each row
   FloatType first_type, second_type, out_type;
   float eps;  // rms_norm
 };

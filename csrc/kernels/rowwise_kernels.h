@@ -1,6 +1,6 @@
 #pragma once
 
-// Kernels of rms_norm, swiglu and gelu: one call computes some rows, in float32.
+// Kernels of rms_norm, swiglu, gelu and greedy: one call computes some rows, in float32.
 
 #include "kernels/rowwise.h"
 #include "kernels/simd.h"
@@ -69,6 +69,42 @@ void gelu_row(const T* x, T* out, int64_t columns) {
   }
 }
 
+// The greatest of a row, and where it is first; 0 and -infinity of NaN alone.
+template <typename T>
+uint32_t greatest(const T* x, int64_t columns, float& most) {
+  constexpr float NONE = -__builtin_inff();
+  f32v mosts = broadcast(NONE);
+  int64_t i = 0;
+  for (; i + LANES <= columns; i += LANES) {
+    mosts = max(load(x + i), mosts);
+  }
+  most = maximum(mosts);
+  for (; i < columns; ++i) {
+    most = to_float(x[i]) > most ? to_float(x[i]) : most;
+  }
+  for (i = 0; i < columns; ++i) {
+    if (to_float(x[i]) == most) {
+      return static_cast<uint32_t>(i);
+    }
+  }
+  return 0;
+}
+
+// The sum of e^(x - most).
+template <typename T>
+float sum_of_exponentials(const T* x, int64_t columns, float most) {
+  f32v total{};
+  int64_t i = 0;
+  for (; i + LANES <= columns; i += LANES) {
+    total = total + exp(load(x + i) - most);
+  }
+  float result = sum(total);
+  for (; i < columns; ++i) {
+    result += exp(broadcast(to_float(x[i]) - most))[0];
+  }
+  return result;
+}
+
 void rms_norm(const RowwiseArguments& a, int64_t first, int64_t last) {
   with_type(a.first_type, [&]<typename A>(A*) {
     with_type(a.second_type, [&]<typename B>(B*) {
@@ -95,6 +131,18 @@ void gelu(const RowwiseArguments& a, int64_t first, int64_t last) {
   with_type(a.first_type, [&]<typename T>(T*) {
     int64_t at = first * a.columns, count = (last - first) * a.columns;
     gelu_row(static_cast<const T*>(a.first) + at, static_cast<T*>(a.out) + at, count);
+  });
+}
+
+void greedy(const RowwiseArguments& a, int64_t first, int64_t last) {
+  with_type(a.first_type, [&]<typename T>(T*) {
+    for (int64_t r = first; r < last; ++r) {
+      const T* x = static_cast<const T*>(a.first) + r * a.columns;
+      float most;
+      static_cast<uint32_t*>(a.out)[r] = greatest(x, a.columns, most);
+      static_cast<float*>(a.second_out)[r] =
+          1.0f / sum_of_exponentials(x, a.columns, most);
+    }
   });
 }
 

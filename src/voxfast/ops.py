@@ -22,6 +22,7 @@ __all__ = [
     "LinearWeights",
     "alignment_frame",
     "gelu",
+    "greedy",
     "linear",
     "linears",
     "log_mel",
@@ -343,6 +344,26 @@ def gelu(x: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.arra
         ValueError: on another dtype.
     """
     return _ext.gelu(x, stream=stream)
+
+
+def greedy(
+    logits: mx.array, *, stream: mx.Stream | mx.Device | None = None
+) -> tuple[mx.array, mx.array]:
+    """Greedy decoding: the likeliest token of each row and its probability.
+
+    Args:
+        logits: [..., V]; float32, float16 or bfloat16.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        tokens [...], uint32: the index of the greatest logit, the first of equal ones; a NaN
+            is never the greatest.
+        probabilities [...], float32: softmax(logits) there; NaN where any logit is.
+
+    Raises:
+        ValueError: on another dtype, or V = 0.
+    """
+    return _ext.greedy(logits, stream=stream)
 
 
 def swiglu(

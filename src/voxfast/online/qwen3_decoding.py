@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from voxfast.models.qwen3_asr import Qwen3ASR
 from voxfast.online.qwen3_audio import Audio
-from voxfast.ops import alignment_frame
+from voxfast.ops import alignment_frame, greedy
 
 __all__ = ["Decoder", "Prediction"]
 
@@ -80,9 +80,7 @@ class Decoder:
         logits, queries = self._model.decode(x, self._state, self._layers)
         keys = [self._state.caches[layer].state[0] for layer in self._layers]
         frame = alignment_frame(queries, keys, self._heads, len(self._head), self._n_audio)
-        logits = logits.astype(mx.float32)
-        best = mx.argmax(logits)
-        probability = mx.exp(logits[best] - mx.logsumexp(logits))
+        best, probability = greedy(logits)
         mx.eval(best, probability, frame, self._state.arrays())
         return Prediction(
             cast(int, best.item()), cast(float, probability.item()), cast(int, frame.item())

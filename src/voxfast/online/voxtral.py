@@ -112,7 +112,7 @@ class TokenStream:
         audio, rest = self._audio[:count], self._audio[count:]
         tokens = [self._last] + [self._tokenizer.pad] * (count - 1)
         logits = self._model.decode(audio, mx.array(tokens), self._decoder)
-        token, probability = self._choose(logits.astype(mx.float32))
+        token, probability = self._choose(logits)
         self._audio = rest if len(rest) else None
         self._last = token
         self.generated += 1
@@ -120,8 +120,7 @@ class TokenStream:
 
     def _choose(self, logits: mx.array) -> tuple[int, float]:
         """Greedy. One synchronisation: token, probability and state are evaluated together."""
-        best = mx.argmax(logits)
-        probability = mx.exp(logits[best] - mx.logsumexp(logits))
+        best, probability = greedy(logits)
         mx.eval(best, probability, self._decoder.arrays())
         token, likely = cast(int, best.item()), cast(float, probability.item())
         if token != self._tokenizer.pad:
@@ -133,7 +132,7 @@ class TokenStream:
         return self._break_rut(logits, self._guard)
 
     def _break_rut(self, logits: mx.array, guard: BlankGuard) -> tuple[int, float]:
-        values = np.array(logits)
+        values = np.array(logits.astype(mx.float32))
         pad = self._tokenizer.pad
         normaliser = float(np.logaddexp.reduce(values.astype(np.float64)))
         others = values.copy()

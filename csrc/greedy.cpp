@@ -1,0 +1,80 @@
+#include "greedy.h"
+
+#include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "cpu.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
+#include "op.h"
+#include "rows.h"
+
+namespace voxfast {
+
+namespace {
+
+constexpr const char* NAME = "greedy";
+
+class Greedy : public mx::Primitive {
+ public:
+  explicit Greedy(mx::Stream s) : Primitive(s) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs,
+                std::vector<mx::array>& outputs) override {
+    const auto& logits = inputs[0];
+    for (auto& out : outputs) {
+      out.set_data(allocate(NAME, out.nbytes()));
+    }
+    RowwiseArguments a = elementwise(logits);
+    a.first = logits.data<void>(), a.first_type = float_type(logits.dtype());
+    a.out = outputs[0].data<void>(), a.second_out = outputs[1].data<void>();
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [a] { for_rows(a, kernels().greedy); });
+  }
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+    throw std::logic_error("[greedy] GPU streams run the composition");
+  }
+
+  const char* name() const override { return "VoxfastGreedy"; }
+  bool is_equivalent(const mx::Primitive&) const override { return true; }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    auto shape = inputs[0].shape();
+    shape.pop_back();
+    return {shape, shape};
+  }
+};
+
+std::pair<mx::array, mx::array> compose(const mx::array& logits, mx::Stream s) {
+  auto wide = mx::astype(logits, mx::float32, s);
+  auto least = mx::array(-std::numeric_limits<float>::infinity());
+  auto token =
+      mx::argmax(mx::where(mx::isnan(wide, s), least, wide, s), -1, /*keepdims=*/true, s);
+  auto most = mx::take_along_axis(wide, token, -1, s);
+  auto sum = mx::logsumexp(wide, -1, /*keepdims=*/true, s);
+  auto probability = mx::exp(mx::subtract(most, sum, s), s);
+  return {mx::squeeze(token, -1, s), mx::squeeze(probability, -1, s)};
+}
+
+}  // namespace
+
+std::pair<mx::array, mx::array> greedy(const mx::array& logits, mx::StreamOrDevice s_) {
+  if (!is_kernel_float(logits.dtype()) || logits.ndim() < 1 || logits.shape(-1) == 0) {
+    reject(NAME, "logits must be [..., V] of float32, float16 or bfloat16, V > 0",
+           describe("logits", logits));
+  }
+  check_size(NAME, "logits", logits.shape());
+  auto s = mx::to_stream(s_);
+  if (!use_kernels(s)) {
+    return compose(logits, s);
+  }
+  auto shape = logits.shape();
+  shape.pop_back();
+  auto results = mx::array::make_arrays({shape, shape}, {mx::uint32, mx::float32},
+                                        std::make_shared<Greedy>(s),
+                                        {mx::contiguous(logits, false, s)});
+  return {results[0], results[1]};
+}
+
+}  // namespace voxfast
