@@ -3,8 +3,8 @@
     pytest benches/bench_rowwise.py --benchmark-enable
 
 The shapes are those between the products of Voxtral 4B's decoder (one position and a prefill) and
-of Qwen3-ASR 0.6B's audio tower (one window), and the logits of both. The floor is one read of everything that goes in and
-comes out, as memchr does it on all threads.
+of Qwen3-ASR 0.6B's audio tower (one window), and the logits of both. The floor is one read of
+everything that goes in and comes out, as memchr does it on all threads.
 """
 
 import mlx.core as mx

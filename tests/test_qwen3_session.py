@@ -18,8 +18,10 @@ from mlx_qwen3_asr.load_models import load_model
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
 import voxfast
+from voxfast._native import _ext
 from voxfast.bench.scoring import score
 from voxfast.online.alignatt import Verdict
+from voxfast.online.qwen3_audio import Audio
 from voxfast.online.qwen3_decoding import Decoder, Prediction
 from voxfast.online.qwen3_utterance import Utterance
 
@@ -178,6 +180,32 @@ def test_what_is_known_is_not_computed_again(
         assert len(new) == len(audio) // (16 * block_ms)
         n_tokens = len(inner._utterance._context())
         assert n_written <= 3 * n_tokens
+
+
+def test_a_step_that_was_prepared_and_not_taken_leaves_nothing(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    with model.session(language="en") as session:
+        inner: Any = session._stream
+        network, first = inner._utterance._decoder._model, inner._utterance._decoder
+        audio = Audio(network.embed(range(20)), 0)
+        usual = first.read(audio, [1, 2])
+        other = next(token for token in range(3, 9) if token != usual.token)
+        steps = [first.write(usual.token), first.write(other), first.write(other)]
+        again = first.read(Audio(audio.embeddings, 20), [1, 2])
+        assert again == usual
+        second = Decoder(network, first._head, dict(zip(first._layers, first._heads, strict=True)))
+        second.read(audio, [1, 2, usual.token])
+        second._prepared = None
+        for token, expected in ((other, steps[1]), (other, steps[2])):
+            found = second.write(token)
+            second._prepared = None
+            assert (found.token, found.frame) == (expected.token, expected.frame)
+            assert found.probability == pytest.approx(expected.probability, rel=1e-4)
+        before = _ext.ring_copies()
+        for _ in range(5):
+            usual = first.write(usual.token)
+        assert _ext.ring_copies() == before
 
 
 def test_a_flush_is_one_inference(

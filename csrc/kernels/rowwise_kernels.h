@@ -90,19 +90,27 @@ uint32_t greatest(const T* x, int64_t columns, float& most) {
   return 0;
 }
 
-// The sum of e^(x - most).
+VOXFAST_INLINE f32v exp_or_nan(f32v x) { return x == x ? exp(x) : x; }
+
+// The sum of e^(x - most), NaN where any is. Blocks are added up in float64: rows are
+// long.
 template <typename T>
-float sum_of_exponentials(const T* x, int64_t columns, float most) {
-  f32v total{};
+double sum_of_exponentials(const T* x, int64_t columns, float most) {
+  constexpr int64_t BLOCK = 256 * LANES;
+  double total = 0;
   int64_t i = 0;
-  for (; i + LANES <= columns; i += LANES) {
-    total = total + exp(load(x + i) - most);
+  while (i + LANES <= columns) {
+    int64_t end = columns - i < BLOCK ? columns : i + BLOCK;
+    f32v some{};
+    for (; i + LANES <= end; i += LANES) {
+      some = some + exp_or_nan(load(x + i) - most);
+    }
+    total += sum(some);
   }
-  float result = sum(total);
   for (; i < columns; ++i) {
-    result += exp(broadcast(to_float(x[i]) - most))[0];
+    total += exp_or_nan(broadcast(to_float(x[i]) - most))[0];
   }
-  return result;
+  return total;
 }
 
 void rms_norm(const RowwiseArguments& a, int64_t first, int64_t last) {
@@ -141,7 +149,7 @@ void greedy(const RowwiseArguments& a, int64_t first, int64_t last) {
       float most;
       static_cast<uint32_t*>(a.out)[r] = greatest(x, a.columns, most);
       static_cast<float*>(a.second_out)[r] =
-          1.0f / sum_of_exponentials(x, a.columns, most);
+          static_cast<float>(1.0 / sum_of_exponentials(x, a.columns, most));
     }
   });
 }

@@ -15,6 +15,7 @@ heads, D head size.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,13 @@ class DecoderState:
     def offset(self) -> int:
         """Positions that are stored."""
         return self.caches[0].offset
+
+    def copy(self) -> "DecoderState":
+        """The same positions in caches of their own, until one of the two is written to.
+
+        Rings are written in place only where no other copy is left.
+        """
+        return DecoderState([copy(cache) for cache in self.caches])
 
     def keep(self, positions: int) -> None:
         """Forget all but the first positions."""
@@ -152,9 +160,10 @@ class Qwen3ASR:
             [SlidingKVCache(size, max_rows=size) for _ in range(self.args.text.n_layers)]
         )
 
-    def embed(self, tokens: Sequence[int]) -> mx.array:
+    def embed(self, tokens: Sequence[int] | mx.array) -> mx.array:
         """[L, dim] embeddings of token ids."""
-        embeddings: mx.array = self._decoder.embed_tokens(mx.array(list(tokens)))
+        ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens))
+        embeddings: mx.array = self._decoder.embed_tokens(ids)
         return embeddings
 
     def decode(

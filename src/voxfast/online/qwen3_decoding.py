@@ -6,7 +6,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from voxfast.models.qwen3_asr import Qwen3ASR
+from voxfast.models.qwen3_asr import DecoderState, Qwen3ASR
 from voxfast.online.qwen3_audio import Audio
 from voxfast.ops import alignment_frame, greedy
 
@@ -29,8 +29,21 @@ class Prediction:
     frame: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A prediction that is not computed yet, and the decoder's state with it."""
+
+    token: mx.array
+    probability: mx.array
+    frame: mx.array
+    state: DecoderState
+
+
 class Decoder:
     """Keys of the prompt's head and of unchanged audio stay; what follows is written anew.
+
+    While a token is computed, the step that would follow it is prepared: usually
+    the token is written next.
 
     Args:
         head: tokens before the audio, at least one.
@@ -49,6 +62,8 @@ class Decoder:
         self._heads = [heads[layer] for layer in self._layers]
         self._state = model.decoder_state()
         self._n_audio = 0
+        self._last: int | None = None  # the token that the prepared step takes as written
+        self._prepared: _Step | None = None
         self.n_read = self.n_written = 0
 
     def read(self, audio: Audio, text: Sequence[int]) -> Prediction:
@@ -59,6 +74,7 @@ class Decoder:
                 last call are not read again.
             text: the rest of the prompt, at least one token, and the committed text.
         """
+        self._prepared = None
         n_same = min(audio.n_same, self._n_audio)
         parts = [audio.embeddings[n_same:], self._model.embed(text)]
         if self._state.offset == 0:
@@ -68,20 +84,30 @@ class Decoder:
         self._n_audio = len(audio.embeddings)
         x = mx.concatenate(parts)
         self.n_read += len(x)
-        return self._predict(x)
+        return self._predict(self._step(x, self._state))
 
     def write(self, token: int) -> Prediction:
         """Append a token; predict the one after it."""
         self.n_written += 1
-        return self._predict(self._model.embed([token]))
+        step, self._prepared = self._prepared, None
+        if step is None or token != self._last:
+            step = self._step(self._model.embed([token]), self._state)
+        self._state = step.state
+        return self._predict(step)
 
-    def _predict(self, x: mx.array) -> Prediction:
-        """One synchronisation for token, probability and frame."""
-        logits, queries = self._model.decode(x, self._state, self._layers)
-        keys = [self._state.caches[layer].state[0] for layer in self._layers]
+    def _step(self, x: mx.array, state: DecoderState) -> _Step:
+        """The decoder over the next positions, and what it says then. Updates the state."""
+        logits, queries = self._model.decode(x, state, self._layers)
+        keys = [state.caches[layer].state[0] for layer in self._layers]
         frame = alignment_frame(queries, keys, self._heads, len(self._head), self._n_audio)
-        best, probability = greedy(logits)
-        mx.eval(best, probability, frame, self._state.arrays())
+        return _Step(*greedy(logits), frame, state)
+
+    def _predict(self, step: _Step) -> Prediction:
+        """One synchronisation for token, probability and frame."""
+        mx.async_eval(step.token, step.probability, step.frame, step.state.arrays())
+        self._prepared = self._step(self._model.embed(step.token[None]), step.state.copy())
+        mx.eval(step.token, step.probability, step.frame)
+        self._last = cast(int, step.token.item())
         return Prediction(
-            cast(int, best.item()), cast(float, probability.item()), cast(int, frame.item())
+            self._last, cast(float, step.probability.item()), cast(int, step.frame.item())
         )

@@ -14,6 +14,7 @@ from voxfast.models.traits import Traits
 from voxfast.models.voxtral import Voxtral
 from voxfast.online.queued import QueuedStream
 from voxfast.online.words import WordAssembler
+from voxfast.ops import greedy
 
 __all__ = ["BlankGuard", "Token", "VoxtralStream"]
 
