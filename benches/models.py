@@ -32,13 +32,15 @@ from mlx_qwen3_asr.model import Qwen3ASRModel
 from voxfast._native import _ext
 from voxfast.audio import load_audio
 from voxfast.features import LogMelStream
-from voxfast.models.qwen3_asr import DecoderState, Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
 from voxfast.models.qwen3_asr_config import parse_args
 from voxfast.models.voxtral import DecoderState as VoxtralState
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import AudioArgs, TransformerArgs, VoxtralArgs
 from voxfast.nn import serve_layers
-from voxfast.ops import log_mel, rotary_tables, use_native
+from voxfast.online.qwen3_audio import Audio
+from voxfast.online.qwen3_decoding import Decoder
+from voxfast.ops import greedy, log_mel, rotary_tables, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
 GROUP_SIZE = 64
@@ -177,7 +179,7 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
                     h = hidden(model, h, decoder)
                     mx.eval(h, decoder.arrays())
                 with stages.of("logits and argmax, 80 ms", 1, model.decoder.tok_embeddings):
-                    token = int(mx.argmax(model.decoder.tok_embeddings.as_linear(h)[0]).item())
+                    token = int(greedy(model.decoder.tok_embeddings.as_linear(h)[0])[0].item())
             audio = audio[:0]
 
     return run
@@ -214,10 +216,10 @@ def qwen3_config(tower: tuple[int, int, int, int], decoder: tuple[int, int, int]
 
 QWEN3_ASR_0_6B = qwen3_config((18, 896, 14, 3584), (28, 1024, 3072))
 QWEN3_ASR_1_7B = qwen3_config((24, 1024, 16, 4096), (28, 2048, 6144))
-PROMPT = 15  # positions before and after the audio
-# Of a stream's inference over one new second: what it reads anew (the audio's last second,
-# the text that is not certain yet, the words around them) and writes.
-READ, WRITTEN = 50, 6
+PROMPT = (9, 6)  # positions before and after the audio
+# Of a stream's inference over one new second: what it reads anew (audio positions of the last
+# two seconds; the end of the prompt and the certain text) and the tokens that it writes.
+READ, WRITTEN = (26, 24), 6
 
 
 def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray, Stages], None]:
@@ -228,19 +230,14 @@ def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray,
     serve_layers(network)
     model = Qwen3ASR(network, parse_args(config))
     tower, window = network.audio_tower, 104
-    heads = (tower.proj1, tower.proj2)
+    projection = (tower.proj1, tower.proj2)
+    heads = {layer: [5, 8] for layer in range(12, 22)}  # as many as alignment heads were measured
     convolutions = (tower.conv2d1, tower.conv2d2, tower.conv2d3, tower.conv_out)
 
     def encode(x: mx.array, past: WindowState) -> tuple[mx.array, WindowState]:
         embeddings, past = model.encode(x, past)
         mx.eval(embeddings, past.layers)
         return embeddings, past
-
-    def decode(x: mx.array, state: DecoderState) -> int:
-        logits, _ = model.decode(x, state)
-        token = mx.argmax(logits)
-        mx.eval(token, state.arrays())
-        return int(token.item())
 
     def run(_: np.ndarray, stages: Stages) -> None:
         samples = mx.array(load_audio(AUDIO)[: 30 * 16000])
@@ -253,24 +250,25 @@ def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray,
                 x = model.stem(mel)
                 mx.eval(x)
             embeddings, past = [], WindowState()
-            with stages.of("tower, 30 s", x.shape[0], *tower.layers, *heads):
+            with stages.of("tower, 30 s", x.shape[0], *tower.layers, *projection):
                 for first in range(0, x.shape[0], window):
                     found, past = encode(x[first : first + window], WindowState())
                     embeddings.append(found)
-            prompt = mx.concatenate([*embeddings, model.embed(range(PROMPT))])
-            state = model.decoder_state()
-            with stages.of(f"prefill of {len(prompt)}", len(prompt), *network.model.layers):
-                token = decode(prompt, state)
+            audio = Audio(mx.concatenate(embeddings), 0)
+            rows = len(audio.embeddings) + sum(PROMPT)
+            decoder = Decoder(model, range(PROMPT[0]), heads)
+            with stages.of(f"prefill of {rows}", rows, *network.model.layers):
+                token = decoder.read(audio, range(PROMPT[1])).token
         for _ in range(30):
             with stages.of("token", 1, *everything):
-                token = decode(model.embed([token]), state)
+                token = decoder.write(token).token
+        again = Audio(audio.embeddings, len(audio.embeddings) - READ[0])
         for _ in range(3):
-            state.keep(len(prompt) - READ)
             with stages.of("stream, 1 s more", 0):
                 encode(model.stem(mel[:100]), past)
-                token = decode(prompt[-READ:], state)
+                token = decoder.read(again, range(READ[1])).token
                 for _ in range(WRITTEN - 1):
-                    token = decode(model.embed([token]), state)
+                    token = decoder.write(token).token
 
     return run
 
