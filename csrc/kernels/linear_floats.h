@@ -53,8 +53,9 @@ VOXFAST_INLINE bool multiplies_pairs(const LinearArguments& a) {
 
 template <typename Word>
 struct FloatWeights {
-  // Rows of x that are few, and the rows of w that they meet at a time; those of many.
-  static constexpr int FEW_ROWS = 4, FEW_N = LANES == 16 ? 8 : 4;
+  // Rows of x that are few, and the rows of w that they meet at a time, which are as many
+  // streams from memory; those of many.
+  static constexpr int FEW_ROWS = 4, FEW_N = 4;
   static constexpr int64_t PANEL = 16;
   static constexpr int64_t K_BLOCK = 256 * Word::INPUTS;
 
