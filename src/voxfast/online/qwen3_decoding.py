@@ -104,9 +104,10 @@ class Decoder:
 
     def _predict(self, step: _Step) -> Prediction:
         """One synchronisation for token, probability and frame."""
-        mx.async_eval(step.token, step.probability, step.frame, step.state.arrays())
+        wanted = (step.token, step.probability, step.frame)
+        mx.async_eval(*wanted, step.state.arrays())  # type: ignore[no-untyped-call]
         self._prepared = self._step(self._model.embed(step.token[None]), step.state.copy())
-        mx.eval(step.token, step.probability, step.frame)
+        mx.eval(wanted)
         self._last = cast(int, step.token.item())
         return Prediction(
             self._last, cast(float, step.probability.item()), cast(int, step.frame.item())
