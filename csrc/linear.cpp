@@ -237,7 +237,7 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs,
     auto a = arguments(x, k, weights, formats_[i], outputs[i], encoder);
     weights += formats_[i].inputs();
     // So many tasks in all that a delayed thread holds up little.
-    kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n);
+    kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n, num_threads());
     if (i > 0 && prepares_alike(a, products.each.back())) {
       a.prepared = products.each.back().prepared;
     } else {

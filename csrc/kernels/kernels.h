@@ -60,7 +60,7 @@ struct Kernels {
 
   // linear (linear_arguments.h): how the work is cut, into about so many tasks; one row
   // of x; one task.
-  void (*linear_plan)(LinearArguments&, int64_t tasks);
+  void (*linear_plan)(LinearArguments&, int64_t tasks, int64_t threads);
   void (*linear_prepare)(const LinearArguments&, int64_t row);
   void (*linear_multiply)(const LinearArguments&, int64_t task);
   // Computes `lanes` frames from `first` on, as far as there are any. What a frame

@@ -25,7 +25,7 @@ void with_kernel(const LinearArguments& a, F f) {
 }
 
 template <typename Kernel>
-void plan(LinearArguments& a, int64_t tasks) {
+void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   // Stretches of one length, so that fetching as much ahead as is computed fetches all.
   int64_t stretches = (a.k + Kernel::K_BLOCK - 1) / Kernel::K_BLOCK;
   a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
@@ -40,15 +40,23 @@ void plan(LinearArguments& a, int64_t tasks) {
   a.inputs_ahead = ahead % stretches * a.stretch;
   a.prepared_stride = Kernel::prepared_stride(a);
   a.prepared_bytes = a.m * a.prepared_stride;
-  a.task_rows =
-      smallest(round_up_to((a.n + tasks - 1) / tasks, panel), Kernel::most_task_rows(a));
-  a.tasks = (a.n + a.task_rows - 1) / a.task_rows;
+  int64_t rows = a.n;  // of w that tasks divide
+  a.segments = 1;
+  if (Kernel::is_few(a)) {
+    a.segments = threads;
+    a.run = rows = (a.n + threads * panel - 1) / (threads * panel);
+    tasks = (tasks + threads - 1) / threads;
+  }
+  a.task_rows = (rows + tasks - 1) / tasks;
+  a.task_rows = Kernel::is_few(a) ? smallest(a.task_rows, FEW_TASK)
+                                  : round_up_to(a.task_rows, panel);
+  a.tasks = a.segments * ((rows + a.task_rows - 1) / a.task_rows);
 }
 
 // ---- the table's entries ----------------------------------------------------------
 
-void linear_plan(LinearArguments& a, int64_t tasks) {
-  with_kernel(a, [&]<typename Kernel>() { plan<Kernel>(a, tasks); });
+void linear_plan(LinearArguments& a, int64_t tasks, int64_t threads) {
+  with_kernel(a, [&]<typename Kernel>() { plan<Kernel>(a, tasks, threads); });
 }
 
 void linear_prepare(const LinearArguments& a, int64_t row) {
@@ -56,8 +64,7 @@ void linear_prepare(const LinearArguments& a, int64_t row) {
 }
 
 void linear_multiply(const LinearArguments& a, int64_t task) {
-  int64_t n = task * a.task_rows, width = smallest(a.n - n, a.task_rows);
-  with_kernel(a, [&]<typename Kernel>() { Kernel::multiply(a, n, width); });
+  with_kernel(a, [&]<typename Kernel>() { Kernel::multiply(a, task); });
 }
 
 }  // namespace

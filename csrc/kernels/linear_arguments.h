@@ -38,8 +38,11 @@ struct LinearArguments {
 
   // Written by linear_plan. `prepared` is memory for x as the kernel reads it;
   // linear_prepare is called for every row, then linear_multiply for every task, which
-  // computes task_rows outputs (rows of w) for all rows of x.
+  // computes task_rows outputs (rows of w) for all rows of x. Few rows of x read w in
+  // runs of `run` rows, some runs side by side, a segment; their tasks take task_rows
+  // rows of each run of a segment, and go on where the segment's last task ended.
   int64_t prepared_bytes, task_rows, tasks;
+  int64_t segments, run;
   int64_t stretch;          // inputs that are summed up at a time
   int64_t whole_k;          // K in whole stretches
   int64_t panels_ahead;     // weights are fetched so far ahead: panels,

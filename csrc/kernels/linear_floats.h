@@ -101,12 +101,8 @@ struct FloatWeights {
     }
   };
 
-  static int64_t panel(const LinearArguments& a) {
-    return a.m <= FEW_ROWS ? FEW_N : PANEL;
-  }
-  static int64_t most_task_rows(const LinearArguments& a) {
-    return a.m <= FEW_ROWS ? FEW_TASK : a.n;
-  }
+  static int64_t panel(const LinearArguments& a) { return is_few(a) ? FEW_N : PANEL; }
+  static bool is_few(const LinearArguments& a) { return a.m <= FEW_ROWS; }
 
   // Prepared x: of each stretch the words of every row, one row behind the other, so that
   // a tile's rows are neighbours in the caches.
@@ -130,12 +126,11 @@ struct FloatWeights {
     }
   }
 
-  // Outputs n ... n + width - 1 of all rows of x.
-  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
-    if (a.m > FEW_ROWS) {
-      return multiply_many(a, n, width);
+  static void multiply(const LinearArguments& a, int64_t task) {
+    if (!is_few(a)) {
+      return multiply_many(a, task);
     }
-    with_words(a, [&]<typename T>(T*) { multiply_few<T, FEW_ROWS>(a, n, width); });
+    with_words(a, [&]<typename T>(T*) { multiply_few<T, FEW_ROWS>(a, task); });
   }
 
  private:
@@ -167,14 +162,13 @@ struct FloatWeights {
 
   // MR rows of x, all there are, or fewer.
   template <typename T, int MR>
-  [[gnu::noinline]] static void multiply_few(const LinearArguments& a, int64_t n,
-                                             int64_t width) {
+  [[gnu::noinline]] static void multiply_few(const LinearArguments& a, int64_t task) {
     if constexpr (MR > 1) {
       if (a.m < MR) {
-        return multiply_few<T, MR - 1>(a, n, width);
+        return multiply_few<T, MR - 1>(a, task);
       }
     }
-    few_outputs<MR, FEW_N>(a, n, width, [&](const Panel& panel, float (&out)[MR][FEW_N]) {
+    few_outputs<MR, FEW_N>(a, task, [&](const Panel& panel, float (&out)[MR][FEW_N]) {
       for (int64_t k = 0; k < a.k; k += a.stretch) {
         add_few<T>(a, Stretch(a, panel, k), out);
       }
@@ -233,9 +227,9 @@ struct FloatWeights {
     }
   };
 
-  static void multiply_many(const LinearArguments& a, int64_t n, int64_t width) {
+  static void multiply_many(const LinearArguments& a, int64_t task) {
     many_outputs<PANEL>(
-        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+        a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
           const Stretch stretch(a, {first, PANEL, 1, PANEL}, k);
           const Ordered ordered(a, stretch);
           for (int64_t i = 0; i < rows;) {

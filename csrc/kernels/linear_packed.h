@@ -31,7 +31,7 @@ struct PackedWeights {
   static constexpr int TILE_M = 6;
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static int64_t most_task_rows(const LinearArguments& a) { return a.n; }
+  static bool is_few(const LinearArguments&) { return false; }
 
   // Prepared x, of each row: the integers as words; then of each group the unit, and the
   // sum of its integers times the unit.
@@ -65,10 +65,9 @@ struct PackedWeights {
     });
   }
 
-  // Outputs n ... n + width - 1 of all rows of x.
-  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
+  static void multiply(const LinearArguments& a, int64_t task) {
     many_outputs<PANEL>(
-        a, n, width, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+        a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
           const Stretch stretch(a, first, k);
           for (int64_t i = 0; i < rows; i += TILE_M) {
             add_rows<TILE_M>(a, stretch, m + i, rows - i, sums + i * PANEL);

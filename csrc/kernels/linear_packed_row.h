@@ -28,7 +28,7 @@ struct PackedRow {
   static constexpr int FEW_N = 4;  // rows of w that are met at a time
 
   static int64_t panel(const LinearArguments&) { return FEW_N; }
-  static int64_t most_task_rows(const LinearArguments&) { return FEW_TASK; }
+  static bool is_few(const LinearArguments&) { return true; }
 
   // Prepared x: integers, then of each group its unit and the sum of its integers times
   // the unit, both once for each of FEW_N rows of w. Whole blocks, whole vectors.
@@ -48,8 +48,13 @@ struct PackedRow {
   }
 
   static void prepare(const LinearArguments& a, int64_t) {
-    std::memset(a.prepared, 0, static_cast<size_t>(a.prepared_stride));
     const PackedRow row(a);
+    float* const both[] = {row.units, row.sums};
+    for (float* numbers : both) {  // what follows the last group
+      std::memset(
+          numbers + FEW_N * a.groups, 0,
+          sizeof(float) * static_cast<size_t>(FEW_N * (padded_groups(a) - a.groups)));
+    }
     with_format(a, [&]<int BITS, int GROUP>() {
       for (int64_t g = 0; g < a.groups; ++g) {
         int32_t rounded[128];
@@ -65,10 +70,9 @@ struct PackedRow {
     });
   }
 
-  // Outputs n ... n + width - 1.
-  static void multiply(const LinearArguments& a, int64_t n, int64_t width) {
+  static void multiply(const LinearArguments& a, int64_t task) {
     with_format(a, [&]<int BITS, int GROUP>() {
-      few_outputs<1, FEW_N>(a, n, width, [&](const Panel& panel, float (&out)[1][FEW_N]) {
+      few_outputs<1, FEW_N>(a, task, [&](const Panel& panel, float (&out)[1][FEW_N]) {
         f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
         std::memcpy(out, &sum, sizeof sum);
       });

@@ -19,8 +19,8 @@ VOXFAST_INLINE int64_t round_up_to(int64_t x, int64_t step) {
 constexpr int64_t M_BLOCK = 144;
 constexpr int64_t MOST_ROWS = 32;  // of w in a panel
 
-// Few rows of x use weights as they are read. Rows of w that are one task then:
-constexpr int64_t FEW_TASK = 256;
+// Few rows of x use weights as they are read. The most rows of a run in a task then:
+constexpr int64_t FEW_TASK = 64;
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
@@ -153,37 +153,40 @@ VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t 
   }
 }
 
-// Outputs n ... n + width - 1, FEW_TASK at most, of ROWS rows of x at most. The COUNT
-// rows of w that are computed together, compute(panel, out[ROWS][COUNT]), lie a COUNT-th
-// part of them apart: each part is read from its beginning to its end, which is what the
-// processor's own fetching ahead expects.
+// One task of few rows of x, ROWS at most. The COUNT rows of w that are computed
+// together, compute(panel, out[ROWS][COUNT]), are one of each run of a segment: every run
+// is read from its beginning to its end, which is what the processor's own fetching ahead
+// expects.
 template <int ROWS, int COUNT, typename F>
-VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t n, int64_t width,
-                                F compute) {
-  float outputs[ROWS][FEW_TASK];
-  int64_t spacing = (width + COUNT - 1) / COUNT;
-  for (int64_t i = 0; i < spacing; ++i) {
+VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t task, F compute) {
+  float outputs[ROWS][COUNT][FEW_TASK];
+  int64_t begin = task / a.segments * a.task_rows;  // in each run
+  int64_t rows = smallest(a.task_rows, a.run - begin);
+  int64_t first = task % a.segments * COUNT * a.run + begin;
+  for (int64_t i = 0; i < rows; ++i) {
     float some[ROWS][COUNT] = {};
-    compute(Panel{n + i, COUNT, spacing, 1}, some);
+    compute(Panel{first + i, COUNT, a.run, 1}, some);
     for (int64_t m = 0; m < a.m; ++m) {
       for (int64_t r = 0; r < COUNT; ++r) {
-        outputs[m][r * spacing + i] = some[m][r];
+        outputs[m][r][i] = some[m][r];
       }
     }
   }
-  for (int64_t m = 0; m < a.m; ++m) {
-    finish_outputs(a, m, n, width, outputs[m]);
+  for (int64_t r = 0, n = first; r < COUNT && n < a.n; ++r, n += a.run) {
+    for (int64_t m = 0; m < a.m; ++m) {
+      finish_outputs(a, m, n, smallest(rows, a.n - n), outputs[m][r]);
+    }
   }
 }
 
-// Outputs n ... n + width - 1 of many rows of x, by panels of PANEL neighbouring rows of
+// One task of many rows of x, by panels of PANEL neighbouring rows of
 // w: add(n, k, m, rows, sums) adds the products of the stretch at k with `rows` rows of x
 // from row m on to sums[rows][PANEL].
 template <int64_t PANEL, typename F>
-VOXFAST_INLINE void many_outputs(const LinearArguments& a, int64_t n, int64_t width,
-                                 F add) {
+VOXFAST_INLINE void many_outputs(const LinearArguments& a, int64_t task, F add) {
   alignas(64) float sums[M_BLOCK * PANEL];
-  for (int64_t end = n + width; n < end; n += PANEL) {
+  int64_t n = task * a.task_rows, end = smallest(a.n, n + a.task_rows);
+  for (; n < end; n += PANEL) {
     for (int64_t m = 0; m < a.m; m += M_BLOCK) {
       int64_t rows = smallest(a.m - m, M_BLOCK);
       std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
