@@ -24,8 +24,9 @@ from mlx.utils import tree_flatten
 from sweeps import run_sweep
 
 from voxfast._native import _ext
+from voxfast.nn import linears as together
 from voxfast.nn import serve_layers
-from voxfast.ops import linear, use_native
+from voxfast.ops import LinearWeights, linear, linears, use_native
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([61, 97, 128, 151, 257]))
 ROWS = st.one_of(st.integers(1, 9), st.sampled_from([13, 31, 67, 130, 200]))
@@ -185,6 +186,54 @@ def test_sums_of_half_precision_do_not_overflow():
     assert mx.array_equal(linear(x, w), mx.zeros((2, 3), dtype=mx.float16))
     packed = mx.quantize(w.astype(mx.float32), group_size=64, bits=4)
     assert float(mx.abs(linear(x, *packed)).max()) < 30
+
+
+# ---- several at once ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 3, 40])
+@pytest.mark.parametrize("native", [True, False])
+def test_several_products_of_one_x(m, native):
+    """Of any formats and sizes, in any order; x may have to be prepared anew in between."""
+    rng = np.random.default_rng(m)
+    x = normal(rng, (2, m, 256), mx.bfloat16)
+    some = [w for n in (5, 1, 97) for w in formats(rng, n, 256)]
+    biases = [normal(rng, (len(w.arrays[0]),), mx.float32) if i % 3 else None
+              for i, w in enumerate(some)]  # fmt: skip
+    order = [int(i) for i in rng.permutation(len(some))]
+    with use_native(native):
+        found = linears(
+            x,
+            [
+                LinearWeights(*(*some[i].arrays, None, None)[:3], biases[i], **some[i].options)
+                for i in order
+            ],
+        )
+        for i, y in zip(order, found, strict=True):
+            expected = call(x, some[i], biases[i])
+            assert y.dtype == expected.dtype
+            assert mx.array_equal(y, expected)
+
+
+def test_results_that_nobody_wants():
+    rng = np.random.default_rng(1)
+    x, w = normal(rng, (1, 2048), mx.float32), float_weights(rng, 300, 2048, mx.float32)
+    weights = [LinearWeights(w.arrays[0])] * 3
+    for i in range(3):
+        assert mx.array_equal(linears(x, weights)[i], call(x, w))
+    step = mx.compile(lambda x: linears(x * 2, weights)[1])
+    np.testing.assert_allclose(np.array(step(x)), np.array(call(x * 2, w)), rtol=1e-6)
+
+
+def test_layers_together():
+    layers = [nn.Linear(64, 8), nn.Linear(64, 3, bias=False), nn.QuantizedLinear(64, 5)]
+    x = mx.random.normal((4, 64))
+    expected = [layer(x) for layer in layers]
+    for served in (False, True):
+        for layer in layers if served else []:
+            serve_layers(layer)
+        for y, truth in zip(together(x, *layers), expected, strict=True):
+            np.testing.assert_allclose(np.array(y), np.array(truth), rtol=1e-3, atol=1e-3)
 
 
 # ---- layouts --------------------------------------------------------------------------
@@ -365,3 +414,13 @@ def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         linear(**{"x": X, **arguments})
     assert str(caught.value).startswith("[linear]")
+
+
+def test_weights_that_do_not_go_together():
+    with pytest.raises(ValueError, match=r"^\[linear\] there are no weights"):
+        linears(X, [])
+    flat, patches = mx.zeros((8, 128)), mx.zeros((8, 2, 128))
+    with pytest.raises(ValueError, match=r"as many dimensions.*\(8,128\).*\(8,2,128\)"):
+        linears(X, [LinearWeights(flat), LinearWeights(patches)])
+    with pytest.raises(ValueError, match=r"same last dimensions.*\(8,127\)"):
+        linears(X, [LinearWeights(flat), LinearWeights(mx.zeros((8, 127)))])
