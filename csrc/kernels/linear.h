@@ -44,7 +44,9 @@ void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   a.segments = 1;
   if (Kernel::is_few(a)) {
     a.segments = threads;
-    a.run = rows = (a.n + threads * panel - 1) / (threads * panel);
+    // An odd number of rows: runs that begin multiples of 4 KB apart would drive each
+    // other out of the first cache.
+    a.run = rows = (a.n + threads * panel - 1) / (threads * panel) | 1;
     tasks = (tasks + threads - 1) / threads;
   }
   a.task_rows = (rows + tasks - 1) / tasks;
