@@ -40,15 +40,16 @@ void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   a.inputs_ahead = ahead % stretches * a.stretch;
   a.prepared_stride = Kernel::prepared_stride(a);
   a.prepared_bytes = a.m * a.prepared_stride;
-  int64_t rows = a.n;  // of w that tasks divide
+  int64_t rows = a.n;  // that tasks divide: of all w, or of each run
   a.segments = 1;
   if (Kernel::is_few(a)) {
-    a.segments = threads;
+    a.segments = smallest(threads, (a.n + panel - 1) / panel);
     // An odd number of rows: runs that begin multiples of 4 KB apart would drive each
     // other out of the first cache.
-    a.run = rows = (a.n + threads * panel - 1) / (threads * panel) | 1;
-    tasks = (tasks + threads - 1) / threads;
+    rows = (a.n + a.segments * panel - 1) / (a.segments * panel) | 1;
+    tasks = (tasks + a.segments - 1) / a.segments;
   }
+  a.run = rows;
   a.task_rows = (rows + tasks - 1) / tasks;
   a.task_rows = Kernel::is_few(a) ? smallest(a.task_rows, FEW_TASK)
                                   : round_up_to(a.task_rows, panel);
