@@ -249,7 +249,8 @@ class Interrupts:
     """Raises KeyboardInterrupt at random moments, but only inside of voxfast.
 
     An interrupt that lands in the caller's own lines, after a call has returned, loses what it
-    returned whatever a library does.
+    returned whatever a library does. One inside of a destructor is dropped by Python, which
+    reports it to a hook; pytest's own is not made to be interrupted in its turn.
     """
 
     def __init__(self, seed: int) -> None:
@@ -257,6 +258,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         self._before = signal.signal(signal.SIGALRM, self._strike)
+        self._hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         self._arm()
         return self
 
@@ -264,6 +266,7 @@ class Interrupts:
         self._is_on = False  # one may be on its way, and would arm the next
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+        sys.unraisablehook = self._hook
 
     def _arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, self._rng.choice((1e-5, 1e-4, 1e-3, 5e-3)))
