@@ -37,7 +37,9 @@ NB_MODULE(_ext, m) {
 
   m.def("alignment_frame", &voxfast::alignment_frame, "queries"_a, "keys"_a, "heads"_a,
         "first"_a, "count"_a, nb::kw_only(), "stream"_a = nb::none());
-  nb::class_<voxfast::LinearWeights>(m, "LinearWeights")
+  nb::class_<voxfast::LinearWeights>(
+      m, "LinearWeights",
+      "The matrix of a linear layer, its packing and its bias, as linear takes them.")
       .def(nb::init<voxfast::mx::array, std::optional<voxfast::mx::array>,
                     std::optional<voxfast::mx::array>, std::optional<voxfast::mx::array>,
                     int, int>(),

@@ -292,7 +292,9 @@ def test_several_input_dimensions(m, channels):
             expected = call(mx.contiguous(turned).reshape(m, 4, -1), w)
             assert mx.array_equal(linear(turned, w.arrays[0].reshape(11, *shape)), expected)
         with use_native(False):
-            assert linear(patches, w.arrays[0].reshape(11, 3, -1)).shape == found.shape
+            composed = linear(patches, w.arrays[0].reshape(11, 3, -1))
+            assert composed.shape == found.shape
+            assert mx.array_equal(composed, call(flat, w))
 
 
 def test_one_row_stands_for_many():

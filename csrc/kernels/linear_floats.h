@@ -59,6 +59,8 @@ struct FloatWeights {
   static constexpr int64_t PANEL = 16;
   static constexpr int64_t K_BLOCK = 256 * Word::INPUTS;
 
+  static constexpr int64_t INPUT_BYTES = 4 / Word::INPUTS;  // of prepared x
+
   static constexpr int OUTPUTS = LANES / QUAD;  // of a vector
   static constexpr int VECTORS = 2;             // of outputs that are in the registers
   static constexpr int TILE_M = LANES == 16 ? 12 : 6;  // rows of x by them
@@ -107,22 +109,21 @@ struct FloatWeights {
   // Prepared x: of each stretch the words of every row, one row behind the other, so that
   // a tile's rows are neighbours in the caches.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return 4 / Word::INPUTS * a.whole_k;
+    return INPUT_BYTES * a.whole_k;
   }
   static char* words_of(const LinearArguments& a, int64_t row, int64_t first) {
-    return a.prepared + 4 / Word::INPUTS * (first * a.m + row * a.stretch);
+    return a.prepared + INPUT_BYTES * (first * a.m + row * a.stretch);
   }
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    constexpr int64_t SIZE = 4 / Word::INPUTS;
     for (int64_t first = 0; first < a.k; first += a.stretch) {
       char* out = words_of(a, row, first);
       int64_t count = smallest(a.k - first, a.stretch);
       for_pieces(a, row, first, count, [&](int64_t from, int64_t some, int64_t done) {
-        copy(a, from, some, out + SIZE * done);
+        copy(a, from, some, out + INPUT_BYTES * done);
       });
       int64_t rest = round_up_to(count, 32) - count;
-      std::memset(out + SIZE * count, 0, static_cast<size_t>(SIZE * rest));
+      std::memset(out + INPUT_BYTES * count, 0, static_cast<size_t>(INPUT_BYTES * rest));
     }
   }
 
@@ -155,7 +156,7 @@ struct FloatWeights {
         return;
       }
       for (int64_t i = 0; i < count; ++i) {
-        std::memcpy(out + 2 * i, x + i * a.x_stride, sizeof *x);
+        std::memcpy(out + INPUT_BYTES * i, x + i * a.x_stride, sizeof *x);
       }
     }
   }
@@ -250,7 +251,7 @@ struct FloatWeights {
     }
     const int64_t steps = (s.words + LANES - 1) / LANES * OUTPUTS;
     const char* x = words_of(a, row, s.first);
-    const int64_t x_stride = 4 / Word::INPUTS * a.stretch;
+    const int64_t x_stride = INPUT_BYTES * a.stretch;
     for (int tile = 0; tile < Ordered::TILES; ++tile) {
       f32v totals[MR][VECTORS] = {};
       for (int64_t i = 0; i < steps; ++i) {

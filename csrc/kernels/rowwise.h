@@ -10,8 +10,9 @@ namespace voxfast {
 
 struct RowwiseArguments {
   int64_t rows, columns;
-  const void *first, *second;  // rms_norm: x, weight [columns]; swiglu: gate, up
-  void *out, *second_out;      // greedy: a token and a probability of each row
+  // rms_norm: x, weight [columns]; swiglu: gate, up; gelu, greedy: x alone
+  const void *first, *second;
+  void *out, *second_out;  // greedy: a token and a probability of each row
   FloatType first_type, second_type, out_type;
   float eps;  // rms_norm
 };
