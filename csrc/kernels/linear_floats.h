@@ -169,10 +169,13 @@ struct FloatWeights {
         return multiply_few<T, MR - 1>(a, task);
       }
     }
-    few_outputs<MR, FEW_N>(a, task, [&](const Panel& panel, float (&out)[MR][FEW_N]) {
-      for (int64_t k = 0; k < a.k; k += a.stretch) {
-        add_few<T>(a, Stretch(a, panel, k), out);
-      }
+    few_outputs<MR, FEW_N>(a, task, [&](Panel panel) {
+      return [&a, panel](float (&out)[MR][FEW_N]) mutable {
+        for (int64_t k = 0; k < a.k; k += a.stretch) {
+          add_few<T>(a, Stretch(a, panel, k), out);
+        }
+        panel = panel.after(a, 1);
+      };
     });
   }
 
@@ -231,7 +234,7 @@ struct FloatWeights {
   static void multiply_many(const LinearArguments& a, int64_t task) {
     many_outputs<PANEL>(
         a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-          const Stretch stretch(a, {first, PANEL, 1, PANEL}, k);
+          const Stretch stretch(a, {first, PANEL, 1, a.n - 1, PANEL}, k);
           const Ordered ordered(a, stretch);
           for (int64_t i = 0; i < rows;) {
             i += add_rows<TILE_M>(a, stretch, ordered, m + i, rows - i, sums + i * PANEL);

@@ -87,7 +87,7 @@ struct PackedWeights {
         : first(first_), first_group(first_ / a.group_size) {
       int64_t count = smallest(a.k - first, a.stretch);
       groups = count / a.group_size;
-      const RowPointers rows(a, {n, PANEL, 1, PANEL}, first);
+      const RowPointers rows(a, {n, PANEL, 1, a.n - 1, PANEL}, first);
       for (int v = 0; v < VECTORS; ++v) {
         with_bits(a.bits, [&]<int BITS>() {
           unpack<BITS>(rows.here + v * LANES, rows.later + v * LANES, count, v);

@@ -25,7 +25,8 @@ typedef float f32x4 __attribute__((vector_size(16)));
 
 struct PackedRow {
   static constexpr int64_t K_BLOCK = 512;
-  static constexpr int FEW_N = 4;  // rows of w that are met at a time
+  static constexpr int FEW_N = 4;            // rows of w that are met at a time
+  static constexpr int SET = LANES / FEW_N;  // groups whose sums share a vector
 
   static int64_t panel(const LinearArguments&) { return FEW_N; }
   static bool is_few(const LinearArguments&) { return true; }
@@ -72,14 +73,44 @@ struct PackedRow {
 
   static void multiply(const LinearArguments& a, int64_t task) {
     with_format(a, [&]<int BITS, int GROUP>() {
-      few_outputs<1, FEW_N>(a, task, [&](const Panel& panel, float (&out)[1][FEW_N]) {
-        f32x4 sum = PackedRow(a).multiply_panel<BITS, GROUP>(a, panel);
-        std::memcpy(out, &sum, sizeof sum);
+      few_outputs<1, FEW_N>(a, task, [&](const Panel& panel) {
+        return
+            [&a, x = PackedRow(a), w = Rows(a, panel)](float (&out)[1][FEW_N]) mutable {
+              f32x4 sum = x.multiply_rows<BITS, GROUP>(a, w);
+              std::memcpy(out, &sum, sizeof sum);
+              w.advance(a);
+            };
       });
     });
   }
 
  private:
+  // Rows of w: their codes, scales and biases; and how many bytes ahead codes are
+  // fetched.
+  struct Rows {
+    const char *codes[FEW_N], *scales[FEW_N], *biases[FEW_N];
+    int64_t ahead;
+
+    Rows(const LinearArguments& a, const Panel& panel)
+        : ahead(a.panels_ahead * a.w_stride + a.inputs_ahead / 8 * a.bits) {
+      for (int r = 0; r < FEW_N; ++r) {
+        int64_t row = panel.row(r), size = float_size(a.scale_type);
+        codes[r] = a.w + row * a.w_stride;
+        scales[r] = static_cast<const char*>(a.scales) + row * a.scale_stride * size;
+        biases[r] = static_cast<const char*>(a.biases) + row * a.bias_stride * size;
+      }
+    }
+
+    VOXFAST_INLINE void advance(const LinearArguments& a) {
+      int64_t size = float_size(a.scale_type);
+      for (int r = 0; r < FEW_N; ++r) {
+        codes[r] += a.w_stride;
+        scales[r] += a.scale_stride * size;
+        biases[r] += a.bias_stride * size;
+      }
+    }
+  };
+
   // Calls f<BITS, GROUP>().
   template <typename F>
   static void with_format(const LinearArguments& a, F f) {
@@ -95,26 +126,27 @@ struct PackedRow {
     });
   }
 
-  // Products with a panel of FEW_N rows of w.
   template <int BITS, int GROUP>
-  VOXFAST_INLINE f32x4 multiply_panel(const LinearArguments& a,
-                                      const Panel& panel) const {
-    constexpr int SET = LANES / FEW_N;  // groups whose sums share a vector
-    const RowPointers w(a, panel, 0);
+  VOXFAST_INLINE f32x4 multiply_rows(const LinearArguments& a, const Rows& w) const {
+    using Set = GroupSet<BITS, GROUP>;
+    const int64_t row_bytes = a.k / 8 * BITS;
     f32x4 total{};
     for (int64_t first = 0; first < a.groups; first += LANES) {
       f32v scales[FEW_N] = {}, biases[FEW_N] = {};
       with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
-        load_groups<T>(a, panel, first, static_cast<const T*>(a.scales), a.scale_stride,
-                       scales);
-        load_groups<T>(a, panel, first, static_cast<const T*>(a.biases), a.bias_stride,
-                       biases);
+        load_groups<T>(w.scales, first, a.groups, scales);
+        load_groups<T>(w.biases, first, a.groups, biases);
       });
 #pragma GCC unroll 4
       for (int i = 0; i < FEW_N; ++i) {
         int64_t g = first + i * SET;
         if (g < a.groups) {
-          f32v dots = __builtin_convertvector(sums_of_set<BITS, GROUP>(a, w, g), f32v);
+          const char* x = integers + 2 * GROUP * g;
+          int64_t at = g * GROUP / 8 * BITS;
+          i32v sums_of_set = at + Set::READ <= row_bytes
+                                 ? Set::sums(w.codes, at, w.ahead, x)
+                                 : Set::sums_of_rest(w.codes, at, row_bytes - at, x);
+          f32v dots = __builtin_convertvector(sums_of_set, f32v);
           f32v terms = group_terms(dots, scales[i], load(units + FEW_N * g), biases[i],
                                    load(sums + FEW_N * g));
           float lanes[LANES];
@@ -131,62 +163,72 @@ struct PackedRow {
   // The numbers of LANES groups from `first` on: out[i] has those of SET groups, of each
   // FEW_N rows.
   template <typename T>
-  VOXFAST_INLINE static void load_groups(const LinearArguments& a, const Panel& panel,
-                                         int64_t first, const T* all, int64_t stride,
-                                         f32v (&out)[FEW_N]) {
-    int64_t rest = a.groups - first;
-    for (int64_t r = 0; r < FEW_N; ++r) {
-      const T* row = all + panel.row(a, r) * stride + first;
-      out[r] = load_some(row, rest);
+  VOXFAST_INLINE static void load_groups(const char* const (&rows)[FEW_N], int64_t first,
+                                         int64_t groups, f32v (&out)[FEW_N]) {
+    for (int r = 0; r < FEW_N; ++r) {
+      out[r] = load_some(reinterpret_cast<const T*>(rows[r]) + first, groups - first);
     }
     transpose(out);
   }
 
-  // Sums of codes times integers over SET groups from g on, each of FEW_N rows of w.
+  // SET groups of each of FEW_N rows of w.
   template <int BITS, int GROUP>
-  VOXFAST_INLINE i32v sums_of_set(const LinearArguments& a, const RowPointers& w,
-                                  int64_t g) const {
+  struct GroupSet {
     using Block = RowBlock<BITS, GROUP>;
-    constexpr int BYTES = Block::INPUTS * BITS / 8;
     // Vectors of sums that a row of w needs; blocks that are added up in one.
-    constexpr int VECTORS = Block::RUN / FEW_N;
-    constexpr int BLOCKS = GROUP > Block::INPUTS ? GROUP / Block::INPUTS : 1;
-    int64_t block = g * GROUP / Block::INPUTS, row_bytes = a.k / 8 * BITS;
-    i32v dots[VECTORS * FEW_N];
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) {
-      i32v digits[FEW_N][DIGITS];
-#pragma GCC unroll 8
-      for (int i = 0; i < FEW_N * DIGITS; ++i) {
-        digits[i / DIGITS][i % DIGITS] = i32v{};
-      }
-#pragma GCC unroll 4
-      for (int b = 0; b < BLOCKS; ++b, ++block) {
-        int64_t at = block * BYTES;
-#pragma GCC unroll 4
-        for (int r = 0; r < FEW_N; ++r) {
-          if (BYTES == 64 || at % 64 < BYTES) {
-            __builtin_prefetch(w.later[r] + at);
-          }
-          Block::add(w.here[r] + at, row_bytes - at, integers + block * 2 * Block::INPUTS,
-                     digits[r]);
-        }
-      }
+    static constexpr int VECTORS = Block::RUN / FEW_N;
+    static constexpr int BLOCKS = GROUP > Block::INPUTS ? GROUP / Block::INPUTS : 1;
+    static constexpr int LAST = VECTORS * BLOCKS - 1, BYTES = (LAST + 1) * Block::BYTES;
+    // Nothing is read beyond the set, unless it is smaller than what is loaded at once.
+    static constexpr int READ = BYTES < Block::LOADED ? Block::LOADED : BYTES;
+
+    // Sums of codes times integers of x, of each group those of all rows. The set begins
+    // `at` bytes after the rows do.
+    VOXFAST_INLINE static i32v sums(const char* const (&rows)[FEW_N], int64_t at,
+                                    int64_t ahead, const char* x) {
 #pragma GCC unroll 4
       for (int r = 0; r < FEW_N; ++r) {
-        dots[v * FEW_N + r] = united(digits[r]);
+#pragma GCC unroll 8
+        for (int i = 0; i < BYTES; i += 64) {
+          __builtin_prefetch(rows[r] + at + ahead + i);
+        }
       }
-    }
-    i32v sums_of_runs = run_sums<Block::RUN>(dots);
+      i32v dots[VECTORS * FEW_N];
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) {
+        i32v digits[FEW_N][DIGITS] = {};
+#pragma GCC unroll 4
+        for (int i = v * BLOCKS; i < (v + 1) * BLOCKS; ++i) {
+          Block::add(rows, at + i * Block::BYTES, i == LAST && READ == BYTES,
+                     x + i * 2 * Block::INPUTS, digits);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < FEW_N; ++r) {
+          dots[v * FEW_N + r] = united(digits[r]);
+        }
+      }
+      i32v sums_of_runs = run_sums<Block::RUN>(dots);
 #if defined(__AVX512F__)
-    if constexpr (Block::RUN ==
-                  8) {  // of two groups in each vector, the first come first
-      sums_of_runs = __builtin_shufflevector(sums_of_runs, sums_of_runs, 0, 1, 2, 3, 8, 9,
-                                             10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
-    }
+      if constexpr (Block::RUN == 8) {  // of two groups in a vector, the first come first
+        sums_of_runs = __builtin_shufflevector(sums_of_runs, sums_of_runs, 0, 1, 2, 3, 8,
+                                               9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
+      }
 #endif
-    return sums_of_runs;
-  }
+      return sums_of_runs;
+    }
+
+    // The same of rows that end after `rest` bytes.
+    [[gnu::noinline]] static i32v sums_of_rest(const char* const (&rows)[FEW_N],
+                                               int64_t at, int64_t rest, const char* x) {
+      char copies[FEW_N][READ] = {};
+      const char* pointers[FEW_N];
+      for (int r = 0; r < FEW_N; ++r) {
+        std::memcpy(copies[r], rows[r] + at, static_cast<size_t>(smallest(rest, BYTES)));
+        pointers[r] = copies[r];
+      }
+      return sums(pointers, 0, 0, x);
+    }
+  };
 };
 
 }  // namespace

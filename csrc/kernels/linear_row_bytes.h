@@ -9,50 +9,33 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-typedef uint8_t Bytes __attribute__((vector_size(64)));
-
-// A block of a row is what one load of 64 bytes, or of 64 codes, gives. Where bytes are
-// whole codes, plane p is the p-th code of every byte, input i of the block therefore in
-// plane i % planes at byte i / planes; elsewhere one plane has all codes.
+// A block of a row is 64 bytes, each with PLANES codes: bytes of the row where they hold
+// whole codes, elsewhere bytes that are cut out of it. Plane p is the p-th code of every
+// byte, so input i of a block is in plane i % PLANES at byte i / PLANES.
 constexpr int planes_of(int bits, int group_size) {
   // Fewer than 4 lanes of a group could not be added up with those of 4 rows of w.
-  return 8 % bits == 0 && group_size * bits / 8 >= 16 ? 8 / bits : 1;
+  int most = group_size / 16;
+  return 8 / bits < most ? 8 / bits : most;
 }
 
-// How 8 codes are cut out of as many bytes as their width.
-template <int BITS>
+// How 64 bytes are cut out of a block of which 8 begin `width` bytes after 8 others; the
+// block begins `start` bytes after what was loaded.
+template <int WIDTH, int START>
 struct Cuts {
-  // Which bytes of a block are brought into each 64-bit word, and the bit of the word
-  // that each code begins at.
+  // Which bytes are brought into each 64-bit word, and the bit of the word that each byte
+  // begins at.
   alignas(64) uint8_t bytes[64] = {}, first_bits[64] = {};
 
   constexpr Cuts() {
     for (int i = 0; i < 64; ++i) {
-      bytes[i] = static_cast<uint8_t>((i / 8 * BITS + i % 8) & 63);
-      first_bits[i] = static_cast<uint8_t>(i % 8 * BITS);
+      bytes[i] = static_cast<uint8_t>((START + i / 8 * WIDTH + i % 8) & 63);
+      first_bits[i] = static_cast<uint8_t>(i % 8 * WIDTH);
     }
   }
 };
 
-template <int BITS>
-alignas(64) constexpr Cuts<BITS> CUTS;
-
-// Plane p of a block.
-template <int BITS, int PLANES>
-VOXFAST_INLINE __m512i codes_of(__m512i block, int p) {
-  if constexpr (PLANES == 1 && BITS < 8) {
-    block =
-        _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(CUTS<BITS>.bytes), block);
-    block = _mm512_maskz_multishift_epi64_epi8(
-        ~0ULL, _mm512_load_si512(CUTS<BITS>.first_bits), block);
-  } else if (p > 0) {
-    block = (__m512i)((u32v)block >> p * BITS);
-  }
-  if constexpr (BITS < 8) {
-    block = (__m512i)((Bytes)block & static_cast<uint8_t>((1 << BITS) - 1));
-  }
-  return block;
-}
+template <int WIDTH, int START>
+alignas(64) constexpr Cuts<WIDTH, START> CUTS;
 
 // By planes: which of 32 integers' digits follow each other.
 template <int PLANES>
@@ -71,21 +54,46 @@ struct PlaneOrder {
 template <int PLANES>
 constexpr PlaneOrder<PLANES> PLANE_ORDER;
 
-// A block of a row of w times its inputs of x; `rest` bytes of the row are left.
+// A block of some rows of w times its inputs of x.
 template <int BITS, int GROUP>
 struct RowBlock {
-  static constexpr int PLANES = planes_of(BITS, GROUP), INPUTS = 64 * PLANES;
+  static constexpr int PLANES = planes_of(BITS, GROUP), WIDTH = PLANES * BITS;
+  static constexpr int INPUTS = 64 * PLANES, BYTES = 8 * WIDTH;
+  static constexpr int LOADED = 64;
   static constexpr int RUN = GROUP < INPUTS ? GROUP / (4 * PLANES) : LANES;
 
-  VOXFAST_INLINE static void add(const char* w, int64_t rest, const char* x,
-                                 i32v (&sums)[DIGITS]) {
-    __mmask64 mask = rest >= 64 ? ~0ULL : rest > 0 ? ~(~0ULL << rest) : 0;
-    __m512i block = _mm512_maskz_loadu_epi8(mask, w);
+  // The block begins `at` bytes after each row. What is loaded begins there, too, or, if
+  // it is the last block, ends where it ends.
+  template <int ROWS>
+  VOXFAST_INLINE static void add(const char* const (&rows)[ROWS], int64_t at,
+                                 bool is_last, const char* x,
+                                 i32v (&sums)[ROWS][DIGITS]) {
+    constexpr int START = LOADED - BYTES;
+    __m512i blocks[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+      blocks[r] = read<__m512i>(rows[r] + at - (is_last ? START : 0));
+      if constexpr (WIDTH < 8) {
+        const uint8_t* bytes = is_last ? CUTS<WIDTH, START>.bytes : CUTS<WIDTH, 0>.bytes;
+        blocks[r] =
+            _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(bytes), blocks[r]);
+        blocks[r] = _mm512_maskz_multishift_epi64_epi8(
+            ~0ULL, _mm512_load_si512(CUTS<WIDTH, 0>.first_bits), blocks[r]);
+      }
+    }
+    // Plane by plane, so that sums that depend on each other lie far apart.
 #pragma GCC unroll 4
     for (int p = 0; p < PLANES; ++p) {
-      auto codes = (u32v)codes_of<BITS, PLANES>(block, p);
-      sums[0] = add_products(sums[0], codes, read<i32v>(x + 64 * p));
-      sums[1] = add_products(sums[1], codes, read<i32v>(x + INPUTS + 64 * p));
+      auto high = read<i32v>(x + 64 * p), low = read<i32v>(x + INPUTS + 64 * p);
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) {
+        u32v codes = (u32v)blocks[r] >> p * BITS;
+        if constexpr (BITS < 8) {
+          codes &= 0x01010101u * ((1 << BITS) - 1);
+        }
+        sums[r][0] = add_products(sums[r][0], codes, high);
+        sums[r][1] = add_products(sums[r][1], codes, low);
+      }
     }
   }
 

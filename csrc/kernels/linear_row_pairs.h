@@ -145,21 +145,24 @@ VOXFAST_INLINE i16v codes(const char* block, int v) {
   return (i16v)(x * read<u16v>(windows.factors[v]) >> (16 - BITS));
 }
 
-// A block of a row of w times its inputs of x; `rest` bytes of the row are left.
+// A block of some rows of w times its inputs of x.
 template <int BITS, int GROUP>
 struct RowBlock {
   static constexpr int INPUTS = BLOCK_CODES;
+  static constexpr int BYTES = INPUTS / 8 * BITS, LOADED = BYTES;
   static constexpr int RUN = LANES;  // lanes that a group's products lie in
 
-  VOXFAST_INLINE static void add(const char* w, int64_t rest, const char* x,
-                                 i32v (&sums)[DIGITS]) {
-    if (rest <= 0) {
-      return;
-    }
+  // The block begins `at` bytes after each row.
+  template <int ROWS>
+  VOXFAST_INLINE static void add(const char* const (&rows)[ROWS], int64_t at, bool,
+                                 const char* x, i32v (&sums)[ROWS][DIGITS]) {
 #pragma GCC unroll 4
-    for (int v = 0; v < ROW_VECTORS; ++v) {
-      sums[0] = add_products(sums[0], (u32v)codes<BITS>(w, v),
-                             read<i32v>(x + v * static_cast<int>(sizeof(i32v))));
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < ROW_VECTORS; ++v) {
+        sums[r][0] = add_products(sums[r][0], (u32v)codes<BITS>(rows[r] + at, v),
+                                  read<i32v>(x + v * static_cast<int>(sizeof(i32v))));
+      }
     }
   }
 

@@ -26,14 +26,17 @@ VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
 }
 
-// Rows of w that are computed together: `count` of them, `spacing` apart. The next ones
-// begin `step` later.
+// Rows of w that are computed together: `count` of them, `spacing` apart, but none after
+// row `last`. The next ones come `step` later.
 struct Panel {
-  int64_t first, count, spacing, step;
+  int64_t first, count, spacing, last, step;
 
-  // One that does not exist repeats the last.
-  VOXFAST_INLINE int64_t row(const LinearArguments& a, int64_t r) const {
-    return smallest(first + r * spacing, a.n - 1);
+  VOXFAST_INLINE Panel after(const LinearArguments& a, int64_t steps) const {
+    return {first + steps * step, count, spacing, smallest(last + steps * step, a.n - 1),
+            step};
+  }
+  VOXFAST_INLINE int64_t row(int64_t r) const {
+    return smallest(first + r * spacing, last);
   }
 };
 
@@ -44,13 +47,12 @@ struct RowPointers {
 
   RowPointers(const LinearArguments& a, const Panel& panel, int64_t first) {
     int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
-    Panel then = panel;
     int64_t start = first + a.inputs_ahead, over = start >= a.whole_k ? 1 : 0;
     start -= over * a.whole_k;
-    then.first += (a.panels_ahead + over) * panel.step;
+    Panel then = panel.after(a, a.panels_ahead + over);
     for (int64_t r = 0; r < panel.count; ++r) {
-      here[r] = a.w + panel.row(a, r) * a.w_stride + first / 8 * bits;
-      later[r] = a.w + then.row(a, r) * a.w_stride + start / 8 * bits;
+      here[r] = a.w + panel.row(r) * a.w_stride + first / 8 * bits;
+      later[r] = a.w + then.row(r) * a.w_stride + start / 8 * bits;
     }
   }
 };
@@ -153,19 +155,22 @@ VOXFAST_INLINE void finish_outputs(const LinearArguments& a, int64_t m, int64_t 
   }
 }
 
-// One task of few rows of x, ROWS at most. The COUNT rows of w that are computed
-// together, compute(panel, out[ROWS][COUNT]), are one of each run of a segment: every run
-// is read from its beginning to its end, which is what the processor's own fetching ahead
-// expects.
+// One task of few rows of x, ROWS at most. The COUNT rows of w that are computed together
+// are one of each run of a segment: every run is read from its beginning to its end,
+// which is what the processor's own fetching ahead expects. start(panel) returns what,
+// called over and over, computes out[ROWS][COUNT] for that panel and for those after it.
 template <int ROWS, int COUNT, typename F>
-VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t task, F compute) {
+VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t task, F start) {
   float outputs[ROWS][COUNT][FEW_TASK];
   int64_t begin = task / a.segments * a.task_rows;  // in each run
   int64_t rows = smallest(a.task_rows, a.run - begin);
   int64_t first = task % a.segments * COUNT * a.run + begin;
+  // Where w ends too early for so many rows of a run, the last ones of all are taken.
+  int64_t latest = a.n - rows;
+  auto compute = start(Panel{first, COUNT, a.run, latest, 1});
   for (int64_t i = 0; i < rows; ++i) {
     float some[ROWS][COUNT] = {};
-    compute(Panel{first + i, COUNT, a.run, 1}, some);
+    compute(some);
     for (int64_t m = 0; m < a.m; ++m) {
       for (int64_t r = 0; r < COUNT; ++r) {
         outputs[m][r][i] = some[m][r];
@@ -173,8 +178,9 @@ VOXFAST_INLINE void few_outputs(const LinearArguments& a, int64_t task, F comput
     }
   }
   for (int64_t r = 0, n = first; r < COUNT && n < a.n; ++r, n += a.run) {
+    int64_t skipped = n - smallest(n, latest);
     for (int64_t m = 0; m < a.m; ++m) {
-      finish_outputs(a, m, n, smallest(rows, a.n - n), outputs[m][r]);
+      finish_outputs(a, m, n, rows - skipped, outputs[m][r] + skipped);
     }
   }
 }
