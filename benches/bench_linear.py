@@ -7,6 +7,9 @@ float32 product of the weights, unpacked beforehand. The floor is one read of th
 threads or, where that takes longer, the multiplications at the rate of a float32 product in
 NumPy. Activations are bfloat16. Few rows take weights of a vocabulary's size, larger than any
 cache; 104 rows are those of a window of the audio tower.
+
+linears: what the layers of Qwen3-ASR 0.6B multiply by one input, as one op ("native") and as one
+op for each ("separate"). One call takes all 28 layers, so that weights come from memory.
 """
 
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import numpy as np
 import pytest
 from floors import product_rate, read_seconds
 
-from voxfast.ops import linear, use_native
+from voxfast.ops import LinearWeights, linear, linears, use_native
 
 FORMATS: dict[str, mx.Dtype | int] = {
     "float32": mx.float32,
@@ -48,6 +51,12 @@ SHAPES = [
 ]
 
 
+def floor_of(weights: list[mx.array], multiplications: int) -> float:
+    """Seconds that it takes at the least to read the weights and to multiply so often."""
+    n_bytes = sum(array.nbytes for array in weights)
+    return max(read_seconds(n_bytes), multiplications / product_rate())
+
+
 class Product:
     """One product, and what it takes to do it in any way."""
 
@@ -66,8 +75,7 @@ class Product:
     def floor(self) -> float:
         """Seconds that it takes at the least."""
         shape = self.shape
-        n_bytes = sum(array.nbytes for array in self.arrays)
-        return max(read_seconds(n_bytes), shape.m * shape.n * shape.k / product_rate())
+        return floor_of(self.arrays, shape.m * shape.n * shape.k)
 
     def native(self) -> None:
         mx.eval(linear(self.x, *self.arrays, **self.options))
@@ -81,6 +89,35 @@ class Product:
         x = np.array(self.x.astype(mx.float32))
         w = np.random.default_rng(0).standard_normal((self.shape.n, self.shape.k), np.float32)
         return lambda: x @ w.T
+
+
+class Layers:
+    """Products of one input, in as many layers as Qwen3-ASR 0.6B has."""
+
+    COUNT = 28
+
+    def __init__(self, m: int, outputs: tuple[int, ...], k: int, name: str) -> None:
+        products = [Product(Shape(m, n, k), name) for n in outputs]
+        self.x = products[0].x
+        self.options = products[0].options
+        self.layers = [
+            [[array + 0 for array in product.arrays] for product in products]
+            for _ in range(self.COUNT)
+        ]
+        arrays = [array for layer in self.layers for some in layer for array in some]
+        mx.eval(arrays)
+        self.floor = floor_of(arrays, self.COUNT * m * sum(outputs) * k)
+
+    def native(self) -> None:
+        weights = [
+            [LinearWeights(*arrays, **self.options) for arrays in layer] for layer in self.layers
+        ]
+        mx.eval([linears(self.x, layer) for layer in weights])
+
+    def separate(self) -> None:
+        mx.eval(
+            [[linear(self.x, *arrays, **self.options) for arrays in layer] for layer in self.layers]
+        )
 
 
 def packed(n: int, k: int, bits: int) -> list[mx.array]:
@@ -106,4 +143,20 @@ def test_linear(benchmark, shape, name, way):
         benchmark.pedantic(product.composed, rounds=1)
     else:
         benchmark(product.native if way == "native" else product.numpy())
+    mx.set_default_device(before)
+
+
+@pytest.mark.parametrize("way", ["native", "separate"])
+@pytest.mark.parametrize("name", ["bfloat16", "8 bit", "4 bit"])
+@pytest.mark.parametrize("outputs", [(2048, 1024, 1024), (3072, 3072)], ids=["q, k, v", "gate, up"])
+@pytest.mark.parametrize("m", [1, 104])
+def test_linears(benchmark, m, outputs, name, way):
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    layers = Layers(m, outputs, 1024, name)
+    benchmark.group = f"linears, {m} x 1024 x {outputs}, {name}"
+    benchmark.extra_info["way"] = way
+    if way == "native":
+        benchmark.extra_info["floor"] = layers.floor
+    benchmark(layers.native if way == "native" else layers.separate)
     mx.set_default_device(before)

@@ -190,7 +190,7 @@ struct PackedRow {
       for (int r = 0; r < FEW_N; ++r) {
 #pragma GCC unroll 8
         for (int i = 0; i < BYTES; i += 64) {
-          __builtin_prefetch(rows[r] + at + ahead + i);
+          fetch<BITS >= 6>(rows[r] + at + ahead + i);
         }
       }
       i32v dots[VECTORS * FEW_N];
