@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
@@ -23,13 +24,14 @@ class GELU : public mx::Primitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
-    const auto& x = inputs[0];
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    auto x = dense(NAME, inputs[0], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a = elementwise(x);
     a.first = x.data<void>(), a.first_type = float_type(x.dtype());
     a.out = out.data<void>(), a.out_type = a.first_type;
-    mx::cpu::get_command_encoder(stream()).dispatch([a] { for_rows(a, kernels().gelu); });
+    encoder.dispatch([a] { for_rows(a, kernels().gelu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::logic_error("[gelu] GPU streams run the composition");
@@ -62,8 +64,7 @@ mx::array gelu(const mx::array& x, mx::StreamOrDevice s_) {
   if (!use_kernels(s)) {
     return compose(x, s);
   }
-  return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s),
-                   {mx::contiguous(x, false, s)});
+  return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s), {x});
 }
 
 }  // namespace voxfast

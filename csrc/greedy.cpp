@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
@@ -23,15 +24,15 @@ class Greedy : public mx::Primitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
-    const auto& logits = inputs[0];
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    auto logits = dense(NAME, inputs[0], encoder);
     for (auto& out : outputs) {
       out.set_data(allocate(NAME, out.nbytes()));
     }
     RowwiseArguments a = elementwise(logits);
     a.first = logits.data<void>(), a.first_type = float_type(logits.dtype());
     a.out = outputs[0].data<void>(), a.second_out = outputs[1].data<void>();
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [a] { for_rows(a, kernels().greedy); });
+    encoder.dispatch([a] { for_rows(a, kernels().greedy); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::logic_error("[greedy] GPU streams run the composition");
@@ -72,8 +73,7 @@ std::pair<mx::array, mx::array> greedy(const mx::array& logits, mx::StreamOrDevi
   auto shape = logits.shape();
   shape.pop_back();
   auto results = mx::array::make_arrays({shape, shape}, {mx::uint32, mx::float32},
-                                        std::make_shared<Greedy>(s),
-                                        {mx::contiguous(logits, false, s)});
+                                        std::make_shared<Greedy>(s), {logits});
   return {results[0], results[1]};
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "kernels/linear_arguments.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -57,42 +58,6 @@ mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
 }
 
 // ---- the CPU kernels --------------------------------------------------------------
-
-// An array whose rows, the last dimension, are dense: the array itself, or a copy.
-mx::array with_dense_rows(const mx::array& x, mx::cpu::CommandEncoder& encoder) {
-  if (x.strides(-1) == 1 || x.shape(-1) == 1) {
-    return x;
-  }
-  mx::array copy(allocate(NAME, x.size() * x.itemsize()), x.shape(), x.dtype());
-  encoder.add_temporary(copy);
-  encoder.dispatch([from = x.data<char>(), to = copy.data<char>(), size = x.itemsize(),
-                    rows = x.ndim() > 1 ? x.shape(0) : 1, columns = x.shape(-1),
-                    row_step = x.ndim() > 1 ? x.strides(0) : 0, step = x.strides(-1)] {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < columns; ++c) {
-        std::memcpy(to + (r * columns + c) * size,
-                    from + (r * row_step + c * step) * static_cast<int64_t>(size), size);
-      }
-    }
-  });
-  return copy;
-}
-
-// Where what the indices of dimensions first ... last - 1 select begins, in elements.
-std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
-  std::vector<int64_t> offsets{0};
-  for (int d = first; d < last; ++d) {
-    std::vector<int64_t> next;
-    next.reserve(offsets.size() * x.shape(d));
-    for (int64_t offset : offsets) {
-      for (int i = 0; i < x.shape(d); ++i) {
-        next.push_back(offset + i * x.strides(d));
-      }
-    }
-    offsets = std::move(next);
-  }
-  return offsets;
-}
 
 // Several products of one x.
 struct Products {
@@ -173,7 +138,7 @@ class Linear : public mx::Primitive {
 LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs,
                           const Format& format, mx::array& out,
                           mx::cpu::CommandEncoder& encoder) {
-  auto w = with_dense_rows(inputs[0], encoder);
+  auto w = with_dense_rows(NAME, inputs[0], encoder);
   LinearArguments a{};
   a.k = k;
   a.m = static_cast<int64_t>(x.size()) / k;
@@ -188,8 +153,8 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
   a.group_size = format.group_size;
   if (format.bits > 0) {
     a.groups = a.k / a.group_size;
-    auto scales = with_dense_rows(inputs[1], encoder);
-    auto biases = with_dense_rows(inputs[2], encoder);
+    auto scales = with_dense_rows(NAME, inputs[1], encoder);
+    auto biases = with_dense_rows(NAME, inputs[2], encoder);
     a.scales = scales.data<void>();
     a.biases = biases.data<void>();
     a.scale_type = float_type(scales.dtype());
@@ -199,7 +164,7 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
     a.w_type = float_type(w.dtype());
   }
   if (format.has_bias) {
-    auto bias = with_dense_rows(inputs[format.inputs() - 1], encoder);
+    auto bias = with_dense_rows(NAME, inputs[format.inputs() - 1], encoder);
     a.bias = bias.data<void>();
     a.bias_type = float_type(bias.dtype());
   }

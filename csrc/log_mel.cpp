@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/fft.h"
@@ -165,19 +166,6 @@ mx::array composed(const mx::array& samples, const Options& options,
   return mx::reshape(mel, shape, s);
 }
 
-// Offset of the first sample of each row of x [..., N], in elements.
-std::vector<int64_t> row_offsets(const mx::array& x) {
-  std::vector<int64_t> offsets(x.size() / x.shape(-1));
-  for (size_t row = 0; row < offsets.size(); ++row) {
-    int64_t rest = static_cast<int64_t>(row);
-    for (int axis = static_cast<int>(x.ndim()) - 2; axis >= 0; --axis) {
-      offsets[row] += rest % x.shape(axis) * x.strides(axis);
-      rest /= x.shape(axis);
-    }
-  }
-  return offsets;
-}
-
 void run(const Kernels& isa, const LogMelArguments& arguments) {
   int64_t groups = (arguments.n_frames + isa.lanes - 1) / isa.lanes;
   if (arguments.n_frames >= PARALLEL_FRAMES) {
@@ -215,7 +203,8 @@ class LogMel : public mx::Primitive {
         .log_floor = options_.log_floor,
         .shift = options_.shift,
         .scale = options_.scale};
-    encoder.dispatch([&isa = kernels(), arguments, rows = row_offsets(x)]() mutable {
+    encoder.dispatch([&isa = kernels(), arguments,
+                      rows = offsets(x, 0, static_cast<int>(x.ndim()) - 1)]() mutable {
       arguments.rows = rows.data();
       run(isa, arguments);
     });

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/fast.h"
 #include "mlx/primitives.h"
@@ -23,7 +24,8 @@ class RMSNorm : public mx::Primitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
-    const auto &x = inputs[0], &weight = inputs[1];
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    auto x = dense(NAME, inputs[0], encoder), weight = dense(NAME, inputs[1], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a{};
@@ -33,8 +35,7 @@ class RMSNorm : public mx::Primitive {
     a.second = weight.data<void>(), a.second_type = float_type(weight.dtype());
     a.out = out.data<void>(), a.out_type = float_type(out.dtype());
     a.eps = eps_;
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [a] { for_rows(a, kernels().rms_norm); });
+    encoder.dispatch([a] { for_rows(a, kernels().rms_norm); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::logic_error("[rms_norm] GPU streams run the composition");
@@ -73,8 +74,7 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps,
     return mx::fast::rms_norm(x, weight, eps, s);
   }
   return mx::array(x.shape(), mx::promote_types(x.dtype(), weight.dtype()),
-                   std::make_shared<RMSNorm>(s, eps),
-                   {mx::contiguous(x, false, s), mx::contiguous(weight, false, s)});
+                   std::make_shared<RMSNorm>(s, eps), {x, weight});
 }
 
 }  // namespace voxfast

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
@@ -22,15 +23,15 @@ class SwiGLU : public mx::Primitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
-    const auto &gate = inputs[0], &up = inputs[1];
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    auto gate = dense(NAME, inputs[0], encoder), up = dense(NAME, inputs[1], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a = elementwise(gate);
     a.first = gate.data<void>(), a.first_type = float_type(gate.dtype());
     a.second = up.data<void>(), a.second_type = a.first_type;
     a.out = out.data<void>(), a.out_type = a.first_type;
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [a] { for_rows(a, kernels().swiglu); });
+    encoder.dispatch([a] { for_rows(a, kernels().swiglu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::logic_error("[swiglu] GPU streams run the composition");
@@ -57,8 +58,7 @@ mx::array swiglu(const mx::array& gate, const mx::array& up, mx::StreamOrDevice 
   if (!use_kernels(s)) {
     return mx::multiply(mx::multiply(gate, mx::sigmoid(gate, s), s), up, s);
   }
-  return mx::array(gate.shape(), gate.dtype(), std::make_shared<SwiGLU>(s),
-                   {mx::contiguous(gate, false, s), mx::contiguous(up, false, s)});
+  return mx::array(gate.shape(), gate.dtype(), std::make_shared<SwiGLU>(s), {gate, up});
 }
 
 }  // namespace voxfast
