@@ -128,6 +128,39 @@ def test_many_rows_and_views() -> None:
     check(swiglu(turned, turned), x64.T**2 / (1 + np.exp(-x64.T)), mx.float32)
 
 
+def views(x: mx.array) -> list[mx.array]:
+    """Numbers of [6, 10, 12] that do not lie in a row, as [..., 12]."""
+    return [
+        x[::-2],
+        x[:, ::3],
+        mx.concatenate([x, x], axis=-1)[..., ::2],
+        x.transpose(1, 0, 2),
+        mx.broadcast_to(x[:, :1], (6, 4, 12)),
+        x.swapaxes(0, 2).swapaxes(0, 2)[1:, 3:7],
+        mx.concatenate([x, x], axis=1).swapaxes(1, 2)[..., 4:16],
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_views_are_as_copies(dtype: mx.Dtype) -> None:
+    x, _ = make((6, 10, 12), dtype, 0)
+    other, _ = make((6, 10, 12), dtype, 1)
+    weight = make((24,), dtype, 2)[0][::2]
+    for a, b in zip(views(x), views(other), strict=True):
+        copy, copy_b, copy_weight = (
+            mx.array(np.array(y.astype(mx.float32))).astype(dtype) for y in (a, b, weight)
+        )
+        pairs = [
+            (rms_norm(a, weight, 1e-5), rms_norm(copy, copy_weight, 1e-5)),
+            (swiglu(a, b), swiglu(copy, copy_b)),
+            (swiglu(copy, b), swiglu(copy, copy_b)),
+            (gelu(a), gelu(copy)),
+            *zip(greedy(a), greedy(copy), strict=True),
+        ]
+        for found, expected in pairs:
+            assert mx.array_equal(found, expected)
+
+
 def test_extremes() -> None:
     x = mx.array([-1e4, -100.0, -88.5, 0.0, 88.5, 1e4, float("inf")])
     found = np.array(swiglu(x, mx.ones(7)))
