@@ -38,7 +38,7 @@ VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
 template <typename T>
 VOXFAST_INLINE void prefetch_chunk(const T* p) {
   for (int i = 0; i < CHUNK; i += 64 / static_cast<int>(sizeof(T))) {
-    __builtin_prefetch(p + i);
+    fetch_line(p + i);
   }
 }
 

@@ -42,8 +42,8 @@ struct Ahead {
   VOXFAST_INLINE void fetch() {
     int64_t now = smaller(step, left);
     for (int64_t i = 0; i < now; i += 64) {
-      __builtin_prefetch(keys + i, 0, 2);
-      __builtin_prefetch(values + i, 0, 2);
+      fetch_line(keys + i);
+      fetch_line(values + i);
     }
     keys += now;
     values += now;

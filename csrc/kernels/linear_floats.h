@@ -95,7 +95,7 @@ struct FloatWeights {
     VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_words,
                                    f32v (&out)[OUTPUTS]) const {
       for (int i = 0; i < OUTPUTS; ++i) {
-        fetch<true>(w.later[r + i] + at * static_cast<int64_t>(sizeof(T)));
+        fetch_line(w.later[r + i] + at * static_cast<int64_t>(sizeof(T)));
         const T* words_here = reinterpret_cast<const T*>(w.here[r + i]) + at;
         out[i] = computed_here(load_words(words_here));  // GCC 12 would load it twice
       }

@@ -153,7 +153,7 @@ struct PackedWeights {
       f32v x[LANES];
 #pragma GCC unroll 16
       for (int r = 0; r < LANES; ++r) {
-        __builtin_prefetch(later[r] + 4 * c);
+        fetch_line(later[r] + 4 * c);
         x[r] = load_row(reinterpret_cast<const float*>(rows[r]) + c);
       }
       transpose(x);

@@ -190,7 +190,9 @@ struct PackedRow {
       for (int r = 0; r < FEW_N; ++r) {
 #pragma GCC unroll 8
         for (int i = 0; i < BYTES; i += 64) {
-          fetch<BITS >= 6>(rows[r] + at + ahead + i);
+          const char* later = rows[r] + at + ahead + i;
+          // The fewer bits, the longer products take, and the less memory is waited for.
+          BITS < 6 ? __builtin_prefetch(later) : fetch_line(later);
         }
       }
       i32v dots[VECTORS * FEW_N];

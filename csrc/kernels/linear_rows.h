@@ -57,13 +57,6 @@ struct RowPointers {
   }
 };
 
-// Fetches what weights are read from later; into the second cache where reading takes
-// longer than products: the first has few places for what is on its way.
-template <bool READING_TAKES_LONGER>
-VOXFAST_INLINE void fetch(const char* p) {
-  __builtin_prefetch(p, 0, READING_TAKES_LONGER ? 2 : 3);
-}
-
 // The first `count` numbers, fewer than a vector, and zeros.
 template <typename T>
 VOXFAST_INLINE f32v load_first(const T* p, int64_t count) {
