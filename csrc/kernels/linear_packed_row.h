@@ -126,6 +126,7 @@ struct PackedRow {
     });
   }
 
+  // Products with FEW_N rows of w.
   template <int BITS, int GROUP>
   VOXFAST_INLINE f32x4 multiply_rows(const LinearArguments& a, const Rows& w) const {
     using Set = GroupSet<BITS, GROUP>;
@@ -191,7 +192,8 @@ struct PackedRow {
 #pragma GCC unroll 8
         for (int i = 0; i < BYTES; i += 64) {
           const char* later = rows[r] + at + ahead + i;
-          // The fewer bits, the longer products take, and the less memory is waited for.
+          // The fewer bits, the less memory is waited for: then the first cache is
+          // better.
           BITS < 6 ? __builtin_prefetch(later) : fetch_line(later);
         }
       }
@@ -219,7 +221,8 @@ struct PackedRow {
       return sums_of_runs;
     }
 
-    // The same of rows that end after `rest` bytes.
+    // The same of rows that end after `rest` bytes. Codes beyond are 0, whatever x is
+    // there.
     [[gnu::noinline]] static i32v sums_of_rest(const char* const (&rows)[FEW_N],
                                                int64_t at, int64_t rest, const char* x) {
       char copies[FEW_N][READ] = {};
