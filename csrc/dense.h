@@ -31,14 +31,15 @@ inline std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
 }
 
 // A copy in one piece, of at least one dimension; complete when what is dispatched next
-// begins.
+// begins. It holds what it copies until then, so the op may still throw.
 inline mx::array dense_copy(const char* op, const mx::array& x,
                             mx::cpu::CommandEncoder& encoder) {
   mx::array copy(allocate(op, x.nbytes()), x.shape(), x.dtype());
   encoder.add_temporary(copy);
   encoder.dispatch([from = x.data<char>(), to = copy.data<char>(), size = x.itemsize(),
                     rows = offsets(x, 0, static_cast<int>(x.ndim()) - 1),
-                    columns = x.shape(-1), step = x.strides(-1)]() mutable {
+                    columns = x.shape(-1), step = x.strides(-1),
+                    held = x.data_shared_ptr()]() mutable {
     for (int64_t row : rows) {
       for (int64_t c = 0; c < columns; ++c, to += size) {
         std::memcpy(to, from + (row + c * step) * static_cast<int64_t>(size), size);
@@ -51,7 +52,7 @@ inline mx::array dense_copy(const char* op, const mx::array& x,
 // The array itself if it lies in one piece, or such a copy.
 inline mx::array dense(const char* op, const mx::array& x,
                        mx::cpu::CommandEncoder& encoder) {
-  return x.flags().row_contiguous ? x : dense_copy(op, x, encoder);
+  return x.size() <= 1 || x.flags().row_contiguous ? x : dense_copy(op, x, encoder);
 }
 
 // The array itself if its rows, the last dimension, are dense, or such a copy.
