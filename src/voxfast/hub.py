@@ -11,13 +11,22 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from voxfast.errors import ModelNotFoundError
 
-__all__ = ["ALIASES", "cached", "embedded_models", "needed_files", "resolve"]
+__all__ = [
+    "ALIASES",
+    "cached",
+    "embedded_models",
+    "missing_files",
+    "needed_files",
+    "repository_of",
+    "resolve",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +49,9 @@ _REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 _SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
 _CONSOLIDATED = "consolidated.safetensors"
 _INDEX = "model.safetensors.index.json"
+_VOXTRAL_TOKENIZER = ("tekken.json",)
+_QWEN_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json")
+_MAX_JSON = 64 << 20
 
 
 def embedded_models() -> dict[str, Path]:
@@ -73,10 +85,15 @@ def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
             raise ModelNotFoundError(f"{text} is a file; give the folder that holds the model")
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFoundError(f"{text!r} cannot be the name of a model: {error}") from None
-    repository = ALIASES.get(text.lower(), text)
+    repository = repository_of(text)
     if not isinstance(name, str) or not _is_repository(repository):
         _not_found(text, folder)
     return cached(repository, cache_dir) or _download(repository, cache_dir)
+
+
+def repository_of(name: str) -> str:
+    """The repository on the hub that an alias stands for, or the name itself."""
+    return ALIASES.get(name.lower(), name)
 
 
 def cached(repository: str, cache_dir: str | None = None) -> Path | None:
@@ -84,26 +101,53 @@ def cached(repository: str, cache_dir: str | None = None) -> Path | None:
 
     Looks at the disk only.
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in ("params.json", "config.json"):
-        path = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
-        if isinstance(path, str) and _is_whole(Path(path).parent):
-            return Path(path).parent
-    return None
+    whole = (folder for folder in _snapshots(repository, cache_dir) if not missing_files(folder))
+    return next(whole, None)
 
 
-def needed_files(files: Iterable[str]) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
+    """What a model cannot be loaded without and a folder does not hold; empty if it is whole.
+
+    Other programs fill the hub's cache with the files that they need themselves, and a
+    download may have been interrupted.
+    """
+    names = {path.name for path in folder.iterdir() if path.exists()}  # no link into nothing
+    config = _json(folder / "config.json")
+    if config.get("model_type") == "qwen3_asr":
+        needed = ["config.json", *_QWEN_TOKENIZER]
+        weights = _missing_weights(folder, names)
+    elif _CONSOLIDATED in names and not (_packing(config) and _converted(names)):
+        is_voxtral = config.get("model_type") == "voxtral_realtime" or "multimodal" in config
+        needed = [*_VOXTRAL_TOKENIZER] if is_voxtral else ["params.json", *_VOXTRAL_TOKENIZER]
+        weights = []
+    elif any(_is_of_transformers(folder / name) for name in _converted(names)):
+        needed, weights = ["params.json", *_VOXTRAL_TOKENIZER], [_CONSOLIDATED]
+    else:
+        needed = ["config.json", *_VOXTRAL_TOKENIZER]
+        weights = _missing_weights(folder, names)
+    return [*(name for name in needed if name not in names), *weights]
+
+
+def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:
     """Those files of a repository that a model is loaded from.
 
-    A repository may hold the same weights twice, in Mistral's layout
-    (``consolidated.safetensors``) and as ``model*.safetensors``; only the former are taken.
+    A repository may hold the same weights twice: in Mistral's layout
+    (``consolidated.safetensors``) and for transformers as ``model*.safetensors``; then the
+    former are taken. Or a conversion lies beside what it was made of: packed weights are
+    taken alone.
+
+    Args:
+        files: all files of the repository.
+        config: its ``config.json``, if it has one.
     """
     top = [file for file in files if "/" not in file]
     wanted = [file for file in top if file.endswith(".json") or file == "merges.txt"]
-    if _CONSOLIDATED in top:
-        return sorted([*(file for file in wanted if file != _INDEX), _CONSOLIDATED])
-    return sorted([*wanted, *(file for file in top if file.endswith(".safetensors"))])
+    weights = [file for file in top if file.endswith(".safetensors")]
+    if _CONSOLIDATED in weights:
+        if not (_packing(config or {}) and _converted(weights)):
+            return sorted([*(file for file in wanted if file != _INDEX), _CONSOLIDATED])
+        weights.remove(_CONSOLIDATED)
+    return sorted([*wanted, *weights])
 
 
 def _is_repository(name: str) -> bool:
@@ -112,29 +156,73 @@ def _is_repository(name: str) -> bool:
     return not odd and bool(_REPOSITORY.fullmatch(name))
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a snapshot has its configuration, a tokenizer and all of its weights.
+def _snapshots(repository: str, cache_dir: str | None = None) -> Iterator[Path]:
+    """What the hub's cache has of a repository: first its main branch, then the newest.
 
-    The hub's cache links a file into a snapshot when it is complete, not before.
+    Snapshots that only another branch or a pull request names were asked for as such.
     """
-    names = {path.name for path in folder.iterdir() if path.exists()}
-    has_tokenizer = bool(names & {"tekken.json", "tokenizer.json"}) or names >= {
-        "vocab.json",
-        "merges.txt",
-    }
-    if not has_tokenizer:
-        return False
-    if _CONSOLIDATED in names:
-        return "params.json" in names
-    weights = {name for name in names if name.endswith(".safetensors")}
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
+    home = cache.expanduser() / repo_folder_name(repo_id=repository, repo_type="model")
+    refs = {path: _ref(path) for path in (home / "refs").rglob("*") if path.is_file()}
+    main = refs.pop(home / "refs" / "main", "")
+    found = [path for path in (home / "snapshots").glob("*") if path.is_dir()]
+    found.sort(key=lambda path: (path.name == main, path.stat().st_mtime), reverse=True)
+    yield from (path for path in found if path.name == main or path.name not in refs.values())
+
+
+def _ref(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _missing_weights(folder: Path, names: Iterable[str]) -> list[str]:
+    """The shards that are missing; what a single file is called if there is nothing."""
+    weights = {name for name in names if name.endswith(".safetensors") and name != _CONSOLIDATED}
     if _INDEX in names:
-        try:
-            shards = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-            return names >= set(shards.values())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return False
-    counts = {int(match[2]) for name in weights if (match := _SHARD.fullmatch(name))}
-    return bool(weights) and all(count == len(weights) for count in counts)
+        shards = _json(folder / _INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(x, str) for x in shards.values()):
+            return [_INDEX]
+        return sorted({*shards.values()} - weights)
+    shards = {match[2]: match for name in weights if (match := _SHARD.fullmatch(name))}
+    for count, match in shards.items():
+        stem = match[0].removesuffix(f"-{match[1]}-of-{count}.safetensors")
+        every = {f"{stem}-{i:05d}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
+        if missing := sorted(every - weights):
+            return missing
+    return [] if weights else ["model.safetensors"]
+
+
+def _converted(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
+
+
+def _packing(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("quantization") or config.get("quantization_config"))
+
+
+def _is_of_transformers(path: Path) -> bool:
+    """Whether tensors have transformers' own names for Voxtral, which voxfast does not read."""
+    try:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            names = json.loads(file.read(length)) if length <= _MAX_JSON else ()
+    except (OSError, ValueError, RecursionError, struct.error):
+        return False
+    return any("audio_tower." in name or "multi_modal_projector." in name for name in names)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one if there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _download(repository: str, cache_dir: str | None = None) -> Path:
@@ -143,14 +231,24 @@ def _download(repository: str, cache_dir: str | None = None) -> Path:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
+        snapshot = next(_snapshots(repository, cache_dir), None)
+        lacks = f"lacks {', '.join(missing_files(snapshot))} of" if snapshot else "does not hold"
         raise ModelNotFoundError(
-            f"{repository} is not (wholly) in the cache {constants.HF_HUB_CACHE}, and the hub is "
-            f"switched off by HF_HUB_OFFLINE; unset it to download the model"
+            f"the cache {cache_dir or constants.HF_HUB_CACHE} {lacks} {repository}, and the hub "
+            f"is switched off by HF_HUB_OFFLINE; unset it to download what is missing"
         )
     # Whatever goes wrong on the way is one kind of error to the caller, and the chain of
     # HTTP exceptions under it says nothing more.
     try:
-        files = needed_files(huggingface_hub.HfApi().list_repo_files(repository))
+        listed = huggingface_hub.HfApi().list_repo_files(repository)
+        config: dict[str, Any] = {}
+        if _CONSOLIDATED in listed and _converted(listed) and "config.json" in listed:
+            config = _json(
+                Path(
+                    huggingface_hub.hf_hub_download(repository, "config.json", cache_dir=cache_dir)
+                )
+            )
+        files = needed_files(listed, config)
     except Exception as error:
         raise ModelNotFoundError(_hub_message(repository, error)) from None
     if not any(file.endswith(".safetensors") for file in files):

@@ -23,12 +23,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from voxfast._version import version
-from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
+from voxfast.cli import align_heads, bench, convert, doctor, listen, models, transcribe
 from voxfast.cli.console import StdoutError, complain, describe, exit_code
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = (transcribe, listen, bench, align_heads, convert, doctor)
+COMMANDS = (transcribe, listen, bench, align_heads, convert, models, doctor)
 
 
 _EPILOG = """\

@@ -1,6 +1,9 @@
 """``voxfast convert``: quantised checkpoints."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voxfast.cli import options
@@ -42,13 +45,30 @@ def run(args: argparse.Namespace) -> int:
     source = resolve(args.source)
     if not args.quiet:
         note(f"voxfast: converting {source}")
-    convert(
-        source,
-        args.target,
-        bits=None if args.bits == "none" else int(args.bits),
-        group_size=args.group_size,
-        dtype=options.chosen_dtype(args.dtype),
-    )
+    with _progress(args.quiet) as progress:
+        convert(
+            source,
+            args.target,
+            bits=None if args.bits == "none" else int(args.bits),
+            group_size=args.group_size,
+            dtype=options.chosen_dtype(args.dtype),
+            progress=progress,
+        )
     size = sum(path.stat().st_size for path in args.target.iterdir())
     say(f"{args.target}: {size / 1e6:.1f} MB\n")
     return 0
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr, on a terminal, that takes (bytes written, bytes in all)."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("converting")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

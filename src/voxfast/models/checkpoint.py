@@ -1,30 +1,37 @@
 """Reading checkpoint folders: JSON and safetensors files, checked before they are used.
 
 Files come from anywhere, so nothing in them is believed: sizes in headers are compared with
-the file before anything is allocated, and neither names of shards nor links lead out of the
-folder.
+the file before anything is allocated, and names of shards do not lead out of the folder. The
+entries of a folder may be links: that is how the hub's cache, Nix, DVC, git-annex and
+Kubernetes lay out files.
 """
 
 import json
 import stat
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import mlx.core as mx
 
 from voxfast.errors import CheckpointError
+from voxfast.models.values import AFFINE_ONLY, packing
 
 __all__ = [
     "check_file",
     "compare_tensors",
     "is_file",
+    "is_there",
     "load_tensors",
     "read_json",
+    "refuse_transformers",
     "weight_files",
 ]
 
+CONSOLIDATED = "consolidated.safetensors"
+INDEX = "model.safetensors.index.json"
 _ITEM_SIZE = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
 MAX_JSON = 64 << 20
 _MAX_DIMENSIONS = 8
@@ -34,26 +41,23 @@ def check_file(path: Path, most_bytes: int | None = None) -> None:
     """Check a file of a checkpoint before it is opened.
 
     Args:
-        path: of the file; the folder it is named in is the checkpoint's.
+        path: of the file, or of a link to it.
         most_bytes: the largest size that such a file has.
 
     Raises:
-        CheckpointError: if it is missing, too large, no regular file (reading a device may
-            never end), or a link that leads out of the folder.
+        CheckpointError: if it is missing, too large, or no regular file (reading a device may
+            never end).
     """
     try:
-        real, folder = path.resolve(strict=True), path.parent.resolve()
-        status = real.stat()
-    except (OSError, ValueError, RuntimeError) as error:
+        status = path.stat()
+    except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
+        if is_there(path):
+            raise CheckpointError(
+                f"{path}: is a link to {path.readlink()}, which cannot be opened ({reason}); "
+                "fetch that file (git annex get, dvc pull, ...) or put the file itself there"
+            ) from error
         raise CheckpointError(f"{path}: cannot be opened ({reason})") from error
-    allowed = [folder]
-    if folder.parent.name == "snapshots":  # the hub's cache links snapshots/REVISION to blobs
-        allowed.append(folder.parent.parent / "blobs")
-    if real.parent not in allowed:
-        raise CheckpointError(
-            f"{path}: is a link to {real}, outside the checkpoint; put the file itself there"
-        )
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: is not a regular file")
     if most_bytes is not None and status.st_size > most_bytes:
@@ -68,7 +72,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     check_file(path, MAX_JSON)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        _check_content(path, data)
+        value = json.loads(data.decode("utf-8"))
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
@@ -79,14 +87,18 @@ def read_json(path: Path) -> dict[str, Any]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: one file, or the shards that its index names.
 
+    Mistral's ``consolidated.safetensors`` goes before ``model*.safetensors``, which are the
+    same weights for transformers, unless the latter are packed: then they are a conversion,
+    and the former is what it was made of.
+
     Raises:
         CheckpointError: if there are none, or the index names what is not in the folder.
     """
-    single = folder / "consolidated.safetensors"
-    if single.is_file():
+    single = folder / CONSOLIDATED
+    if is_there(single) and not _is_packed(folder):
         return [single]
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    index = folder / INDEX
+    if not is_there(index):
         found = sorted(folder.glob("model*.safetensors"))
         if not found:
             raise CheckpointError(
@@ -100,9 +112,25 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index}: {name!r:.80} is not the name of a shard")
-        if not is_file(folder / name):
+        if not is_there(folder / name):
             raise CheckpointError(f"{folder}: the shard {name:.80} is missing; download it again")
     return [folder / name for name in names]
+
+
+def _is_packed(folder: Path) -> bool:
+    """Whether the ``model*.safetensors`` of a folder are packed, by configuration or tensors.
+
+    What cannot be read says nothing: it may not be needed.
+    """
+    files = sorted(folder.glob("model*.safetensors"))
+    with suppress(CheckpointError):
+        if files and packing(read_json(folder / "config.json")):
+            return True
+    for path in files:
+        with suppress(CheckpointError):
+            if any(name.endswith(".scales") for name in _header(path)):
+                return True
+    return False
 
 
 def load_tensors(files: Iterable[Path]) -> dict[str, mx.array]:
@@ -114,7 +142,7 @@ def load_tensors(files: Iterable[Path]) -> dict[str, mx.array]:
     """
     tensors: dict[str, mx.array] = {}
     for path in files:
-        _check_safetensors(path)
+        _header(path)
         try:
             loaded = mx.load(str(path))
         except (RuntimeError, ValueError) as error:
@@ -148,6 +176,24 @@ def compare_tensors(
         raise CheckpointError(f"the tensors do not fit the configuration; {'; '.join(problems)}")
 
 
+def refuse_transformers(
+    folder: Path, names: Iterable[str], begins: tuple[str, ...], instead: str
+) -> None:
+    """Raise CheckpointError if tensors have the names of transformers' own layout.
+
+    Args:
+        folder: of the checkpoint.
+        names: of its tensors.
+        begins: of such names.
+        instead: what to use.
+    """
+    if found := next((name for name in names if name.startswith(begins)), None):
+        raise CheckpointError(
+            f"{folder}: the weights are in the layout of transformers ({found!r:.80}), also "
+            f"known as -hf, which voxfast does not read; use {instead}, or a conversion for MLX"
+        )
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; False for a name that no file can have."""
     try:
@@ -156,12 +202,27 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _check_safetensors(path: Path) -> None:
-    """Compare a safetensors header with its file (format: github.com/huggingface/safetensors)."""
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, or a link in its place, even one that leads nowhere."""
+    try:
+        return path.is_symlink() or path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name, compared with the size of the file.
+
+    The format: github.com/huggingface/safetensors.
+
+    Raises:
+        CheckpointError: if the file is no such file, or is cut off.
+    """
     check_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
+        _check_content(path, prefix)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(size - 8, MAX_JSON):
             raise CheckpointError(f"{path}: not a safetensors file, or cut off in its header")
@@ -175,11 +236,23 @@ def _check_safetensors(path: Path) -> None:
     data = size - 8 - length
     for name, entry in header.items():
         _check_entry(path, name, entry, data)
+    return header
+
+
+def _check_content(path: Path, data: bytes) -> None:
+    """Refuse what Git keeps in the place of a large file that was not fetched."""
+    for begin, program in ((b"version ", "git lfs pull"), (b"/annex/o", "git annex get")):
+        if data.startswith(begin):
+            raise CheckpointError(f"{path}: only points to the file; fetch it with: {program}")
 
 
 def _check_entry(path: Path, name: str, entry: Any, data: int) -> None:
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if dtype == "U8" and name.endswith(".scales"):
+        raise CheckpointError(
+            f"{path}: {name!r:.80} are the scales of mxfp4, nvfp4 or mxfp8. {AFFINE_ONLY}"
+        )
     if not isinstance(dtype, str) or dtype not in _ITEM_SIZE:
         raise CheckpointError(
             f"{path}: {name!r:.80} has type {dtype!r:.20}; expected one of {', '.join(_ITEM_SIZE)}"

@@ -1,28 +1,31 @@
-"""Writes checkpoints in voxmlx's layout, plain or quantised."""
+"""Writes checkpoints in voxmlx's layout, plain or quantised, tensor by tensor."""
 
 import json
 import shutil
+import struct
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models import traits
-from voxfast.models.checkpoint import check_file
+from voxfast.models.checkpoint import INDEX, check_file, is_there
 from voxfast.models.voxtral import Voxtral
 from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
-from voxfast.models.voxtral_weights import layout_names, load_voxtral
+from voxfast.models.voxtral_weights import layout_names, open_voxtral
+from voxfast.models.weights import BITS, GROUP_SIZES, assign
 
 __all__ = ["convert"]
 
 SHARD_BYTES = 4 << 30
-GROUP_SIZES = (32, 64, 128)
-BITS = (2, 3, 4, 5, 6, 8)
+_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
 
 
 def convert(
@@ -33,8 +36,11 @@ def convert(
     group_size: int = 64,
     dtype: mx.Dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a Voxtral checkpoint in voxmlx's layout, which other MLX programs read as well.
+
+    One tensor at a time is in memory; the largest of the published model has 0.8 GB.
 
     Args:
         source: a folder in any layout, not quantised if ``bits`` is given.
@@ -44,6 +50,7 @@ def convert(
         group_size: weights that share a scale: 32, 64 or 128.
         dtype: type of what is not packed; None keeps it.
         shard_bytes: most bytes of one file.
+        progress: called now and then with (bytes written, bytes in all).
 
     Returns:
         The target.
@@ -59,11 +66,12 @@ def convert(
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidOptionError(f"{target}: exists and is not empty; name a new folder")
-    model = load_voxtral(source, dtype)
-    args = model.args
+    model, tensors = open_voxtral(source)
+    packed = sorted(name for name in tensors if name.endswith(".scales"))
+    if bits is not None and packed:
+        raise CheckpointError(f"{source}: is quantised already, such as {packed[0]!r}")
+    assign(model, tensors, dtype)
     if bits is not None:
-        if args.quantization is not None:
-            raise CheckpointError(f"{source}: is quantised already, to {args.quantization[1]} bits")
         nn.quantize(
             model,
             group_size,
@@ -72,48 +80,94 @@ def convert(
                 hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size == 0
             ),
         )
-    config = _config(args)
-    quantization = (group_size, bits) if bits is not None else args.quantization
-    if quantization is not None:
-        config["quantization"] = {"group_size": quantization[0], "bits": quantization[1]}
+    config = _config(model.args) | _packing(model)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside the target and moved into place: an interruption leaves no half folder.
+    # Written beside the target and moved into place: an interruption leaves no half folder. The
+    # configuration comes last, so that what a killed process leaves is no checkpoint either.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         folder = Path(scratch) / "checkpoint"
         folder.mkdir()
-        _write_weights(model, folder, shard_bytes)
-        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        _write_weights(model, folder, shard_bytes, progress or (lambda done, total: None))
         for name in ("tekken.json", traits.FILE):
-            if (source / name).is_file():
+            if is_there(source / name):
                 check_file(source / name)
                 shutil.copyfile(source / name, folder / name)
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         if target.exists():
             target.rmdir()
         folder.rename(target)
     return target
 
 
-def _write_weights(model: Voxtral, folder: Path, shard_bytes: int) -> None:
-    names = {here: there for there, here in layout_names(model.args, "voxmlx").items()}
-    tensors = {}
+def _voxmlx_names(args: VoxtralArgs) -> dict[str, str]:
+    return {here: there for there, here in layout_names(args, "voxmlx").items()}
+
+
+def _packing(model: Voxtral) -> dict[str, Any]:
+    """The packing that most modules have, and by their names those that have another one."""
+    names = _voxmlx_names(model.args)
+    found = {
+        names[path]: {"group_size": module.group_size, "bits": module.bits}
+        for path, module in model.named_modules()
+        if "scales" in module
+    }
+    if not found:
+        return {}
+    counted = Counter(tuple(entry.values()) for entry in found.values())
+    (group_size, bits), _ = counted.most_common(1)[0]
+    common: dict[str, Any] = {"group_size": group_size, "bits": bits}
+    others = {name: entry for name, entry in found.items() if entry != common}
+    return {"quantization": common | others}
+
+
+def _write_weights(
+    model: Voxtral, folder: Path, shard_bytes: int, progress: Callable[[int, int], None]
+) -> None:
+    """Write all weights, each computed when its turn comes and let go of when it is written."""
+    names = _voxmlx_names(model.args)
+    tensors: dict[str, mx.array] = {}
     for path, tensor in tree_flatten(model.parameters()):
         module, _, parameter = path.rpartition(".")
         tensors[f"{names[module]}.{parameter}"] = tensor
-    shards = list(_shards(tensors, shard_bytes))
-    index: dict[str, Any] = {
-        "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
-        "weight_map": {},
-    }
+    model.update(tree_map(lambda _: mx.zeros(0), model.parameters()))
+    shards = [list(shard) for shard in _shards(tensors, shard_bytes)]
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    done = 0
+    index: dict[str, Any] = {"metadata": {"total_size": total}, "weight_map": {}}
     for i, shard in enumerate(shards, 1):
         name = (
             f"model-{i:05d}-of-{len(shards):05d}.safetensors"
             if len(shards) > 1
             else "model.safetensors"
         )
-        mx.save_safetensors(str(folder / name), shard, metadata={"format": "mlx"})
         index["weight_map"] |= dict.fromkeys(shard, name)
+        with (folder / name).open("wb") as file:
+            file.write(_header({key: tensors[key] for key in shard}))
+            for key in shard:
+                tensor = tensors.pop(key)
+                file.write(np.asarray(mx.contiguous(tensor).view(mx.uint8)).data)
+                done += tensor.nbytes
+                del tensor
+                mx.clear_cache()
+                progress(done, total)
     text = json.dumps(index, indent=2, sort_keys=True)
-    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    (folder / INDEX).write_text(text, encoding="utf-8")
+
+
+def _header(tensors: dict[str, mx.array]) -> bytes:
+    """What stands before the tensors in a safetensors file: github.com/huggingface/safetensors."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    at = 0
+    for name, tensor in tensors.items():
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (at, at + tensor.nbytes),
+        }
+        at += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _shards(tensors: dict[str, mx.array], most: int) -> Iterator[dict[str, mx.array]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError
-from voxfast.models.checkpoint import read_json
+from voxfast.models.checkpoint import is_there, read_json
 from voxfast.models.values import integer, number, section
 
 __all__ = ["AudioArgs", "Qwen3ASRArgs", "TextArgs", "is_qwen3_asr", "parse_args"]
@@ -81,7 +81,7 @@ def is_qwen3_asr(folder: Path) -> bool:
         CheckpointError: if its configuration cannot be read.
     """
     config = folder / "config.json"
-    return config.is_file() and read_json(config).get("model_type") == "qwen3_asr"
+    return is_there(config) and read_json(config).get("model_type") == "qwen3_asr"
 
 
 def parse_args(config: dict[str, Any]) -> Qwen3ASRArgs:

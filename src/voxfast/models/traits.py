@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError
-from voxfast.models.checkpoint import read_json
+from voxfast.models.checkpoint import is_there, read_json
 
 __all__ = ["AttentionTiming", "Traits", "WordTiming", "read_traits"]
 
@@ -75,7 +75,7 @@ def read_traits(folder: Path) -> Traits:
         CheckpointError: if ``voxfast.json`` is there and is not as described above.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not is_there(path):
         return Traits()
     content = read_json(path)
     default = Traits()

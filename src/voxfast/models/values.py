@@ -4,7 +4,13 @@ from typing import Any
 
 from voxfast.errors import CheckpointError
 
-__all__ = ["integer", "number", "quantization", "section"]
+__all__ = ["AFFINE_ONLY", "check_packing", "integer", "number", "packing", "section"]
+
+AFFINE_ONLY = (
+    "voxfast reads plain weights (float32, float16, bfloat16) and MLX's affine packing (2 to 8 "
+    "bits); take another conversion, such as voxtral-mini-4b-4bit or qwen3-asr-0.6b-8bit, or "
+    "make one in affine mode"
+)
 
 
 def section(config: dict[str, Any], key: str) -> dict[str, Any]:
@@ -33,23 +39,23 @@ def number(config: dict[str, Any], key: str, least: float, most: float) -> float
     raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")
 
 
-def quantization(config: dict[str, Any]) -> tuple[int, int] | None:
-    """(group_size, bits) of packed weights, or None if the configuration names no packing.
+def packing(config: dict[str, Any]) -> Any:
+    """What a configuration says of packed weights; something false if it says nothing."""
+    return config.get("quantization") or config.get("quantization_config")
 
-    Raises:
-        CheckpointError: on a packing that MLX does not have.
+
+def check_packing(config: dict[str, Any]) -> None:
+    """Raise CheckpointError, naming it, on a packing that voxfast does not read.
+
+    Bits and group sizes are not read here: the shapes of the tensors tell them, module by
+    module.
     """
-    found = config.get("quantization") or config.get("quantization_config")
+    found = packing(config)
     if not found:
-        return None
-    packing = section({"quantization": found}, "quantization")
-    if packing.get("mode", "affine") != "affine":
-        raise CheckpointError(f"quantization mode {packing['mode']!r} is not supported; use affine")
-    group_size = integer(packing, "group_size", 32, 128)
-    bits = integer(packing, "bits", 2, 8)
-    if group_size not in (32, 64, 128) or bits == 7:
-        raise CheckpointError(
-            f"MLX packs 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; the checkpoint says "
-            f"{bits} bits in groups of {group_size}"
-        )
-    return group_size, bits
+        return
+    entries = section({"quantization": found}, "quantization")
+    for entry in (entries, *entries.values()):  # modules may have entries of their own
+        if isinstance(entry, dict):
+            mode = entry.get("quant_method") or entry.get("mode") or "affine"
+            if mode != "affine":
+                raise CheckpointError(f"the weights are packed as {mode!r:.60}. {AFFINE_ONLY}")

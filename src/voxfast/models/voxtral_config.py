@@ -1,4 +1,4 @@
-"""Sizes of a Voxtral Realtime checkpoint, read from any of its three layouts.
+"""Sizes of a Voxtral Realtime checkpoint, read from any configuration that it comes with.
 
 Every size in the model comes from here. Files are not trusted: a missing key, a number out
 of range or sizes that do not fit together raise :class:`CheckpointError`.
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from voxfast.errors import CheckpointError
-from voxfast.models.values import integer, number, quantization, section
+from voxfast.models.values import integer, number, section
 
 __all__ = ["AudioArgs", "TransformerArgs", "VoxtralArgs", "parse_args"]
 
-# What the mlx-audio layout may leave out; the values are those of the published 4B model.
+# What mlx-audio and transformers may leave out; the values are those of the published 4B model.
 _PUBLISHED_ENCODER = {
     "dim": 1280, "n_layers": 32, "n_heads": 32, "head_dim": 64, "hidden_dim": 5120,
     "n_kv_heads": 32, "norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 750,
@@ -25,6 +25,13 @@ _PUBLISHED_DECODER = {
 _PUBLISHED_AUDIO = {
     "sampling_rate": 16000, "frame_rate": 12.5, "num_mel_bins": 128, "hop_length": 160,
     "window_size": 400, "global_log_mel_max": 1.5,
+}  # fmt: skip
+# Names in transformers' configuration.
+_TRANSFORMERS = {
+    "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads", "head_dim": "head_dim",
+    "hidden_dim": "intermediate_size", "norm_eps": "rms_norm_eps", "rope_theta": "rope_theta",
+    "sliding_window": "sliding_window", "vocab_size": "vocab_size",
 }  # fmt: skip
 
 
@@ -58,7 +65,6 @@ class VoxtralArgs:
     Attributes:
         downsample_factor: encoder frames (50 per second) in one position (12.5 per second).
         cond_dim: inner size of the delay conditioning.
-        quantization: (group_size, bits) of the packed weights, or None.
     """
 
     audio: AudioArgs
@@ -67,7 +73,6 @@ class VoxtralArgs:
     vocab_size: int
     downsample_factor: int
     cond_dim: int
-    quantization: tuple[int, int] | None = None
 
     @property
     def samples_per_position(self) -> int:
@@ -75,45 +80,81 @@ class VoxtralArgs:
         return 160 * 2 * self.downsample_factor
 
 
+@dataclass(frozen=True)
+class _Sections:
+    """Parts of a configuration, under the keys of Mistral's."""
+
+    encoder: dict[str, Any]
+    decoder: dict[str, Any]
+    audio: dict[str, Any]
+    downsample: dict[str, Any]
+
+
 def parse_args(config: dict[str, Any]) -> VoxtralArgs:
-    """Read ``params.json`` or ``config.json`` of any layout.
+    """Read ``params.json`` or ``config.json``: Mistral's, voxmlx's, mlx-audio's, transformers'.
 
     Raises:
         CheckpointError: if it is not a Voxtral Realtime configuration or is unusable.
     """
-    if "multimodal" in config:  # original Mistral, voxmlx
-        whisper = section(section(config, "multimodal"), "whisper_model_args")
-        encoder = section(whisper, "encoder_args")
-        decoder = config
-        audio = section(encoder, "audio_encoding_args")
-        downsample = section(whisper, "downsample_args")
-        cond_dim = config.get("ada_rms_norm_t_cond_dim", 32)
-    elif config.get("model_type") == "voxtral_realtime" and "encoder_args" in config:  # mlx-audio
-        encoder = _PUBLISHED_ENCODER | section(config, "encoder_args")
-        decoder = _PUBLISHED_DECODER | section(config, "decoder")
-        audio = encoder.get("audio_encoding_args") or config.get("audio_encoding_args") or {}
-        audio = _PUBLISHED_AUDIO | audio
-        downsample = {"downsample_factor": encoder.get("downsample_factor", 4)}
-        cond_dim = decoder.get("ada_rms_norm_t_cond_dim", 32)
-    else:
-        raise CheckpointError(
-            "the configuration is not one of Voxtral Realtime: it has neither 'multimodal' nor "
-            f"'encoder_args'; model_type is {config.get('model_type')!r}"
-        )
+    parts = _sections(config)
+    cond_dim = {"ada_rms_norm_t_cond_dim": 32} | parts.decoder
     args = VoxtralArgs(
-        audio=_audio_args(audio),
-        encoder=_transformer_args(encoder, "encoder"),
-        decoder=_transformer_args(decoder, "decoder"),
-        vocab_size=integer(decoder, "vocab_size", 64, 1 << 22),
-        downsample_factor=integer(downsample, "downsample_factor", 1, 64),
-        cond_dim=integer(
-            {"ada_rms_norm_t_cond_dim": cond_dim}, "ada_rms_norm_t_cond_dim", 1, 1 << 16
-        ),
-        quantization=quantization(config),
+        audio=_audio_args(parts.audio),
+        encoder=_transformer_args(parts.encoder, "encoder"),
+        decoder=_transformer_args(parts.decoder, "decoder"),
+        vocab_size=integer(parts.decoder, "vocab_size", 64, 1 << 22),
+        downsample_factor=integer(parts.downsample, "downsample_factor", 1, 64),
+        cond_dim=integer(cond_dim, "ada_rms_norm_t_cond_dim", 1, 1 << 16),
     )
     if args.decoder.dim % 2:
         raise CheckpointError(f"'dim' of the decoder must be even; it is {args.decoder.dim}")
+    if parts.decoder.get("tied_embeddings", True) is not True:
+        raise CheckpointError(
+            "'tied_embeddings' must be true: tokens are chosen by the embeddings; it is "
+            f"{parts.decoder['tied_embeddings']!r:.60}"
+        )
     return args
+
+
+def _sections(config: dict[str, Any]) -> _Sections:
+    if "multimodal" in config:  # Mistral, voxmlx
+        whisper = section(section(config, "multimodal"), "whisper_model_args")
+        encoder = section(whisper, "encoder_args")
+        audio, downsample = section(encoder, "audio_encoding_args"), "downsample_args"
+        return _Sections(encoder, config, audio, section(whisper, downsample))
+    published = config.get("model_type") == "voxtral_realtime"
+    if published and "encoder_args" in config:  # mlx-audio
+        encoder = _PUBLISHED_ENCODER | section(config, "encoder_args")
+        decoder = _PUBLISHED_DECODER | section(config, "decoder")
+        audio = encoder.get("audio_encoding_args") or config.get("audio_encoding_args") or {}
+        audio = _PUBLISHED_AUDIO | section({"audio_encoding_args": audio}, "audio_encoding_args")
+        return _Sections(encoder, decoder, audio, {"downsample_factor": 4} | encoder)
+    if published and "audio_config" in config and "text_config" in config:  # transformers
+        tower, text = section(config, "audio_config"), section(config, "text_config")
+        encoder = _PUBLISHED_ENCODER | {"n_kv_heads": tower.get("num_attention_heads", 32)}
+        tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))
+        return _Sections(
+            encoder | _from_transformers(tower),
+            _PUBLISHED_DECODER | _from_transformers(text) | {"tied_embeddings": tied},
+            _PUBLISHED_AUDIO | {key: tower[key] for key in ("num_mel_bins",) if key in tower},
+            {"downsample_factor": 4} | config,
+        )
+    raise CheckpointError(
+        "the configuration is not one of Voxtral Realtime: it has neither 'multimodal' nor "
+        f"'encoder_args' nor 'audio_config' with 'text_config'; model_type is "
+        f"{config.get('model_type')!r:.60}"
+    )
+
+
+def _from_transformers(config: dict[str, Any]) -> dict[str, Any]:
+    """A section of transformers' configuration under Mistral's keys, without what it leaves out."""
+    rope = config.get("rope_parameters") or {}
+    rope = section({"rope_parameters": rope}, "rope_parameters")
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(f"'rope_type' must be 'default'; it is {rope['rope_type']!r:.60}")
+    config = rope | config
+    found = {here: config.get(there) for here, there in _TRANSFORMERS.items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _transformer_args(config: dict[str, Any], name: str) -> TransformerArgs:

@@ -1,7 +1,8 @@
-"""Loads Voxtral Realtime from its three published layouts, and writes one of them.
+"""Loads Voxtral Realtime from the layouts it is published in, and knows the names of each.
 
 Layouts differ in names and in the orientation of the convolutions only. One table says what
-each part of the model is called in each; everything else follows from it.
+each part of the model is called in each. No name means two things, so that tensors are
+recognised one by one, whatever configuration lies beside them.
 """
 
 from collections.abc import Iterator
@@ -9,15 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from voxfast.errors import CheckpointError
-from voxfast.models.checkpoint import load_tensors, read_json, weight_files
-from voxfast.models.voxtral import Voxtral
+from voxfast.models.checkpoint import (
+    CONSOLIDATED,
+    is_there,
+    load_tensors,
+    read_json,
+    refuse_transformers,
+    weight_files,
+)
+from voxfast.models.values import check_packing
+from voxfast.models.voxtral import CausalConv, Voxtral
 from voxfast.models.voxtral_config import VoxtralArgs, parse_args
 from voxfast.models.weights import fill
 
-__all__ = ["Layout", "layout_names", "load_voxtral", "read_config"]
+__all__ = ["Layout", "layout_names", "load_voxtral", "open_voxtral"]
 
 Layout = Literal["mistral", "voxmlx", "mlx-audio"]
 
@@ -53,7 +61,9 @@ _REST = [
     ("decoder.norm", "norm", "language_model.norm", "decoder.norm"),
 ]  # fmt: skip
 _PREFIXES = ("mm_streams_embeddings.embedding_module.", "mm_whisper_embeddings.")
-_COLUMN = {"mistral": 1, "voxmlx": 2, "mlx-audio": 3}
+_COLUMN: dict[Layout, int] = {"mistral": 1, "voxmlx": 2, "mlx-audio": 3}
+# Names in transformers' own layout, whose rows of q and k are in another order, too.
+_TRANSFORMERS = ("audio_tower.", "multi_modal_projector.", "language_model.model.", "model.")
 
 
 def layout_names(args: VoxtralArgs, layout: Layout) -> dict[str, str]:
@@ -80,83 +90,65 @@ def layout_names(args: VoxtralArgs, layout: Layout) -> dict[str, str]:
     return {row[column]: row[0] for row in rows()}
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], Layout]:
-    """The configuration of a checkpoint folder and its layout.
-
-    Raises:
-        CheckpointError: if the folder holds no configuration.
-    """
-    if (folder / "params.json").is_file() and (folder / "consolidated.safetensors").is_file():
-        return read_json(folder / "params.json"), "mistral"
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: no checkpoint; expected params.json with consolidated.safetensors, or "
-            "config.json with model*.safetensors"
-        )
-    config = read_json(folder / "config.json")
-    return config, "voxmlx" if "multimodal" in config else "mlx-audio"
-
-
 def load_voxtral(folder: Path, dtype: mx.Dtype | None = None) -> Voxtral:
     """The model in a folder, all weights in memory, once.
 
     Args:
-        folder: in any of the three layouts, plain or quantised, whole or in shards.
-        dtype: converts the unpacked weights; None keeps the types of the file.
+        folder: in any layout, plain or quantised, whole or in shards.
+        dtype: of the arithmetic; None: the type that most weights have.
 
     Raises:
         CheckpointError: if the folder is incomplete, broken, or of another architecture.
     """
-    config, layout = read_config(folder)
-    args = parse_args(config)
-    tensors = _rename(load_tensors(weight_files(folder)), args, layout)
-    model = Voxtral(args)
-    _quantize_like(model, tensors, args)
+    model, tensors = open_voxtral(folder)
     fill(model, tensors, dtype)
     return model
 
 
-def _rename(tensors: dict[str, mx.array], args: VoxtralArgs, layout: Layout) -> dict[str, mx.array]:
+def open_voxtral(folder: Path) -> tuple[Voxtral, dict[str, mx.array]]:
+    """A model without weights, and the tensors of a folder by its names, unread.
+
+    Raises:
+        CheckpointError: if a file is missing or broken, or of another architecture.
+    """
+    config = _read_config(folder)
+    check_packing(config)
+    args = parse_args(config)
+    tensors = load_tensors(weight_files(folder))
+    refuse_transformers(folder, tensors, _TRANSFORMERS, "voxtral-mini-4b (Mistral's layout)")
+    return Voxtral(args), _rename(tensors, args)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """``params.json`` goes with Mistral's weights, ``config.json`` with others; one is enough."""
+    found = [path for name in ("config.json", "params.json") if is_there(path := folder / name)]
+    if not found:
+        raise CheckpointError(
+            f"{folder}: no checkpoint; expected params.json with consolidated.safetensors, or "
+            "config.json with model*.safetensors"
+        )
+    if len(found) > 1 and weight_files(folder)[0].name == CONSOLIDATED:
+        found.reverse()
+    return read_json(found[0])
+
+
+def _rename(tensors: dict[str, mx.array], args: VoxtralArgs) -> dict[str, mx.array]:
     """Names of this package; unknown names stay, to be reported."""
-    names = layout_names(args, layout)
+    names = {
+        there: here for layout in _COLUMN for there, here in layout_names(args, layout).items()
+    }
     renamed: dict[str, mx.array] = {}
     for name, tensor in tensors.items():
-        bare = name
-        if layout == "mistral":
-            if name == "output.weight":  # repeats the tied embedding
-                continue
-            for prefix in _PREFIXES:
-                bare = bare.removeprefix(prefix)
-        module, _, parameter = bare.rpartition(".")
-        here = names.get(module)
-        if here is None:
-            renamed[name] = tensor
+        if name == "output.weight":  # Mistral's layout may repeat the tied embedding
             continue
-        if layout == "mistral" and "conv_layers" in here and parameter == "weight":
-            if tensor.ndim != 3:
-                raise CheckpointError(f"{name!r} must have 3 dimensions, not {tensor.ndim}")
-            tensor = tensor.swapaxes(1, 2)
-        renamed[f"{here}.{parameter}"] = tensor
+        bare = name
+        for prefix in _PREFIXES:
+            bare = bare.removeprefix(prefix)
+        module, _, parameter = bare.rpartition(".")
+        here = f"{names[module]}.{parameter}" if module in names else name
+        if here in renamed:
+            raise CheckpointError(f"{name!r:.80} is there twice, under another name as well")
+        if "conv_layers" in here and tensor.ndim == 3 and tensor.shape[1] != CausalConv.KERNEL:
+            tensor = tensor.swapaxes(1, 2)  # Mistral's is [out, in, kernel]
+        renamed[here] = tensor
     return renamed
-
-
-def _quantize_like(model: Voxtral, tensors: dict[str, mx.array], args: VoxtralArgs) -> None:
-    """Make those modules quantised whose scales the checkpoint has."""
-    packed = {name.removesuffix(".scales") for name in tensors if name.endswith(".scales")}
-    if not packed:
-        return
-    if args.quantization is None:
-        raise CheckpointError(
-            f"{min(packed)!r} is quantised, but the configuration has no 'quantization'"
-        )
-    group_size, bits = args.quantization
-
-    def predicate(path: str, module: nn.Module) -> bool:
-        if path not in packed or not hasattr(module, "to_quantized"):
-            return False
-        columns = module.weight.shape[-1]
-        if columns % group_size:
-            raise CheckpointError(f"{path!r} has {columns} columns: no multiple of {group_size}")
-        return True
-
-    nn.quantize(model, group_size=group_size, bits=bits, class_predicate=predicate)

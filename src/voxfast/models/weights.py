@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint into a model: compared by name and shape, converted, read."""
+"""Tensors of a checkpoint into a model: packed modules made, compared by name and shape, read."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -6,9 +6,13 @@ from mlx.utils import tree_flatten
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import compare_tensors
+from voxfast.models.values import AFFINE_ONLY
 from voxfast.nn import serve_layers
 
-__all__ = ["fill"]
+__all__ = ["arithmetic_dtype", "assign", "fill", "packing_of", "quantize_like"]
+
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
 
 
 def fill(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
@@ -16,12 +20,30 @@ def fill(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None)
 
     Args:
         tensors: by the model's own names; emptied.
-        dtype: converts the unpacked ones; None keeps their types.
+        dtype: of the arithmetic, to which all but packed integers are converted; None: that
+            of :func:`arithmetic_dtype`.
+
+    Raises:
+        CheckpointError: as :func:`assign`.
+    """
+    assign(model, tensors, dtype or arithmetic_dtype(tensors))
+    for _, tensor in tree_flatten(model.parameters()):
+        mx.eval(tensor)  # one by one: never two copies of more than one tensor
+    serve_layers(model)
+
+
+def assign(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
+    """Give a model its weights, unread: MLX reads each when it is first used.
+
+    Args:
+        tensors: by the model's own names; emptied.
+        dtype: all but packed integers are converted to it; None keeps their types.
 
     Raises:
         CheckpointError: naming them, on missing, extra or misshapen tensors, and on packed
             ones where there must be plain ones, or the other way round.
     """
+    quantize_like(model, tensors)
     expected = dict(tree_flatten(model.parameters()))
     compare_tensors(
         {name: tuple(x.shape) for name, x in tensors.items()},
@@ -38,6 +60,65 @@ def fill(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None)
                 tensors[name] = tensor.astype(dtype)
     model.load_weights(list(tensors.items()))
     tensors.clear()
-    for _, tensor in tree_flatten(model.parameters()):
-        mx.eval(tensor)  # one by one: never two copies of more than one tensor
-    serve_layers(model)
+
+
+def arithmetic_dtype(tensors: dict[str, mx.array]) -> mx.Dtype:
+    """The type that most weights have: of the scales where weights are packed, else by bytes.
+
+    Conversions keep norms and biases in float32 beside weights of half precision. One such
+    norm would make all activations behind it, and the rings of keys and values, float32.
+    """
+    scales = [x for name, x in tensors.items() if name.endswith(".scales")]
+    counted: dict[mx.Dtype, int] = {}
+    for tensor in scales or tensors.values():
+        if tensor.dtype != mx.uint32:
+            counted[tensor.dtype] = counted.get(tensor.dtype, 0) + tensor.nbytes
+    return max(counted, key=lambda dtype: counted[dtype], default=mx.float32)
+
+
+def quantize_like(model: nn.Module, tensors: dict[str, mx.array]) -> None:
+    """Make those modules quantised whose scales the checkpoint has, each as it was packed.
+
+    Bits and group size follow from the shapes: conversions pack some modules in more bits
+    than others, and what their configurations say of it differs.
+
+    Raises:
+        CheckpointError: on shapes that no affine packing has, and on scales without biases.
+    """
+    packings: dict[tuple[int, int], set[str]] = {}
+    modules = dict(model.named_modules())
+    for name in tensors:
+        path, _, parameter = name.rpartition(".")
+        if parameter == "scales" and hasattr(modules.get(path), "to_quantized"):
+            columns = modules[path].weight.shape[-1]
+            packings.setdefault(packing_of(path, columns, tensors), set()).add(path)
+    for (group_size, bits), paths in packings.items():
+        nn.quantize(
+            model,
+            group_size=group_size,
+            bits=bits,
+            class_predicate=lambda path, _, paths=paths: path in paths,
+        )
+
+
+def packing_of(path: str, columns: int, tensors: dict[str, mx.array]) -> tuple[int, int]:
+    """(group_size, bits) of a packed module with so many inputs.
+
+    Raises:
+        CheckpointError: on shapes that no affine packing has, and on scales without biases.
+    """
+    weight, scales = tensors.get(f"{path}.weight"), tensors[f"{path}.scales"]
+    if f"{path}.biases" not in tensors:
+        raise CheckpointError(
+            f"{path!r} is packed with scales but without biases, as mxfp4, nvfp4 and mxfp8 are. "
+            f"{AFFINE_ONLY}"
+        )
+    if weight is not None and weight.ndim == scales.ndim == 2 and scales.shape[1]:
+        group_size, bits = columns // scales.shape[1], 32 * weight.shape[1] // columns
+        if group_size in GROUP_SIZES and bits in BITS and columns % group_size == 0:
+            return group_size, bits
+    shape = None if weight is None else tuple(weight.shape)
+    raise CheckpointError(
+        f"{path!r} of {columns} columns cannot be packed as {shape} with scales "
+        f"{tuple(scales.shape)}; MLX packs 2 to 8 bits in groups of 32, 64 or 128"
+    )
