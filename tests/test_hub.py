@@ -1,8 +1,11 @@
 """Names of models. Nothing here touches the network."""
 
 import json
+import os
+import struct
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -37,7 +40,7 @@ class Hub:
         self.files = MISTRAL
         self.failure: Exception | None = None
         self.calls: list[tuple[object, ...]] = []
-        self.cache: dict[str, Path] = {}
+        self.config: dict[str, Any] = {}
 
     def list_repo_files(self, repository: str) -> list[str]:
         self.calls.append(("list", repository))
@@ -51,11 +54,11 @@ class Hub:
         self.calls.append(("download", repository, tuple(allow_patterns)))
         return str(Path(cache_dir) if cache_dir else self.folder)
 
-    def try_to_load_from_cache(
-        self, repository: str, name: str, *, cache_dir: str | None
-    ) -> str | object | None:
-        path = self.cache.get(f"{cache_dir or ''}{repository}", Path("nowhere")) / name
-        return str(path) if path.exists() else None
+    def hf_hub_download(self, repository: str, name: str, *, cache_dir: str | None) -> str:
+        self.calls.append(("file", repository, name))
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / name).write_text(json.dumps(self.config))
+        return str(self.folder / name)
 
 
 @pytest.fixture
@@ -63,7 +66,8 @@ def fake(monkeypatch, tmp_path) -> Hub:
     fake = Hub(tmp_path / "downloaded")
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", fake.try_to_load_from_cache)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake.hf_hub_download)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(tmp_path)
     checkpoints = tmp_path / "checkpoints"
@@ -77,13 +81,44 @@ def http_error(kind: type[errors.HfHubHTTPError], message: str) -> errors.HfHubH
     return kind(message, response=response)
 
 
-def snapshot(folder: Path, files: list[str], index: dict[str, str] | None = None) -> Path:
-    folder.mkdir()
-    for name in files:
-        (folder / name).write_text("{}")
-    if index is not None:
-        text = json.dumps({"weight_map": index})
-        (folder / "model.safetensors.index.json").write_text(text)
+VOXTRAL = {"model_type": "voxtral_realtime", "audio_config": {}, "text_config": {}}
+QWEN = {"model_type": "qwen3_asr"}
+PACKED = VOXTRAL | {"quantization": {"group_size": 64, "bits": 4}}
+NAMES = {
+    "voxfast": ["decoder.norm.weight"],
+    "transformers": ["audio_tower.norm.weight", "language_model.model.norm.weight"],
+}
+
+
+def snapshot(
+    cache: Path,
+    files: list[str],
+    config: dict[str, Any] | None = None,
+    index: dict[str, str] | None = None,
+    *,
+    names: str = "voxfast",
+    commit: str = "c0ffee",
+    ref: str | None = "main",
+) -> Path:
+    """A snapshot of owner/name in a cache of the hub: links to blobs, and a ref."""
+    home = cache / "models--owner--name"
+    folder = home / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (home / "blobs").mkdir(exist_ok=True)
+    header = json.dumps({name: {} for name in NAMES[names]}).encode()
+    contents = {
+        "config.json": json.dumps(config or {}).encode(),
+        hub._INDEX: json.dumps({"weight_map": index}).encode(),
+    }
+    for name in [*files, *([hub._INDEX] if index else [])]:
+        weights = struct.pack("<Q", len(header)) + header
+        blob = home / "blobs" / f"{commit}-{name}"
+        blob.write_bytes(contents.get(name, weights))
+        (folder / name).symlink_to(blob)
+    if ref:
+        path = home / "refs" / ref
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit)
     return folder
 
 
@@ -105,11 +140,9 @@ def test_folder_before_hub(fake, tmp_path):
 def test_another_cache(fake, tmp_path):
     place = tmp_path / "elsewhere"
     assert hub.resolve("voxtral-mini-4b", str(place)) == place
-    fake.cache[f"{place}Qwen/Qwen3-ASR-0.6B"] = fake.folder
-    fake.folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (fake.folder / name).touch()
-    assert hub.resolve("Qwen/Qwen3-ASR-0.6B", str(place)) == fake.folder
+    folder = snapshot(place, ["config.json", "tekken.json", "model.safetensors"], VOXTRAL)
+    assert hub.resolve("owner/name", str(place)) == folder
+    assert hub.cached("owner/name") is None
 
 
 def test_alias_downloads_only_what_is_needed(fake):
@@ -117,6 +150,7 @@ def test_alias_downloads_only_what_is_needed(fake):
     repository = "mistralai/Voxtral-Mini-4B-Realtime-2602"
     assert fake.calls == [
         ("list", repository),
+        ("file", repository, "config.json"),
         (
             "download",
             repository,
@@ -144,59 +178,147 @@ def test_needed_files_of_other_layouts():
     assert hub.needed_files(shards) == sorted(shards)
 
 
+def test_a_conversion_is_downloaded_without_what_it_was_made_of(fake):
+    """mlx-audio copies Mistral's files beside the packed weights."""
+    fake.config = PACKED
+    hub.resolve("owner/name")
+    (downloaded,) = (set(call[2]) for call in fake.calls if call[0] == "download")
+    assert "consolidated.safetensors" not in downloaded
+    assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} < downloaded
+    assert {"config.json", "tekken.json", "model.safetensors.index.json"} < downloaded
+
+
+def test_what_is_packed_alone_is_no_matter_of_names():
+    packed = ["config.json", "params.json", "consolidated.safetensors", "tekken.json"]
+    assert "consolidated.safetensors" in hub.needed_files(packed, PACKED)
+    assert hub.needed_files([*packed, "model.safetensors"], PACKED) == sorted(
+        {*packed, "model.safetensors"} - {"consolidated.safetensors"}
+    )
+
+
+MISTRALS = ["params.json", "consolidated.safetensors", "tekken.json"]
+VOCABULARY = ["vocab.json", "merges.txt", "tokenizer_config.json"]
+CONVERTED = ["config.json", "model.safetensors"]
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 WHOLE = [
-    (["params.json", "consolidated.safetensors", "tekken.json"], None),
-    (["config.json", "model.safetensors", "tekken.json"], None),
-    (["config.json", "model.safetensors", "vocab.json", "merges.txt"], None),
-    (["config.json", "a.safetensors", "b.safetensors", "tekken.json"], {"x": "a.safetensors"}),
+    (MISTRALS, {}, None),
+    ([*MISTRALS, *CONVERTED], VOXTRAL, None),
+    ([*MISTRALS, "config.json"], VOXTRAL, {"x": "model-00001-of-00002.safetensors"}),
+    (["config.json", "consolidated.safetensors", "tekken.json"], VOXTRAL, None),
+    ([*CONVERTED, "tekken.json"], PACKED, None),
+    ([*CONVERTED, *MISTRALS], PACKED, None),
+    ([*CONVERTED, "tekken.json"], VOXTRAL, None),
+    ([*CONVERTED, *VOCABULARY], QWEN, None),
+    (["config.json", *SHARDS, *VOCABULARY], QWEN, None),
+    (["config.json", "a.safetensors", "b.safetensors", "tekken.json"], {}, {"x": "a.safetensors"}),
 ]
 INCOMPLETE = [
-    (["params.json", "tekken.json"], None),
-    (["config.json", "consolidated.safetensors", "tekken.json"], None),
-    (["config.json", "model.safetensors"], None),
-    (["config.json", "model.safetensors", "vocab.json"], None),
-    (["config.json", "model-00001-of-00002.safetensors", "tekken.json"], None),
-    (["config.json", "a.safetensors", "tekken.json"], {"x": "a.safetensors", "y": "b.safetensors"}),
+    (["params.json", "tekken.json"], {}, None, ["consolidated.safetensors"]),
+    (["params.json", "consolidated.safetensors"], {}, None, ["tekken.json"]),
+    (["config.json", "consolidated.safetensors", "tekken.json"], {}, None, ["params.json"]),
+    (CONVERTED, VOXTRAL, None, ["tekken.json"]),
+    (["config.json", "tekken.json"], VOXTRAL, None, ["model.safetensors"]),
+    (["config.json", *MISTRALS, SHARDS[0]], PACKED, {"x": SHARDS[0], "y": SHARDS[1]}, [SHARDS[1]]),
+    (["config.json", "tekken.json", SHARDS[0]], VOXTRAL, None, [SHARDS[1]]),
+    (
+        ["config.json", "a.safetensors", "tekken.json"],
+        VOXTRAL,
+        {"x": "a.safetensors", "y": "b.safetensors"},
+        ["b.safetensors"],
+    ),
+    ([*CONVERTED, "vocab.json", "merges.txt"], QWEN, None, ["tokenizer_config.json"]),
+    ([*CONVERTED, "tokenizer.json"], QWEN, None, VOCABULARY),
+    (["config.json", *VOCABULARY], QWEN, None, ["model.safetensors"]),
+    ([*CONVERTED, "tekken.json"], QWEN, None, VOCABULARY),
+    (["config.json"], {}, None, ["tekken.json", "model.safetensors"]),
+    ([], {}, None, ["config.json", "tekken.json", "model.safetensors"]),
 ]
 
 
-@pytest.mark.parametrize(("files", "index"), WHOLE)
-def test_whole_snapshot_needs_no_network(fake, tmp_path, files, index):
-    fake.cache["owner/name"] = snapshot(tmp_path / "cached", files, index)
-    assert hub.resolve("owner/name") == tmp_path / "cached"
+@pytest.mark.parametrize(("files", "config", "index"), WHOLE)
+def test_whole_snapshot_needs_no_network(fake, tmp_path, files, config, index):
+    folder = snapshot(tmp_path / "hub", files, config, index)
+    assert hub.resolve("owner/name") == folder
     assert fake.calls == []
 
 
-@pytest.mark.parametrize(("files", "index"), INCOMPLETE)
-def test_incomplete_snapshot_is_completed(fake, tmp_path, files, index):
-    fake.cache["owner/name"] = snapshot(tmp_path / "cached", files, index)
+@pytest.mark.parametrize(("files", "config", "index", "missing"), INCOMPLETE)
+def test_incomplete_snapshot_is_completed(
+    fake, tmp_path, monkeypatch, files, config, index, missing
+):
+    folder = snapshot(tmp_path / "hub", files, config, index)
+    assert hub.missing_files(folder) == missing
     assert hub.resolve("owner/name") == fake.folder
-    assert [call[0] for call in fake.calls] == ["list", "download"]
+    assert [call[0] for call in fake.calls if call[0] != "file"] == ["list", "download"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelNotFoundError, match=f"lacks {', '.join(missing)} of owner/name"):
+        hub.resolve("owner/name")
+
+
+def test_a_cache_that_transformers_filled_is_completed(fake, tmp_path):
+    """Mistral's repository without Mistral's weights: those are fetched, and no others."""
+    files = ["config.json", "model.safetensors", "tekken.json"]
+    folder = snapshot(tmp_path / "hub", files, VOXTRAL, names="transformers")
+    assert hub.missing_files(folder) == ["params.json", "consolidated.safetensors"]
+    assert hub.resolve("owner/name") == fake.folder
+    (downloaded,) = (call[2] for call in fake.calls if call[0] == "download")
+    assert "consolidated.safetensors" in downloaded
+    assert not any(name.startswith("model") for name in downloaded)
+
+
+def test_the_main_branch_before_other_snapshots(fake, tmp_path):
+    cache = tmp_path / "hub"
+    old = snapshot(cache, MISTRALS, commit="01d", ref=None)
+    older = snapshot(cache, MISTRALS, commit="01de5", ref=None)
+    for path, seconds in ((older, 1), (old, 2)):
+        os.utime(path, (seconds, seconds))
+    assert hub.resolve("owner/name") == old  # without a ref, too
+    main = snapshot(cache, MISTRALS, commit="123")
+    os.utime(main, (0, 0))
+    assert hub.resolve("owner/name") == main
+    (main / "tekken.json").unlink()
+    assert hub.resolve("owner/name") == old
+    assert fake.calls == []
+
+
+def test_a_pull_request_is_not_the_model(fake, tmp_path):
+    snapshot(tmp_path / "hub", MISTRALS, commit="bad", ref="refs/pr/1")
+    assert hub.resolve("owner/name") == fake.folder
+    snapshot(tmp_path / "hub", MISTRALS, commit="900d")
+    assert hub.resolve("owner/name").name == "900d"
+
+
+@pytest.mark.parametrize("content", [b"gone", b"../../..", b"\xff", b""])
+def test_refs_that_lead_nowhere(fake, tmp_path, content):
+    ref = tmp_path / "hub" / "models--owner--name" / "refs" / "main"
+    ref.parent.mkdir(parents=True)
+    ref.write_bytes(content)
+    assert hub.cached("owner/name") is None
+    assert hub.resolve("owner/name") == fake.folder
 
 
 def test_dangling_link_is_not_whole(fake, tmp_path):
-    folder = snapshot(tmp_path / "cached", ["params.json", "tekken.json"])
-    (folder / "consolidated.safetensors").symlink_to(tmp_path / "gone")
-    fake.cache["owner/name"] = folder
+    folder = snapshot(tmp_path / "hub", MISTRALS)
+    assert hub.cached("owner/name") == folder
+    (folder / "consolidated.safetensors").resolve().unlink()
     assert hub.cached("owner/name") is None
 
 
 def test_broken_index_is_not_whole(fake, tmp_path):
-    folder = snapshot(tmp_path / "cached", ["config.json", "model.safetensors", "tekken.json"])
+    files = ["config.json", "model.safetensors", "tekken.json"]
+    folder = snapshot(tmp_path / "hub", files, VOXTRAL)
     for text in ("", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 100_000):
         (folder / "model.safetensors.index.json").write_text(text)
-        fake.cache["owner/name"] = folder
         assert hub.cached("owner/name") is None
 
 
 def test_offline(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFoundError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(ModelNotFoundError, match=r"does not hold owner/name.*HF_HUB_OFFLINE"):
         hub.resolve("owner/name")
     assert fake.calls == []
-    files = ["params.json", "consolidated.safetensors", "tekken.json"]
-    fake.cache["owner/name"] = snapshot(tmp_path / "cached", files)
-    assert hub.resolve("owner/name") == tmp_path / "cached"
+    folder = snapshot(tmp_path / "hub", MISTRALS)
+    assert hub.resolve("owner/name") == folder
 
 
 def test_unknown_name_says_where_it_looked(fake, tmp_path):

@@ -120,7 +120,9 @@ def missing_files(folder: Path) -> list[str]:
         is_voxtral = config.get("model_type") == "voxtral_realtime" or "multimodal" in config
         needed = [*_VOXTRAL_TOKENIZER] if is_voxtral else ["params.json", *_VOXTRAL_TOKENIZER]
         weights = []
-    elif any(_is_of_transformers(folder / name) for name in _converted(names)):
+    elif any(_is_of_transformers(folder / name) for name in _converted(names)) or (
+        "params.json" in names and not any(name.endswith(".safetensors") for name in names)
+    ):
         needed, weights = ["params.json", *_VOXTRAL_TOKENIZER], [_CONSOLIDATED]
     else:
         needed = ["config.json", *_VOXTRAL_TOKENIZER]

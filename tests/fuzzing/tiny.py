@@ -23,15 +23,20 @@ _SIZES = {
 }  # fmt: skip
 
 
-def write_tiny_voxtral(folder: Path) -> Path:
-    """Write a Voxtral checkpoint of random weights, original layout, into a new folder."""
+def write_tiny_voxtral(folder: Path, **sizes: int) -> Path:
+    """Write a Voxtral checkpoint of random weights, original layout, into a new folder.
+
+    Args:
+        folder: to make.
+        **sizes: other values of ``params.json``, for encoder and decoder.
+    """
     folder.mkdir(parents=True)
     params = json.loads((VOXTRAL_FOLDER / "params.json").read_text(encoding="utf-8"))
     vocabulary = {"vocab_size": N_SPECIAL + N_TEXT}
     encoder = params["multimodal"]["whisper_model_args"]["encoder_args"]
-    encoder |= _SIZES | vocabulary
+    encoder |= _SIZES | sizes | vocabulary
     encoder["audio_encoding_args"]["num_mel_bins"] = 8
-    params |= _SIZES | vocabulary | {"ada_rms_norm_t_cond_dim": 4}
+    params |= _SIZES | {"ada_rms_norm_t_cond_dim": 4} | sizes | vocabulary
     args = parse_args(params)
     model = Voxtral(args)
     names = {here: there for there, here in layout_names(args, "mistral").items()}

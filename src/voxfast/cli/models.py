@@ -95,10 +95,10 @@ def _repository(name: str) -> str:
 
 def _scan() -> tuple[dict[str, "CachedRepoInfo"], list[str]]:
     """The models in the hub's cache, and what cannot be made sense of there."""
-    from huggingface_hub import CacheNotFound, scan_cache_dir
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
-        cache = scan_cache_dir()
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
     except CacheNotFound:  # nothing was downloaded yet
         return {}, []
     repos = {repo.repo_id: repo for repo in cache.repos if repo.repo_type == "model"}
@@ -136,11 +136,11 @@ def _remove(repo: "CachedRepoInfo") -> int:
     Raises:
         VoxfastError: if something is still there.
     """
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
 
     before = {blob.resolve(): blob.stat().st_size for blob in _blobs(repo)}
     revisions = [revision.commit_hash for revision in repo.revisions]
-    scan_cache_dir().delete_revisions(*revisions).execute()
+    scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*revisions).execute()
     left = [blob for blob in before if blob.exists()]
     if left or repo.repo_path.exists():
         raise VoxfastError(
