@@ -1,10 +1,11 @@
-"""What a checkpoint folder may hold: files of its own, of sizes that are there."""
+"""What a checkpoint folder may hold: files or links to them, of sizes that are there."""
 
 import json
 import os
 import shutil
 import struct
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlx.core as mx
@@ -29,41 +30,98 @@ def load(folder: Path) -> VoxtralEngine:
     return VoxtralEngine("tiny", folder, None)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_links_out_of_the_folder_are_not_followed(folder: Path, name: str) -> None:
-    outside = folder.parent / f"outside-{name}"
-    (folder / name).rename(outside)
-    (folder / name).symlink_to(outside)
-    with pytest.raises(CheckpointError, match=f"{name}: is a link to .*outside-{name}, outside"):
-        load(folder)
-    if name != "params.json":
-        with pytest.raises(CheckpointError, match="outside the checkpoint"):
-            convert(folder, folder.parent / "converted", bits=None)
+def link_each(folder: Path, names: Iterable[str], to: Path) -> None:
+    """Move files of a folder, and leave links to them."""
+    to.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.move(folder / name, to / name)
+        (folder / name).symlink_to(to / name)
+
+
+def test_folders_of_links(folder: Path, tmp_path: Path) -> None:
+    """Nix's store, DVC's cache, git-annex's objects: each entry is a link to somewhere else."""
+    link_each(folder, FILES, tmp_path / "store" / "hash")
+    load(folder)
+    loaded = load(convert(folder, tmp_path / "converted", bits=None))
+    assert loaded.delays_ms
+    assert not any(path.is_symlink() for path in (tmp_path / "converted").iterdir())
+
+
+def test_links_of_links(folder: Path, tmp_path: Path) -> None:
+    """Kubernetes mounts volumes so: name → ..data/name, ..data → ..2026_02_04."""
+    version = folder / "..2026_02_04"
+    version.mkdir()
+    for name in FILES:
+        shutil.move(folder / name, version / name)
+        (folder / name).symlink_to(Path("..data") / name)
+    (folder / "..data").symlink_to(version.name)
+    load(folder)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_links_within_the_folder_are(folder: Path, name: str) -> None:
+def test_links_within_the_folder(folder: Path, name: str) -> None:
     (folder / name).rename(folder / "renamed")
     (folder / name).symlink_to("renamed")
     load(folder)
 
 
-def test_the_cache_of_the_hub_links_to_its_blobs(folder: Path) -> None:
-    repository = folder.parent / "models--owner--name"
+@pytest.mark.parametrize("blobs_elsewhere", [False, True])
+def test_the_cache_of_the_hub_links_to_its_blobs(
+    folder: Path, tmp_path: Path, blobs_elsewhere: bool
+) -> None:
+    repository = tmp_path / "models--owner--name"
     snapshot, blobs = repository / "snapshots" / "0123abc", repository / "blobs"
     snapshot.mkdir(parents=True)
-    blobs.mkdir()
+    if blobs_elsewhere:  # another disk, say
+        (tmp_path / "disk").mkdir()
+        blobs.symlink_to(tmp_path / "disk")
+    else:
+        blobs.mkdir()
     for name in FILES:
         shutil.move(folder / name, blobs / f"hash-{name}")
         (snapshot / name).symlink_to(Path("../../blobs") / f"hash-{name}")
     load(snapshot)
     assert voxfast.load(snapshot).delays_ms
-    secret = repository / "refs"
-    (blobs / "hash-voxfast.json").rename(secret)
-    (snapshot / "voxfast.json").unlink()
-    (snapshot / "voxfast.json").symlink_to(secret)
-    with pytest.raises(CheckpointError, match="outside the checkpoint"):
-        load(snapshot)
+
+
+def test_shards_may_be_links(folder: Path, tmp_path: Path) -> None:
+    sharded = convert(folder, tmp_path / "sharded", bits=None, shard_bytes=4096)
+    names = [path.name for path in weight_files(sharded)]
+    assert len(names) > 1
+    link_each(sharded, names, tmp_path / "store")
+    load(sharded)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_links_that_lead_nowhere_are_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder.parent / ".git" / "annex" / "objects" / name)
+    with pytest.raises(CheckpointError, match=rf"{name}.*(is a link to .*annex|is missing)"):
+        load(folder)
+
+
+def test_links_to_devices_are_not_read(folder: Path) -> None:
+    for name in ("params.json", "consolidated.safetensors"):
+        (folder / name).unlink()
+        (folder / name).symlink_to("/dev/zero")
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "command"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--0.safetensors\n", "git annex get"),
+    ],
+)
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "tekken.json"])
+def test_what_git_keeps_in_the_place_of_a_file_is_named(
+    folder: Path, name: str, content: bytes, command: str
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: only points to the file.*{command}"):
+        load(folder)
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "..", "a/b.safetensors"])
