@@ -22,6 +22,7 @@ __all__ = [
     "ALIASES",
     "cached",
     "embedded_models",
+    "is_known",
     "missing_files",
     "needed_files",
     "repository_of",
@@ -103,6 +104,13 @@ def cached(repository: str, cache_dir: str | None = None) -> Path | None:
     """
     whole = (folder for folder in _snapshots(repository, cache_dir) if not missing_files(folder))
     return next(whole, None)
+
+
+def is_known(folder: Path) -> bool:
+    """Whether a folder's configuration is one of an architecture that voxfast runs."""
+    config, params = _json(folder / "config.json"), _json(folder / "params.json")
+    known = config.get("model_type") in ("qwen3_asr", "voxtral_realtime")
+    return known or "multimodal" in config or "multimodal" in params
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
 def _list(quiet: bool) -> None:
     repos, warnings = _scan()
     rows = [("NAME", "SIZE", "", "REPOSITORY")]
-    for name, folder in hub.embedded_models().items():
-        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    for name, place in hub.embedded_models().items():
+        n_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         rows.append((name, _size(n_bytes), "embedded", ""))
     for name, repository in hub.ALIASES.items():
         rows.append((name, *_state(repos.get(repository)), repository))
     for repository in sorted(repos.keys() - set(hub.ALIASES.values())):
-        if hub.cached(repository):
+        if (folder := hub.cached(repository)) and hub.is_known(folder):
             rows.append((repository, *_state(repos[repository]), repository))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for name, size, state, repository in rows:
@@ -140,7 +141,9 @@ def _remove(repo: "CachedRepoInfo") -> int:
 
     before = {blob.resolve(): blob.stat().st_size for blob in _blobs(repo)}
     revisions = [revision.commit_hash for revision in repo.revisions]
-    scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*revisions).execute()
+    # Of this repository alone: one that was renamed has the same revisions under both names.
+    cache = replace(scan_cache_dir(constants.HF_HUB_CACHE), repos=frozenset({repo}))
+    cache.delete_revisions(*revisions).execute()
     left = [blob for blob in before if blob.exists()]
     if left or repo.repo_path.exists():
         raise VoxfastError(
