@@ -208,6 +208,7 @@ WHOLE = [
     ([*CONVERTED, "tekken.json"], PACKED, None),
     ([*CONVERTED, *MISTRALS], PACKED, None),
     ([*CONVERTED, "tekken.json"], VOXTRAL, None),
+    (["params.json", "model.safetensors", "tekken.json"], {}, None),
     ([*CONVERTED, *VOCABULARY], QWEN, None),
     (["config.json", *SHARDS, *VOCABULARY], QWEN, None),
     (["config.json", "a.safetensors", "b.safetensors", "tekken.json"], {}, {"x": "a.safetensors"}),

@@ -133,7 +133,8 @@ def missing_files(folder: Path) -> list[str]:
     ):
         needed, weights = ["params.json", *_VOXTRAL_TOKENIZER], [_CONSOLIDATED]
     else:
-        needed = ["config.json", *_VOXTRAL_TOKENIZER]
+        sizes = "params.json" if "params.json" in names else "config.json"  # one is enough
+        needed = [sizes, *_VOXTRAL_TOKENIZER]
         weights = _missing_weights(folder, names)
     return [*(name for name in needed if name not in names), *weights]
 
