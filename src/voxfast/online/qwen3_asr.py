@@ -20,6 +20,9 @@ __all__ = ["Qwen3Options", "Qwen3Stream"]
 log = logging.getLogger(__name__)
 
 TOKEN_MS = 80  # audio of an audio token; the last one of a second stands for half as much
+# Zeros behind an utterance. The model was trained on no less than half a second of audio, and
+# writes another word, or none, where a recording ends right at the end of one.
+END_PAD = SAMPLE_RATE // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,9 @@ class Qwen3Stream(QueuedStream):
     def end_utterance(self) -> None:
         """Queue the end of an utterance: what was heard is committed; the stream goes on."""
         with self._lock:
-            self._end = self._clock.model_samples
+            if self._clock.model_samples > max(self._begin, self._end):
+                self._pad(END_PAD)
+                self._end = self._clock.model_samples
 
     def end_stream(self) -> None:
         """Queue the end; as :meth:`end_utterance`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from voxfast.models.traits import Traits
 from voxfast.timed import Word
 
-__all__ = ["WordAssembler", "split_words"]
+__all__ = ["WordAssembler", "is_unspaced", "split_words"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ _UNSPACED = (
 )
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Whether a character is of a script that is written without spaces."""
     code = ord(character)
     return any(first <= code <= last for first, last in _UNSPACED)
 
@@ -59,7 +60,7 @@ def split_words(text: str) -> list[str]:
         elif _is_opening(current[-1]):
             starts = False
         else:
-            starts = _is_unspaced(character) or any(map(_is_unspaced, current))
+            starts = is_unspaced(character) or any(map(is_unspaced, current))
         if starts:
             words.append(current)
             current = ""
