@@ -295,7 +295,7 @@ def test_the_last_word_survives_an_end_right_behind_it(
             assert session.lag == 0
         assert words[-1].text == f" {item.words[-1].text}", item.name
         assert all(word.end <= round(len(audio) / 16000, 3) for word in words)
-        assert words[-1].end >= item.words[-1].end - 0.25
+        assert words[-1].end > item.words[-1].start
 
 
 def test_short_audio_is_heard_as_half_a_second(
