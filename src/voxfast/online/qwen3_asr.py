@@ -20,8 +20,8 @@ __all__ = ["Qwen3Options", "Qwen3Stream"]
 log = logging.getLogger(__name__)
 
 TOKEN_MS = 80  # audio of an audio token; the last one of a second stands for half as much
-# Zeros behind an utterance. The model was trained on no less than half a second of audio, and
-# writes another word, or none, where a recording ends right at the end of one.
+# Zeros behind an utterance: without them the last word is lost, or another one is written, where
+# a recording ends right at the end of it. (Qwen's own code pads what is shorter than this.)
 END_PAD = SAMPLE_RATE // 2
 
 
@@ -32,8 +32,8 @@ class Qwen3Options:
     Attributes:
         delay_ms: AlignAtt's border: a word is committed if the audio that it attends to is at
             least so far from the newest audio. More is surer. None takes the recommended one.
-        language: name or code of the language that is spoken; None or "auto" lets the model
-            say which, anew after every pause.
+        language: name or code (ISO 639, also with a region) of the language that is spoken;
+            None or "auto" lets the model say which, anew after every pause.
         prompt: names, terms and whatever else helps to spell what is going to be said.
         block_ms: least new audio of an inference. Less answers sooner and costs more.
         rewind_ms: a token that attends to audio so far before that of the token before it is
