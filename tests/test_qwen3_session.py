@@ -325,6 +325,30 @@ def test_short_audio_is_heard_as_half_a_second(
     assert len(heard) == 1
 
 
+@pytest.mark.parametrize("seconds", [3.4, 3.6, 3.99, 4.0, 4.01, 8.2])
+def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
+    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    heard = []
+    step = Utterance.step
+
+    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
+        heard.append((len(samples), end))
+        return step(self, samples, end=end)
+
+    monkeypatch.setattr(Utterance, "step", note)
+    monkeypatch.setattr(Utterance, "make_room", lambda self: False)  # a full buffer ends it
+    n_samples = int(16000 * seconds)
+    with model.session(buffer_ms=4000, trim_ms=3000, keep_ms=1000) as session:
+        session.insert(np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32))
+        session.finish()
+    assert sum(size for size, _ in heard) == n_samples + 8000
+    assert heard[-1][1]
+    assert heard[-1][0] > 8000
+    assert all(size or end for size, end in heard)
+    assert max(size for size, _ in heard) <= 4.5 * 16000
+
+
 def test_any_chunks_of_audio_give_the_same_words(
     model: voxfast.Model, clips: dict[str, EvalItem]
 ) -> None:

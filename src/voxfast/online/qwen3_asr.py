@@ -176,7 +176,8 @@ class Qwen3Stream(QueuedStream):
         room = self._utterance.room
         if self._end > self._begin:
             left = self._end - self._taken
-            return min(left, room), left <= room
+            # No inference over the zeros alone: the buffer may be longer by them.
+            return (left, True) if left <= room + END_PAD else (room, False)
         size = min(len(self._queue), room)
         return (size, False) if size >= min(self._block, room) else (0, False)
 
