@@ -20,6 +20,7 @@ from mlx_qwen3_asr.tokenizer import Tokenizer
 import voxfast
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
+from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.online.alignatt import Verdict
 from voxfast.online.qwen3_audio import Audio
 from voxfast.online.qwen3_decoding import Decoder, Prediction
@@ -282,6 +283,72 @@ def test_a_replay_never_revises_a_word(
     assert len(words) >= 20
 
 
+@pytest.mark.parametrize("seconds", [0.5, 100])
+def test_the_last_word_survives_an_end_right_behind_it(
+    model: voxfast.Model, eval_items: list[EvalItem], seconds: float
+) -> None:
+    for item in eval_items[:20:2]:
+        audio = item.audio[: int(16000 * item.words[-1].end)]
+        with model.session(language="en") as session:
+            words = feed(session, audio, seconds)
+            assert session.heard == session.processed == len(audio) / 16000
+            assert session.lag == 0
+        assert words[-1].text == f" {item.words[-1].text}", item.name
+        assert all(word.end <= round(len(audio) / 16000, 3) for word in words)
+        assert words[-1].end > item.words[-1].start
+
+
+def test_short_audio_is_heard_as_half_a_second(
+    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen's own code pads it; its text may not end behind it."""
+    heard = []
+    step = Utterance.step
+
+    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
+        heard.append((len(samples), end))
+        return step(self, samples, end=end)
+
+    monkeypatch.setattr(Utterance, "step", note)
+    for n_samples in (1, 100, 4000, 7999):
+        heard.clear()
+        with model.session() as session:
+            session.insert(np.full(n_samples, 0.01, np.float32))
+            session.flush()
+            session.flush()
+            assert heard == [(n_samples + 8000, True)]
+            assert session.heard == session.processed == n_samples / 16000
+            assert session.finish() == []
+            assert len(heard) == 1
+    with model.session() as session:
+        assert session.finish() == []
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("seconds", [3.4, 3.6, 3.99, 4.0, 4.01, 8.2])
+def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
+    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    heard = []
+    step = Utterance.step
+
+    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
+        heard.append((len(samples), end))
+        return step(self, samples, end=end)
+
+    monkeypatch.setattr(Utterance, "step", note)
+    monkeypatch.setattr(Utterance, "make_room", lambda self: False)  # a full buffer ends it
+    n_samples = int(16000 * seconds)
+    with model.session(buffer_ms=4000, trim_ms=3000, keep_ms=1000) as session:
+        session.insert(np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32))
+        session.finish()
+    assert sum(size for size, _ in heard) == n_samples + 8000
+    assert heard[-1][1]
+    assert heard[-1][0] > 8000
+    assert all(size or end for size, end in heard)
+    assert max(size for size, _ in heard) <= 4.5 * 16000
+
+
 def test_any_chunks_of_audio_give_the_same_words(
     model: voxfast.Model, clips: dict[str, EvalItem]
 ) -> None:
@@ -409,25 +476,107 @@ def test_silence_says_nothing(model: voxfast.Model) -> None:
         assert stream(model, noise[:length] / 100) == []
 
 
-def test_a_model_that_hears_no_speech_writes_nothing(
-    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+def write_this(monkeypatch: pytest.MonkeyPatch, tokenizer: Qwen3ASRTokenizer, raw: str) -> None:
+    """Let the model write a text and its end: an audio token each, as far as there is audio.
+
+    The header takes none.
+    """
+    end = next(iter(tokenizer.ends))
+    written = tokenizer.encode(raw)
+    tail = tokenizer.prompt()[1]
+    header = written.index(tokenizer.asr_text) + 1 if tokenizer.asr_text in written else 0
+    place = n_audio = 0
+
+    def predict() -> Prediction:
+        frame = max(place - header, 0)
+        is_over = frame >= n_audio or place >= len(written)
+        return Prediction(end if is_over else written[place], 1.0, min(frame, n_audio - 1))
+
+    def read(self: Decoder, audio: Audio, text: Sequence[int]) -> Prediction:
+        nonlocal place, n_audio
+        place, n_audio = len(text) - len(tail), len(audio.embeddings)
+        # Whatever it wrote before stands before what it writes now.
+        assert list(text) == [*tail, *written[:place]]
+        return predict()
+
+    def write(self: Decoder, token: int) -> Prediction:
+        nonlocal place
+        assert token == written[place]
+        place += 1
+        return predict()
+
+    monkeypatch.setattr(Decoder, "read", read)
+    monkeypatch.setattr(Decoder, "write", write)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 100])
+@pytest.mark.parametrize(
+    ("raw", "words", "language"),
+    [
+        ("language English<asr_text>one two three", "one two three", "English"),
+        ("language english<asr_text>one two", "one two", "English"),
+        ("Language ENGLISH<asr_text>one two", "one two", "English"),
+        (" language English <asr_text>one two", "one two", "English"),
+        ("language en<asr_text>one", "one", "English"),
+        ("language klingon<asr_text>one", "one", "Klingon"),
+        ("language None<asr_text>one two three", "one two three", None),
+        ("language none<asr_text>one", "one", None),
+        ("language None<asr_text>", "", None),
+        ("language None", "", None),
+        ("language<asr_text>one", "one", None),
+        ("<asr_text>one two", "one two", None),
+        ("<asr_text>", "", None),
+        ("English<asr_text>one", "one", None),
+        ("x\nlanguage German\n<asr_text>one", "one", "German"),
+        ("one two three", "one two three", None),
+        ("one two three four five six seven eight nine ten eleven twelve thirteen", None, None),
+        ("language learning is fun", "language learning is fun", None),
+        ("language", "language", None),
+        ("今天", "今天", None),
+        ("language None<asr_text>今天 two", "今天 two", None),
+        ("", "", None),
+    ],
+)
+def test_text_is_told_from_the_language_as_qwen_does(
+    model: voxfast.Model,
+    qwen_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    raw: str,
+    words: str | None,
+    language: str | None,
 ) -> None:
-    """The language the model writes is replaced: None is no language, others are reported."""
-    from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+    tokenizer = Qwen3ASRTokenizer(qwen_folder, 151936)
+    noise = np.random.default_rng(0).normal(0, 0.1, 8 * 16000).astype(np.float32)
+    with model.session(pause_ms=10_000) as session:
+        write_this(monkeypatch, tokenizer, raw)
+        found = feed(session, noise, seconds)
+        assert session.language == language
+    expected = raw if words is None else words
+    assert text(found) == expected
+    assert all(word.text.strip() for word in found)
+    if expected and expected[0].isascii():
+        assert found[0].text.startswith(" ")
 
-    piece = Qwen3ASRTokenizer.piece
-    for name, expected in (("None", None), ("Klingon", "Klingon")):
 
-        def renamed(self: Any, token: int, name: str = name) -> bytes | None:
-            found = piece(self, token)
-            return found.replace(b"English", name.encode()) if found else found
+def test_a_language_that_was_asked_for_stays(
+    model: voxfast.Model, qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Qwen3ASRTokenizer(qwen_folder, 151936)
+    with model.session(language="DEU", pause_ms=10_000) as session:
+        write_this(monkeypatch, tokenizer, "language German<asr_text>eins zwei")
+        assert text(feed(session, np.full(64000, 0.1, np.float32))) == "eins zwei"
+        assert session.language == "German"
 
-        monkeypatch.setattr(Qwen3ASRTokenizer, "piece", renamed)
-        monkeypatch.setattr(Utterance, "_context", lambda self: [])
-        with model.session() as session:
-            words = session.feed(clips["eval_18"].audio) + session.finish()
-            assert session.language == expected
-            assert bool(words) is (expected is not None)
+
+def test_special_tokens_in_a_text_end_nothing(
+    model: voxfast.Model, qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = "language English<asr_text>thir<asr_text>teen <|audio_start|>two<|im_end|> three"
+    with model.session() as session:
+        write_this(monkeypatch, Qwen3ASRTokenizer(qwen_folder, 151936), raw)
+        session.insert(np.full(32000, 0.1, np.float32))
+        assert [word.text for word in session.finish()] == [" thirteen", " two"]
 
 
 def test_the_language_is_reported(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:

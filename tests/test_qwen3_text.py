@@ -89,5 +89,6 @@ def test_words_and_rest_are_the_text(text: str, seed: int) -> None:
         assert "".join(texts(words)) + rest == text
         assert all(0 <= w.first <= w.last < len(tokens) for w in words)
         assert [w.first for w in words] == sorted(w.first for w in words)
+        assert all(w.text.strip() for w in words)
         if following in (None, END):
-            assert rest == ""
+            assert not rest.strip()

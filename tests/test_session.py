@@ -294,6 +294,7 @@ def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
         ({"delay_ms": 100}, "240, 320, 480, 640, 800, 960 ms; got delay_ms=100"),
         ({"delay_ms": "480"}, "got delay_ms='480'"),
         ({"language": "de"}, "language='de'"),
+        ({"language": 0}, "language=0"),
         ({"prompt": "names"}, "takes no prompt"),
         ({"block_ms": 100}, "multiple of 80"),
         ({"block_ms": 0}, "multiple of 80"),
@@ -306,6 +307,14 @@ def test_options_that_the_model_does_not_have(
 ) -> None:
     with pytest.raises(voxfast.InvalidOptionError, match=message):
         model.session(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("language", [None, "", "auto", "Auto", " AUTO"])
+def test_a_language_that_is_to_be_found_out_is_no_option(
+    model: voxfast.Model, language: str | None
+) -> None:
+    with model.session(language=language) as session:
+        assert session.language is None
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "1"])

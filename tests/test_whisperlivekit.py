@@ -205,7 +205,7 @@ def test_several_sessions_at_once(engine: Any, eval_items: list[EvalItem]) -> No
         assert text(response.lines) == item.transcript
 
 
-@pytest.mark.parametrize("language", ["en", "auto", None])
+@pytest.mark.parametrize("language", ["en", "auto", "AUTO", None])
 def test_a_session_may_ask_for_its_language(
     engine: Any, clip: EvalItem, language: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,8 +220,11 @@ def test_a_session_may_ask_for_its_language(
 
 
 def test_the_language_reaches_the_model(clip: EvalItem) -> None:
-    with engine_of("qwen3-mlx-simul", vac=False, lan="de") as engine:
-        for asked, told in ((None, "German"), ("fr", "French"), ("auto", None)):
+    with engine_of("qwen3-mlx-simul", vac=False, lan="GER") as engine:
+        asked_and_told = {
+            None: "German", "fr": "French", "FRE": "French", "zh_CN": "Chinese", "Auto": None,
+        }  # fmt: skip
+        for asked, told in asked_and_told.items():
             processor = wlk.AudioProcessor(transcription_engine=engine, language=asked)
             assert processor.transcription._session.language == told
         with pytest.raises(ValueError, match="'tlh' is none that Qwen3-ASR knows"):

@@ -79,6 +79,46 @@ def test_characters_that_span_tokens_and_groups_are_whole() -> None:
     assert texts([WORD, *spell(" caf"), first, PAD, second, PAD]) == [" caf", "é"]
 
 
+@pytest.mark.parametrize("special", [[PAD], [WORD], [EOS], [PAD, PAD, WORD], [PAD, WORD, PAD]])
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ((" in ", "1990"), [" in", " 1990"]),
+        ((" in", " ", "1990"), [" in", " 1990"]),
+        ((" end.", "\n", "Then"), [" end.", "\nThen"]),
+        ((" a\n\n", " \t", " b"), [" a", "\n\n \t b"]),
+        ((" wait", "...", " go"), [" wait", "...", " go"]),
+        ((" thir", "teen"), [" thir", "teen"]),
+        (("今", " ", "天"), ["今", " 天"]),
+        ((" ", "one"), [" one"]),
+        ((" one", " "), [" one"]),
+        ((" ", "\n"), []),
+    ],
+)
+def test_a_special_token_between_pieces_takes_no_space(
+    pieces: tuple[str, ...], words: list[str], special: list[int]
+) -> None:
+    tokens = [WORD, *spell(pieces[0])]
+    for piece in pieces[1:]:
+        tokens += [*special, *spell(piece)]
+    assert texts(tokens) == words
+
+
+def test_a_space_alone_is_not_shown_as_tentative_text() -> None:
+    words = assembler()
+    for k, token in enumerate([WORD, *spell(" in ")]):
+        words.add(k, token, 0.5)
+    assert words.tentative == ""
+    words.add(5, PAD, 1.0)
+    words.add(6, WORD, 1.0)
+    words.add(7, spell("1")[0], 1.0)
+    assert words.tentative == " 1"
+    [word] = words.close()
+    assert word.text == " 1"
+    assert word.probability == 0.5  # the space's
+    assert word.end == pytest.approx(6 * 0.08)
+
+
 def test_bytes_that_are_no_text_are_dropped_without_harm() -> None:
     assert texts([WORD, *spell(b" a\xff\xc3b"), PAD, WORD, *spell(" c"), PAD]) == [" ab", " c"]
 
@@ -129,7 +169,7 @@ def test_split_words_gives_the_text_again(text: str) -> None:
             st.just(WORD),
             st.just(EOS),
             st.integers(FIRST_TEXT, FIRST_TEXT + 255),
-            st.sampled_from(spell(" aé今")),
+            st.sampled_from(spell(" \n.aé今")),
         ),
         max_size=60,
     )
@@ -143,7 +183,8 @@ def test_times_are_ordered_and_no_text_is_lost(tokens: list[int]) -> None:
         assert before.end <= after.end
     data = bytes(token - FIRST_TEXT for token in tokens if token >= FIRST_TEXT)
     meant = data.decode("utf-8", errors="ignore")
-    assert "".join("".join(word.text for word in words).split()) == "".join(meant.split())
+    assert "".join(word.text for word in words) == meant.rstrip()
+    assert all(word.text.strip() for word in words)
 
 
 def test_long_pauses_do_not_stretch_words() -> None:

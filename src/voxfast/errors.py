@@ -33,5 +33,9 @@ class SessionClosedError(VoxfastError, RuntimeError):
     """A session that was used after ``finish()`` or ``close()``."""
 
 
+class ForkedProcessError(VoxfastError, RuntimeError):
+    """A model that was asked for, or used, in the fork of a process that had loaded one."""
+
+
 class DatasetError(VoxfastError, ValueError):
     """A data set, or a file of results, that a benchmark cannot use."""

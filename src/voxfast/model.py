@@ -11,6 +11,7 @@ from voxfast import audio as audio_io
 from voxfast.errors import InvalidOptionError
 from voxfast.hub import resolve
 from voxfast.online.engine import Engine, load_engine
+from voxfast.online.forks import check_process
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session
 from voxfast.timed import Transcript, Word
@@ -105,7 +106,9 @@ def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) ->
     Raises:
         ModelNotFoundError: if there is no such model.
         CheckpointError: if its files are incomplete, broken, or of another architecture.
+        ForkedProcessError: in the fork of a process that had loaded a model.
     """
+    check_process()  # before anything is fetched
     if dtype is not None and dtype not in (mx.float32, mx.float16, mx.bfloat16):
         raise InvalidOptionError(f"dtype must be float32, float16 or bfloat16; got {dtype}")
     return Model(str(model), resolve(model), dtype)

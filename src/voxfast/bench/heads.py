@@ -21,7 +21,7 @@ from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.dataset import Clip
 from voxfast.bench.extras import need
 from voxfast.errors import DatasetError
-from voxfast.models.languages import has_word_spaces
+from voxfast.models.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr import Qwen3ASR
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.online.qwen3_audio import AudioBuffer
@@ -188,8 +188,8 @@ def _transcribe(
         x = model.embed(tokens[-1:])
     begin = tokens.index(tokenizer.asr_text) + 1 if tokenizer.asr_text in tokens else 0
     written = b"".join(tokenizer.piece(token) or b"" for token in tokens[: max(begin - 1, 0)])
-    name = written.decode("utf-8", "ignore").removeprefix("language").strip()
-    return tokens[begin:], frames[begin:], name
+    name = written_language(written.decode("utf-8", "ignore"))
+    return tokens[begin:], frames[begin:], name or ""
 
 
 def _recognised(

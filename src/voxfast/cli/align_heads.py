@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     from voxfast.errors import CheckpointError
     from voxfast.hub import resolve
     from voxfast.models.alignment_heads import FILE
-    from voxfast.models.languages import language_name
+    from voxfast.models.languages import requested_language
     from voxfast.models.qwen3_asr_config import is_qwen3_asr
     from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
     from voxfast.models.qwen3_asr_weights import load_qwen3_asr
 
     # Whatever can be wrong is looked at before a large model is loaded.
-    language = None if args.language is None else language_name(args.language)
+    language = requested_language(args.language)
     if args.figure:
         need("matplotlib")
     clips = [clip for path in args.clips for clip in load_dataset(path)]

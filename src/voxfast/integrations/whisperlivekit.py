@@ -31,7 +31,7 @@ import voxfast
 from voxfast import audio as audio_io
 from voxfast import hub
 from voxfast.errors import VoxfastError
-from voxfast.models.languages import LANGUAGES
+from voxfast.models.languages import LANGUAGES, is_automatic, language_code
 from voxfast.online.session import OnlineProcessor
 from voxfast.timed import Word
 
@@ -74,7 +74,7 @@ class _Holder:
             before a name. The sizes of Whisper, WhisperLiveKit's default among them, mean
             the default model.
         model_cache_dir: where models from the hub are kept.
-        lan: language of sessions that ask for none; "auto" or a code.
+        lan: language of sessions that ask for none; "auto", a code or a name.
         warmup_file: recording to run through the model ahead; None: a second of silence,
             empty: nothing.
         alignment_heads_path, custom_alignment_heads: file of alignment heads to use instead
@@ -106,7 +106,7 @@ class _Holder:
         delay_ms: int | None = None,
         **others: Any,
     ) -> None:
-        self.original_language = None if lan == "auto" else lan
+        self.original_language = None if is_automatic(lan) else lan
         self._delay_ms = delay_ms
         self._heads = alignment_heads_path or custom_alignment_heads
         name = model_dir or model_path or model_size or ""
@@ -136,7 +136,7 @@ class VoxtralMLXASR(_Holder):
     default_model = "voxtral-mini-4b-6bit"
 
     def session_options(self, language: str | None) -> dict[str, Any]:
-        if language is not None:
+        if not is_automatic(language):
             log.warning("Voxtral finds the language itself; %r has no effect", language)
         return super().session_options(None)
 
@@ -148,7 +148,8 @@ class Qwen3MLXSimulASR(_Holder):
     default_model = "qwen3-asr-0.6b"
 
     def session_options(self, language: str | None) -> dict[str, Any]:
-        options = super().session_options(language) | {"language": language}
+        code = None if language is None or is_automatic(language) else language_code(language)
+        options = super().session_options(language) | {"language": code}
         return options | ({"heads_file": self._heads} if self._heads else {})
 
 

@@ -1,15 +1,25 @@
 """The tokenizer of Qwen3-ASR: prompts and text to token ids, token ids to bytes."""
 
 from pathlib import Path
+from typing import Any
 
 from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.models.byte_level_bpe import ByteLevelBPE, byte_alphabet, read_merges
 from voxfast.models.checkpoint import MAX_JSON, check_file, read_json
 
 __all__ = ["Qwen3ASRTokenizer"]
 
+_AUDIO = "<|audio_pad|>"
+_NEEDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>")
+_PROMPT = (
+    "<|im_start|>system\n{context}<|im_end|>\n"
+    f"<|im_start|>user\n<|audio_start|>{_AUDIO}<|audio_end|><|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+
 
 class Qwen3ASRTokenizer:
-    """What streaming needs of the tokenizer, read through ``mlx_qwen3_asr``.
+    """What streaming needs of the tokenizer.
 
     Attributes:
         ends: ids that end a text.
@@ -24,36 +34,32 @@ class Qwen3ASRTokenizer:
     """
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        from mlx_qwen3_asr.tokenizer import Tokenizer
-
-        # Checked here, because the library would go and download what it misses.
         vocabulary = read_json(folder / "vocab.json")
-        added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        config = read_json(folder / "tokenizer_config.json")
         check_file(folder / "merges.txt", MAX_JSON)
         if not all(type(token) is int for token in vocabulary.values()):
             raise CheckpointError(f"{folder}: vocab.json must give every token an integer")
         try:
-            self._tokenizer = Tokenizer(str(folder))
-            special = self._tokenizer.encode("<asr_text>")
-            prompt = self._tokenizer.build_prompt_tokens(1)
-            alphabet = _alphabet()
+            alphabet = byte_alphabet()
             self._pieces = {
                 token: bytes(alphabet[character] for character in piece)
                 for piece, token in vocabulary.items()
             }
-            self.ends = frozenset(self._tokenizer.EOS_TOKEN_IDS)
-            # All that can be looked up in the embedding, which takes what it is given.
-            tokens = {*self._pieces, *self.ends, *prompt, *map(int, added)}
-        except (
-            OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
-        ) as error:  # fmt: skip
+            added = _added_tokens(config)
+            merges = read_merges((folder / "merges.txt").read_text("utf-8"))
+            self._bpe = ByteLevelBPE(vocabulary, merges, added)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder}: not a usable tokenizer ({error!r:.200})") from error
-        if len(special) != 1 or special[0] in self._pieces:
-            raise CheckpointError(f"{folder}: not a tokenizer of Qwen3-ASR: it has no <asr_text>")
-        self.asr_text: int = special[0]
-        audio = self._tokenizer.AUDIO_TOKEN_ID
-        if prompt.count(audio) != 1 or audio in self._pieces:
-            raise CheckpointError(f"{folder}: <|audio_pad|> must be a token of its own")
+        for name in ("<asr_text>", _AUDIO, *_NEEDED):
+            if added.get(name) is None:
+                raise CheckpointError(f"{folder}: not a tokenizer of Qwen3-ASR: it has no {name}")
+            if added[name] in self._pieces or list(added.values()).count(added[name]) > 1:
+                raise CheckpointError(f"{folder}: {name} must be a token of its own")
+        self.asr_text, self._audio = added["<asr_text>"], added[_AUDIO]
+        self.ends = frozenset({added["<|endoftext|>"], added["<|im_end|>"]})
+        self._added = frozenset(added.values())
+        # All that can be looked up in the embedding, which takes what it is given.
+        tokens = self._added | self._pieces.keys()
         if min(tokens) < 0 or max(tokens) >= vocab_size:
             raise CheckpointError(
                 f"{folder}: the tokenizer has tokens {min(tokens)} to {max(tokens)}, but the model "
@@ -67,14 +73,20 @@ class Qwen3ASRTokenizer:
             context: text for the system turn: names and terms that are going to be spoken.
 
         Raises:
-            InvalidOptionError: if the context holds a special token's text.
+            InvalidOptionError: if the context holds a special token's text, or is no Unicode.
         """
-        if any(token not in self._pieces for token in self.encode(context)):
+        try:
+            is_plain = self._added.isdisjoint(self.encode(context))
+        except UnicodeEncodeError as error:
+            raise InvalidOptionError(
+                f"prompt= must be Unicode without lone surrogates; got {context!r:.80}"
+            ) from error
+        if not is_plain:
             raise InvalidOptionError(
                 f"prompt= may not hold the text of special tokens; got {context!r:.80}"
             )
-        tokens: list[int] = self._tokenizer.build_prompt_tokens(1, context=context)
-        place = tokens.index(self._tokenizer.AUDIO_TOKEN_ID)
+        tokens = self.encode(_PROMPT.replace("{context}", context))
+        place = tokens.index(self._audio)
         return tokens[:place], tokens[place + 1 :]
 
     def language_prefix(self, name: str) -> list[int]:
@@ -83,21 +95,14 @@ class Qwen3ASRTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
-        tokens: list[int] = self._tokenizer.encode(text)
-        return tokens
+        return self._bpe.encode(text)
 
     def piece(self, token: int) -> bytes | None:
         """The bytes of a text token; None for a special one."""
         return self._pieces.get(token)
 
 
-def _alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in a byte-level vocabulary, as GPT-2 chose them.
-
-    Printable bytes of Latin-1 stand for themselves, the others for code points from 256 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (byte for byte in range(256) if byte not in printable)
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + i): byte for i, byte in enumerate(others)
-    }
+def _added_tokens(config: dict[str, Any]) -> dict[str, int]:
+    """Ids of the added tokens by their text."""
+    added = (config.get("added_tokens_decoder") or {}).items()
+    return {str(token["content"]): int(number) for number, token in added if token["content"]}

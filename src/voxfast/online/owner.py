@@ -1,6 +1,5 @@
 """The one thread that does all MLX work of a model."""
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import mlx.core as mx
 
 from voxfast.errors import VoxfastError
+from voxfast.online import forks
 
 __all__ = ["OwnerThread"]
 
@@ -29,31 +29,30 @@ class OwnerThread:
     A caller that is interrupted (Ctrl-C) stops waiting; the function still runs to its end,
     so state is never left half-way. The thread ends with ``close()``, with its last
     reference, or with the process.
+
+    Raises:
+        ForkedProcessError: in the fork of a process that had an owner thread.
     """
 
     def __init__(self, name: str) -> None:
+        forks.check_process()
+        forks.note_use()
         self._jobs: Jobs = SimpleQueue()
-        self._process = os.getpid()
         self._thread = threading.Thread(
             target=_work, args=(self._jobs,), name=f"voxfast-{name}", daemon=True
         )
         self._thread.start()
         self._lock = threading.Lock()
-        self._stop = weakref.finalize(
-            self, _stop, self._jobs, self._thread, self._process, self._lock
-        )
+        self._stop = weakref.finalize(self, _stop, self._jobs, self._thread, self._lock)
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function on the owner thread and wait for its result.
 
         Raises:
-            VoxfastError: in a forked child, which has no owner thread, and after close().
+            ForkedProcessError: in a forked child, which has no owner thread.
+            VoxfastError: after close().
         """
-        if os.getpid() != self._process:
-            raise VoxfastError(
-                "the model was loaded before this process was forked; load it in the child, or "
-                "start the child with the 'spawn' method"
-            )
+        forks.check_process()
         if threading.current_thread() is self._thread:
             return function(*args, **kwargs)
         # A Future's locks are taken in Python code, where an interrupt may leave them taken, and
@@ -88,8 +87,8 @@ def _work(jobs: Jobs) -> None:
     mx.clear_streams()
 
 
-def _stop(jobs: Jobs, thread: threading.Thread, process: int, lock: threading.Lock) -> None:
-    if os.getpid() == process:
+def _stop(jobs: Jobs, thread: threading.Thread, lock: threading.Lock) -> None:
+    if not forks.is_forked():
         with lock:
             jobs.put(None)
         if threading.current_thread() is not thread:

@@ -56,6 +56,11 @@ class QueuedStream:
         with self._lock:
             return len(self._queue) / SAMPLE_RATE
 
+    def _pad(self, n_samples: int) -> None:
+        """Queue silence that is not in the real audio; the lock must be held."""
+        self._queue.put(np.zeros(n_samples, np.float32))
+        self._clock.pad(n_samples)
+
     def _take(self, size: int) -> NDArray[np.float32]:
         """The oldest samples of the queue; the lock must be held."""
         self._taken += size

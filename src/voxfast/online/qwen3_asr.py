@@ -20,6 +20,9 @@ __all__ = ["Qwen3Options", "Qwen3Stream"]
 log = logging.getLogger(__name__)
 
 TOKEN_MS = 80  # audio of an audio token; the last one of a second stands for half as much
+# Zeros behind an utterance: without them the last word is lost, or another one is written, where
+# a recording ends right at the end of it. (Qwen's own code pads what is shorter than this.)
+END_PAD = SAMPLE_RATE // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,8 @@ class Qwen3Options:
     Attributes:
         delay_ms: AlignAtt's border: a word is committed if the audio that it attends to is at
             least so far from the newest audio. More is surer. None takes the recommended one.
-        language: name or code of the language that is spoken; None or "auto" lets the model
-            say which, anew after every pause.
+        language: name or code (ISO 639, also with a region) of the language that is spoken;
+            None or "auto" lets the model say which, anew after every pause.
         prompt: names, terms and whatever else helps to spell what is going to be said.
         block_ms: least new audio of an inference. Less answers sooner and costs more.
         rewind_ms: a token that attends to audio so far before that of the token before it is
@@ -115,7 +118,9 @@ class Qwen3Stream(QueuedStream):
     def end_utterance(self) -> None:
         """Queue the end of an utterance: what was heard is committed; the stream goes on."""
         with self._lock:
-            self._end = self._clock.model_samples
+            if self._clock.model_samples > max(self._begin, self._end):
+                self._pad(END_PAD)
+                self._end = self._clock.model_samples
 
     def end_stream(self) -> None:
         """Queue the end; as :meth:`end_utterance`."""
@@ -171,7 +176,8 @@ class Qwen3Stream(QueuedStream):
         room = self._utterance.room
         if self._end > self._begin:
             left = self._end - self._taken
-            return min(left, room), left <= room
+            # No inference over the zeros alone: the buffer may be longer by them.
+            return (left, True) if left <= room + END_PAD else (room, False)
         size = min(len(self._queue), room)
         return (size, False) if size >= min(self._block, room) else (0, False)
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 from voxfast.errors import InvalidOptionError
 from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import read_json
-from voxfast.models.languages import language_name
+from voxfast.models.languages import requested_language
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr_weights import load_qwen3_asr
 from voxfast.models.traits import read_traits
@@ -60,9 +60,7 @@ class Qwen3ASREngine:
         if chosen.delay_ms is None:
             chosen = replace(chosen, delay_ms=DEFAULT_DELAY_MS)
         _check(chosen)
-        language = None
-        if chosen.language not in (None, "", "auto"):
-            language = language_name(str(chosen.language))
+        language = requested_language(chosen.language)
         heads = self._heads(chosen)
         return Qwen3Stream(self._model, self._tokenizer, heads, chosen, self._traits, language)
 

@@ -58,7 +58,9 @@ def words_of(
     # Without a whole character nobody knows what is next.
     unknown = next_piece is not None and not next_text
     joined = bool(pieces) and split_words(pieces[-1] + next_text)[0] != pieces[-1]
-    rest = pieces.pop() if pieces and (unknown or joined) else ""
+    # White space alone is the beginning of a word.
+    open_ended = bool(pieces) and (unknown or joined or not pieces[-1].strip())
+    rest = pieces.pop() if open_ended else ""
     words, end = [], 0
     for word in pieces:
         begin, end = end, end + len(word)

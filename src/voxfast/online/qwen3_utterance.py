@@ -2,11 +2,11 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from voxfast.audio import SAMPLE_RATE
-from voxfast.models.languages import has_word_spaces
+from voxfast.models.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr import Qwen3ASR
 from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
 from voxfast.models.traits import Traits
@@ -14,13 +14,15 @@ from voxfast.online.alignatt import Policy, Verdict, first_of_loop, judge
 from voxfast.online.qwen3_audio import Audio, AudioBuffer, Samples
 from voxfast.online.qwen3_decoding import Decoder, Prediction
 from voxfast.online.qwen3_text import TokenWord, words_of
+from voxfast.online.words import is_unspaced
 
 __all__ = ["BufferLimits", "HeardWord", "Utterance"]
 
 log = logging.getLogger(__name__)
 
 SPARE_TOKENS = 32  # that an inference may write beyond one per audio token
-LONGEST_PREFIX = 12  # tokens of "language <Name><asr_text>"
+LONGEST_HEADER = 16  # tokens, of "language <Name>"
+NO_SPEECH = "language none"
 LEAD_IN = 1.0  # seconds of silence that stay before what comes after a pause
 # A word whose start lies so little before a cut is taken to lie behind it: times are no surer.
 CUT_TOLERANCE = 0.1  # seconds
@@ -87,7 +89,7 @@ class Utterance:
         language: name of the language that is spoken, or None: the model says which.
 
     Attributes:
-        language: what was given, or what the model heard last.
+        language: what was given, or what the model heard last; None if it did not say.
         tentative: text that is not certain yet.
     """
 
@@ -109,6 +111,8 @@ class Utterance:
         self._audio = AudioBuffer(model)
         self._words: list[HeardWord] = []  # committed, and in the buffer
         self._is_silent = False  # the model has written all it heard
+        # What stands before the text: given, or as the model wrote it.
+        self._header = [] if language is None else tokenizer.language_prefix(language)
         self.language = language
         self.tentative = ""
 
@@ -150,8 +154,8 @@ class Utterance:
                 continue
             heard.append(self._heard(word, begin, next_begin - self._timing.start_lead))
             self._words.append(heard[-1])
-        self._is_silent = found.is_complete and not rest
-        self.tentative = rest
+        self.tentative = rest if rest.strip() else ""
+        self._is_silent = found.is_complete and not self.tentative
         return heard
 
     def make_room(self) -> bool:
@@ -193,48 +197,71 @@ class Utterance:
     def _decode(self, audio: Audio, end: bool) -> _Hypothesis:
         """Write tokens until the policy, the model or a loop ends it."""
         n_audio = len(audio.embeddings)
-        prediction = self._begin(audio)
         last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
         tokens: list[Prediction] = []
-        while len(tokens) < n_audio + SPARE_TOKENS:
-            if self._tokenizer.piece(prediction.token) is None:
+        for count, prediction in enumerate(self._predictions(audio)):
+            if prediction.token in self._tokenizer.ends:
                 return _Hypothesis(tokens, prediction.token, True)
+            following = prediction.token
+            if count == n_audio + SPARE_TOKENS:
+                break
+            if self._tokenizer.piece(prediction.token) is None:
+                continue  # no text; Qwen's decoder passes over it, too
             frames = [token.frame for token in [*tokens, prediction]]
             verdict = judge(frames, n_audio, self._policy, before=last, end=end)
             if verdict is Verdict.REWIND and tokens:
-                prediction = tokens.pop()
+                following = tokens.pop().token
             if verdict is not Verdict.KEEP:
                 break
             tokens.append(prediction)
             loop = first_of_loop([token.token for token in tokens], frames)
             if loop is not None:
                 log.debug("cut a loop: %d of %d tokens stay", loop, len(tokens))
-                prediction = tokens[loop]
+                following = tokens[loop].token
                 del tokens[loop:]
                 break
-            prediction = self._decoder.write(prediction.token)
-        return _Hypothesis(tokens, prediction.token, False)
+        return _Hypothesis(tokens, following, False)
 
-    def _begin(self, audio: Audio) -> Prediction:
-        """Read prompt, audio and committed text; predict the first token of new text."""
+    def _predictions(self, audio: Audio) -> Iterator[Prediction]:
+        """Tokens of the text, without end; each is written when the next one is asked for."""
         if self._is_forced or self._words:
-            assert self.language is not None
-            text = self._tokenizer.language_prefix(self.language) + self._context()
-            return self._decoder.read(audio, [*self._prompt_tail, *text])
-        prediction = self._decoder.read(audio, self._prompt_tail)
-        written: list[int] = []
-        while prediction.token not in self._tokenizer.ends and len(written) < LONGEST_PREFIX:
-            if prediction.token == self._tokenizer.asr_text:
-                break
-            written.append(prediction.token)
+            text = [*self._prompt_tail, *self._header, *self._context()]
+            prediction = self._decoder.read(audio, text)
+        else:
+            *written, prediction = self._read_header(self._decoder.read(audio, self._prompt_tail))
+            yield from written
+        while True:
+            yield prediction
             prediction = self._decoder.write(prediction.token)
-        prefix = b"".join(self._tokenizer.piece(token) or b"" for token in written)
-        name = prefix.decode("utf-8", "ignore").removeprefix("language").strip()
-        if prediction.token != self._tokenizer.asr_text or name in ("", "None"):
-            # No speech, says the model; or it says nothing that makes sense.
-            return Prediction(min(self._tokenizer.ends), 1.0, 0)
-        self.language = name
-        return self._decoder.write(prediction.token)
+
+    def _read_header(self, prediction: Prediction) -> list[Prediction]:
+        """Let the model name the language, ``language English<asr_text>``, as it does first.
+
+        As Qwen's own parser has it: without the tag all is text, and text may follow
+        ``language None``. (Alone, without tag and text, that is no speech.)
+
+        Returns:
+            The first tokens of the text, all written but the last.
+        """
+        written: list[Prediction] = []
+        stops = {*self._tokenizer.ends, self._tokenizer.asr_text}
+        while prediction.token not in stops and len(written) < LONGEST_HEADER:
+            written.append(prediction)
+            prediction = self._decoder.write(prediction.token)
+        tokens = [token.token for token in written]
+        header = b"".join(self._tokenizer.piece(token) or b"" for token in tokens)
+        text = header.decode("utf-8", "ignore")
+        language = written_language(text)
+        if prediction.token == self._tokenizer.asr_text:
+            self._header = [*tokens, prediction.token]
+            first = [self._decoder.write(prediction.token)]
+        elif prediction.token in self._tokenizer.ends and text.strip().lower() == NO_SPEECH:
+            first = [prediction]
+        else:
+            self._header, language, first = [], None, [*written, prediction]
+        if language is not None or first[0].token not in self._tokenizer.ends:
+            self.language = language
+        return first
 
     def _context(self) -> list[int]:
         text = "".join(word.text for word in self._words).lstrip()
@@ -244,7 +271,7 @@ class Utterance:
         """The word with its times; ``begin``: where its first token attends to."""
         text = word.text
         is_first = not self._words and not text[:1].isspace()
-        if is_first and has_word_spaces(self.language or ""):
+        if is_first and has_word_spaces(self.language or "") and not is_unspaced(text[0]):
             text = " " + text  # the model writes none before its first word
         start = max(0.0, begin - self._timing.start_lead)
         end = self._audio.token_seconds(word.last) + self._timing.end_trail

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from voxfast.audio import SAMPLE_RATE, check_samples
 from voxfast.errors import InvalidOptionError, SessionClosedError, VoxfastError
+from voxfast.online.forks import check_process, is_forked
 from voxfast.online.owner import OwnerThread
 from voxfast.timed import Word
 
@@ -118,7 +119,8 @@ class Session:
     not. A call that is rejected leaves the session as it was. A call that is interrupted
     (Ctrl-C) loses nothing: words that it would have returned come with the next call, and
     ``heard`` tells whether its audio was taken. What comes in while a call processes waits for
-    the next call; ``lag`` tells how much that is, and the log warns when it grows.
+    the next call; ``lag`` tells how much that is, and the log warns when it grows. In a forked
+    child its methods raise ForkedProcessError.
     """
 
     def __init__(self, stream: Stream, owner: OwnerThread) -> None:
@@ -160,6 +162,7 @@ class Session:
 
     def process(self) -> list[Word]:
         """Process everything that was inserted; return the words that are now certain."""
+        check_process()
         self._check_open()
         self._drain()
         return self.take()
@@ -210,6 +213,7 @@ class Session:
 
         If it is interrupted, the stream has ended; call it again for the words.
         """
+        check_process()
         with self._arriving:
             if self._state != "ending":
                 self._check_open()
@@ -221,7 +225,9 @@ class Session:
         return words
 
     def close(self) -> None:
-        """Give up the stream. Does nothing if that was done."""
+        """Give up the stream. Does nothing if that was done, or in a forked child."""
+        if is_forked():
+            return
         with self._arriving:
             if self._state in ("open", "ending"):
                 self._state = "closed"
@@ -263,6 +269,7 @@ class Session:
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
     def _queue(self, arrival: _Arrival) -> None:
+        check_process()  # before a lock that another thread may have held at the fork
         with self._arriving:
             self._check_open()
             self._arrivals.append(arrival)

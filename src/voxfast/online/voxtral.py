@@ -231,10 +231,6 @@ class VoxtralStream(QueuedStream):
 
     # -- inside
 
-    def _pad(self, n_samples: int) -> None:
-        self._queue.put(np.zeros(n_samples, np.float32))
-        self._clock.pad(n_samples)
-
     def _next_size(self) -> int:
         """Samples of the next block: the look-ahead, then whole positions; 0 if not there."""
         if self._taken == 0:

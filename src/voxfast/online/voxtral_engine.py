@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.models.languages import is_automatic
 from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral_weights import load_voxtral
@@ -94,7 +95,7 @@ class VoxtralEngine:
                 f"{self._name} was trained for delays of {', '.join(map(str, self.delays_ms))} ms; "
                 f"got delay_ms={delay_ms!r}"
             )
-        if chosen.language not in (None, "auto"):
+        if not is_automatic(chosen.language):
             raise InvalidOptionError(
                 f"{self._name} finds the language itself and cannot be told one; "
                 f"got language={chosen.language!r}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from voxfast.models.traits import Traits
 from voxfast.timed import Word
 
-__all__ = ["WordAssembler", "split_words"]
+__all__ = ["WordAssembler", "is_unspaced", "split_words"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ _UNSPACED = (
 )
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Whether a character is of a script that is written without spaces."""
     code = ord(character)
     return any(first <= code <= last for first, last in _UNSPACED)
 
@@ -59,7 +60,7 @@ def split_words(text: str) -> list[str]:
         elif _is_opening(current[-1]):
             starts = False
         else:
-            starts = _is_unspaced(character) or any(map(_is_unspaced, current))
+            starts = is_unspaced(character) or any(map(is_unspaced, current))
         if starts:
             words.append(current)
             current = ""
@@ -72,7 +73,9 @@ class WordAssembler:
 
     A marker announces a group: one word, or several that share its time. Text is assembled
     from bytes, so a character that spans tokens is whole. A word is committed when the next
-    one begins or the group ends; in scripts without spaces character by character.
+    one begins or the group ends; in scripts without spaces character by character. Words
+    joined are the model's text, but for white space at its very end: what stands alone at the
+    end of a group goes to the next word.
 
     Args:
         marker: id of the marker token.
@@ -103,7 +106,7 @@ class WordAssembler:
     @property
     def tentative(self) -> str:
         """Text that is not committed yet."""
-        return self._text
+        return self._text if self._text.strip() else ""
 
     def add(self, k: int, token: int, probability: float) -> list[Word]:
         """Take generated token k; return the words that it completes."""
@@ -128,8 +131,10 @@ class WordAssembler:
 
     def close(self) -> list[Word]:
         """End the group; return its last word, if there is one."""
-        words = self._word(self._text) if self._text.strip() else []
-        self._text, self._probability = "", 1.0
+        words = []
+        if self._text.strip():
+            words = self._word(self._text)
+            self._text, self._probability = "", 1.0
         self._start = self._end = None
         return words
 

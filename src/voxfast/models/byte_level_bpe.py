@@ -1,0 +1,112 @@
+"""Byte-level byte-pair encoding, as the tokenizers of Qwen2 and later have it."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
+from itertools import pairwise
+
+import regex
+
+__all__ = ["ByteLevelBPE", "byte_alphabet", "read_merges"]
+
+# The pre-tokenizer of Qwen2: contractions; words with what stands before them; single digits;
+# punctuation; line breaks; spaces.
+_WORDS = regex.compile(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CACHED_WORDS = 4096
+
+Ranks = Mapping[tuple[str, str], int]
+
+
+class ByteLevelBPE:
+    """Text to token ids.
+
+    Args:
+        vocabulary: token ids by piece, in the byte-level alphabet.
+        merges: pairs of pieces, the first ones first.
+        added: ids of the tokens that are looked for in a text before anything else.
+
+    Raises:
+        ValueError: if a byte, or what a merge makes, has no token.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        merges: Iterable[tuple[str, str]],
+        added: Mapping[str, int],
+    ) -> None:
+        self._vocabulary, self._added = vocabulary, added
+        ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._letters = {byte: letter for letter, byte in byte_alphabet().items()}
+        made = (first + second for first, second in ranks)
+        lost = next((p for p in (*self._letters.values(), *made) if p not in vocabulary), None)
+        if lost is not None:
+            raise ValueError(f"the vocabulary has no {lost!r:.60}")
+        self._pieces = lru_cache(_CACHED_WORDS)(partial(_merge, ranks))
+        longest_first = sorted(added, key=len, reverse=True)
+        self._split = regex.compile("|".join(map(regex.escape, longest_first)) or "(?!)")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; what stands between added tokens is brought into NFC."""
+        tokens, begin = [], 0
+        for match in self._split.finditer(text):
+            tokens += self._encode(text[begin : match.start()])
+            tokens.append(self._added[match[0]])
+            begin = match.end()
+        return tokens + self._encode(text[begin:])
+
+    def _encode(self, text: str) -> list[int]:
+        tokens = []
+        for word in _WORDS.findall(unicodedata.normalize("NFC", text)):
+            letters = "".join(self._letters[byte] for byte in word.encode())
+            tokens += [self._vocabulary[piece] for piece in self._pieces(letters)]
+        return tokens
+
+
+def _merge(ranks: Ranks, letters: str) -> tuple[str, ...]:
+    """The pieces of a word: the pair of the lowest rank is joined, wherever it stands, again
+    and again."""
+    pieces = list(letters)
+    while len(pieces) > 1:
+        best = min(pairwise(pieces), key=lambda p: ranks.get(p, len(ranks)))
+        if best not in ranks:
+            break
+        joined, at = [], 0
+        while at < len(pieces):
+            found = tuple(pieces[at : at + 2]) == best
+            joined.append("".join(best) if found else pieces[at])
+            at += 2 if found else 1
+        pieces = joined
+    return tuple(pieces)
+
+
+def read_merges(text: str) -> list[tuple[str, str]]:
+    """The pairs in a ``merges.txt``. Only the first line may be a comment: its version.
+
+    Raises:
+        ValueError: if a line is no pair.
+    """
+    pairs = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.split()
+        if len(pair) != 2:
+            raise ValueError(f"line {number} must be two pieces; it is {line!r:.60}")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The characters that stand for bytes in a byte-level vocabulary, as GPT-2 chose them.
+
+    Printable bytes of Latin-1 stand for themselves, the others for code points from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + i): byte for i, byte in enumerate(others)
+    }
