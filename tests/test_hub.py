@@ -86,6 +86,7 @@ QWEN = {"model_type": "qwen3_asr"}
 PACKED = VOXTRAL | {"quantization": {"group_size": 64, "bits": 4}}
 NAMES = {
     "voxfast": ["decoder.norm.weight"],
+    "packed": ["norm.weight", "layers.0.attention.wq.scales"],
     "transformers": ["audio_tower.norm.weight", "language_model.model.norm.weight"],
 }
 
@@ -217,6 +218,7 @@ INCOMPLETE = [
     (["params.json", "tekken.json"], {}, None, ["consolidated.safetensors"]),
     (["params.json", "consolidated.safetensors"], {}, None, ["tekken.json"]),
     (["config.json", "consolidated.safetensors", "tekken.json"], {}, None, ["params.json"]),
+    (["config.json", *MISTRALS], PACKED, None, ["model.safetensors"]),
     (CONVERTED, VOXTRAL, None, ["tekken.json"]),
     (["config.json", "tekken.json"], VOXTRAL, None, ["model.safetensors"]),
     (["config.json", *MISTRALS, SHARDS[0]], PACKED, {"x": SHARDS[0], "y": SHARDS[1]}, [SHARDS[1]]),
@@ -265,6 +267,11 @@ def test_a_cache_that_transformers_filled_is_completed(fake, tmp_path):
     (downloaded,) = (call[2] for call in fake.calls if call[0] == "download")
     assert "consolidated.safetensors" in downloaded
     assert not any(name.startswith("model") for name in downloaded)
+
+
+def test_mistrals_file_may_be_packed_itself(fake, tmp_path):
+    folder = snapshot(tmp_path / "hub", ["config.json", *MISTRALS], PACKED, names="packed")
+    assert hub.resolve("owner/name") == folder
 
 
 def test_the_main_branch_before_other_snapshots(fake, tmp_path):

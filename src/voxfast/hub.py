@@ -52,6 +52,7 @@ _CONSOLIDATED = "consolidated.safetensors"
 _INDEX = "model.safetensors.index.json"
 _VOXTRAL_TOKENIZER = ("tekken.json",)
 _QWEN_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json")
+_TRANSFORMERS = ("audio_tower.", "multi_modal_projector.")  # names that voxfast does not read
 _MAX_JSON = 64 << 20
 
 
@@ -124,11 +125,13 @@ def missing_files(folder: Path) -> list[str]:
     if config.get("model_type") == "qwen3_asr":
         needed = ["config.json", *_QWEN_TOKENIZER]
         weights = _missing_weights(folder, names)
-    elif _CONSOLIDATED in names and not (_packing(config) and _converted(names)):
+    elif _CONSOLIDATED in names and (
+        not _packing(config) or _has_tensor(folder / _CONSOLIDATED, (".scales",))
+    ):
         is_voxtral = config.get("model_type") == "voxtral_realtime" or "multimodal" in config
         needed = [*_VOXTRAL_TOKENIZER] if is_voxtral else ["params.json", *_VOXTRAL_TOKENIZER]
         weights = []
-    elif any(_is_of_transformers(folder / name) for name in _converted(names)) or (
+    elif any(_has_tensor(folder / name, _TRANSFORMERS) for name in _converted(names)) or (
         "params.json" in names and not any(name.endswith(".safetensors") for name in names)
     ):
         needed, weights = ["params.json", *_VOXTRAL_TOKENIZER], [_CONSOLIDATED]
@@ -216,15 +219,15 @@ def _packing(config: Mapping[str, Any]) -> bool:
     return bool(config.get("quantization") or config.get("quantization_config"))
 
 
-def _is_of_transformers(path: Path) -> bool:
-    """Whether tensors have transformers' own names for Voxtral, which voxfast does not read."""
+def _has_tensor(path: Path, parts: tuple[str, ...]) -> bool:
+    """Whether the name of a tensor in a safetensors file has one of these parts."""
     try:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             names = json.loads(file.read(length)) if length <= _MAX_JSON else ()
     except (OSError, ValueError, RecursionError, struct.error):
         return False
-    return any("audio_tower." in name or "multi_modal_projector." in name for name in names)
+    return any(part in name for name in names for part in parts)
 
 
 def _json(path: Path) -> dict[str, Any]:
