@@ -5,12 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
-#include "rows.h"
+#include "rowwise.h"
 
 namespace voxfast {
 

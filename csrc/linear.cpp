@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "kernels/linear_arguments.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"

@@ -5,7 +5,7 @@
 // seen.
 
 #include "kernels/alignment_frame_arguments.h"
-#include "kernels/attention_few_rows.h"
+#include "kernels/attention_few_queries.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {

@@ -10,7 +10,7 @@
 // samples; of their conjugate-symmetric outputs 0 and 8 are real, 1 ... 7 complex, and
 // the pair (0, 8) passes as one complex column, so eight complex transforms of 25 follow.
 
-#include "kernels/kernels.h"
+#include "kernels/log_mel_arguments.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {

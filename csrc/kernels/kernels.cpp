@@ -9,7 +9,7 @@
 #include "kernels/alignment_frame.h"
 #include "kernels/linear.h"
 #include "kernels/log_mel.h"
-#include "kernels/rowwise_kernels.h"
+#include "kernels/rowwise.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
 

@@ -3,10 +3,10 @@
 // The kernels of linear; see kernels.h.
 
 #include "kernels/linear_arguments.h"
-#include "kernels/linear_floats.h"
-#include "kernels/linear_packed.h"
-#include "kernels/linear_packed_row.h"
-#include "kernels/linear_rows.h"
+#include "kernels/linear_common.h"
+#include "kernels/linear_float.h"
+#include "kernels/linear_packed_gemm.h"
+#include "kernels/linear_packed_gemv.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {

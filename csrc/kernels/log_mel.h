@@ -6,7 +6,7 @@
 // place.
 
 #include "kernels/dft.h"
-#include "kernels/kernels.h"
+#include "kernels/log_mel_arguments.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {

@@ -2,9 +2,9 @@
 
 // The passes of sliding_attention for all float types; see kernels.h.
 
-#include "kernels/attention_few_rows.h"
-#include "kernels/attention_many_rows.h"
-#include "kernels/attention_rows.h"
+#include "kernels/attention_few_queries.h"
+#include "kernels/attention_many_queries.h"
+#include "kernels/attention_tile.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {

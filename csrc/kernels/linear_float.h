@@ -13,9 +13,9 @@
 // panel are first brought into that order in the first cache. Both add the same numbers
 // in the same order: what one output is does not depend on what is computed beside it.
 
-#include "kernels/lane_sums.h"
+#include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
-#include "kernels/linear_rows.h"
+#include "kernels/linear_common.h"
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
 

@@ -3,8 +3,8 @@
 // sliding_attention for a few query rows per KV head (decoding): every key is read once,
 // converted in registers, and multiplied with R rows; the lanes run over the head.
 
-#include "kernels/attention_rows.h"
-#include "kernels/lane_sums.h"
+#include "kernels/attention_tile.h"
+#include "kernels/horizontal_sums.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {

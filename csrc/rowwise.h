@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/rowwise.h"
+#include "kernels/rowwise_arguments.h"
 #include "mlx/array.h"
 #include "threads.h"
 

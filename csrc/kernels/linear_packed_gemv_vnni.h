@@ -3,7 +3,7 @@
 // linear: one row of x and packed weights that are used as they are read, for processors
 // that multiply bytes (AVX-512 VNNI) and pick any bits of a vector (VBMI).
 
-#include "kernels/linear_words.h"
+#include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {

@@ -2,7 +2,7 @@
 
 // linear: what its kernels share. Rows of any float type in and out, and sums.
 
-#include "kernels/lane_sums.h"
+#include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
 #include "kernels/simd.h"
 

@@ -6,14 +6,14 @@
 // Sums over a group are integers, and groups are added in their order as for more rows:
 // what comes out is the same to the bit.
 
-#include "kernels/lane_sums.h"
+#include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
-#include "kernels/linear_rows.h"
-#include "kernels/linear_words.h"
+#include "kernels/linear_common.h"
+#include "kernels/linear_packed_common.h"
 #if defined(VOXFAST_BYTE_PRODUCTS)
-#include "kernels/linear_row_bytes.h"
+#include "kernels/linear_packed_gemv_vnni.h"
 #else
-#include "kernels/linear_row_pairs.h"
+#include "kernels/linear_packed_gemv_madd.h"
 #endif
 #include "kernels/simd.h"
 #include "kernels/with_type.h"

@@ -15,8 +15,8 @@
 // becomes does not depend on the rows beside it.
 
 #include "kernels/linear_arguments.h"
-#include "kernels/linear_rows.h"
-#include "kernels/linear_words.h"
+#include "kernels/linear_common.h"
+#include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
 

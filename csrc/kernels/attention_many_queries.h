@@ -5,7 +5,7 @@
 // register tiles. The lanes of the scores run over the query rows, so that the softmax
 // never looks across lanes; the lanes of the output run over the head.
 
-#include "kernels/attention_rows.h"
+#include "kernels/attention_tile.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {

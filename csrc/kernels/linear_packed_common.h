@@ -6,7 +6,7 @@
 // rows of w, a word of x the same inputs of one row of x.
 
 #include "kernels/linear_arguments.h"
-#include "kernels/linear_rows.h"
+#include "kernels/linear_common.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {

@@ -4,7 +4,7 @@
 // without products of bytes. A block of 32 codes is 4 * BITS bytes; codes are unpacked to
 // 16-bit numbers.
 
-#include "kernels/linear_words.h"
+#include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {
