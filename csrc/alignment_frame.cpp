@@ -30,7 +30,7 @@ size_t count_heads(const Heads& heads) {
 }
 
 // The op in terms of MLX's own: what GPU streams run. inputs: the queries, then the keys.
-mx::array composed(const std::vector<mx::array>& inputs, const Heads& heads, int first,
+mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int first,
                    int count, const mx::Stream& s) {
   std::vector<mx::array> frames;
   size_t layers = heads.size();
@@ -43,16 +43,16 @@ mx::array composed(const std::vector<mx::array>& inputs, const Heads& heads, int
     }
     auto stop = k.shape();
     stop[2] = first + count;
-    auto stored = mx::slice(k, {0, 0, first, 0}, stop, s);
-    auto asking = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
-    stored = mx::take(stored, mx::array(kv_heads.data(), {n}), 1, s);
+    auto used_keys = mx::slice(k, {0, 0, first, 0}, stop, s);
+    auto used_queries = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
+    used_keys = mx::take(used_keys, mx::array(kv_heads.data(), {n}), 1, s);
     // Scores that are rounded to half precision would tie.
     auto scores =
-        mx::matmul(mx::astype(asking, mx::float32, s),
-                   mx::swapaxes(mx::astype(stored, mx::float32, s), -1, -2, s), s);
-    auto least = mx::array(-std::numeric_limits<float>::infinity());
+        mx::matmul(mx::astype(used_queries, mx::float32, s),
+                   mx::swapaxes(mx::astype(used_keys, mx::float32, s), -1, -2, s), s);
+    auto lowest = mx::array(-std::numeric_limits<float>::infinity());
     frames.push_back(
-        mx::argmax(mx::where(mx::isnan(scores, s), least, scores, s), -1, false, s));
+        mx::argmax(mx::where(mx::isnan(scores, s), lowest, scores, s), -1, false, s));
   }
   auto sorted = mx::sort(mx::concatenate(frames, 1, s), 1, s);  // [B, n, L]
   int middle = static_cast<int>(count_heads(heads) / 2);
@@ -121,7 +121,7 @@ class AlignmentFrame : public mx::Primitive {
   // Tiles for one layer, whose heads fill the frames from `column` on.
   void add_layer(Work& work, const mx::array& q, const mx::array& k,
                  const std::vector<int>& heads, int64_t column) const {
-    int group = q.shape(1) / k.shape(1), most = kernels().lanes / 2;
+    int group = q.shape(1) / k.shape(1), max_queries = kernels().lanes / 2;
     auto at = [](const mx::array& x, int64_t b, int64_t head,
                  int64_t row) -> const void* {
       int64_t element = b * x.strides(0) + head * x.strides(1) + row * x.strides(2);
@@ -136,18 +136,19 @@ class AlignmentFrame : public mx::Primitive {
         tile.key_stride = k.strides(2), tile.key_element_stride = k.strides(3);
         tile.query_element_stride = q.strides(3);
         auto flush = [&] {
-          if (tile.rows > 0) {
+          if (tile.n_queries > 0) {
             work.tiles.push_back(tile);
-            work.multiplications += int64_t{tile.rows} * count_ * tile.head_size;
-            tile.rows = 0;
+            work.multiplications += int64_t{tile.n_queries} * count_ * tile.head_size;
+            tile.n_queries = 0;
           }
         };
         for (size_t j = 0; j < heads.size(); ++j) {
           for (int64_t l = 0; heads[j] / group == h && l < q.shape(2); ++l) {
-            tile.queries[tile.rows] = at(q, b, heads[j], l);
-            tile.frames[tile.rows] = work.frames.data() + (b * q.shape(2) + l) * work.n +
-                                     column + static_cast<int64_t>(j);
-            if (++tile.rows == most) {
+            tile.queries[tile.n_queries] = at(q, b, heads[j], l);
+            tile.frames[tile.n_queries] = work.frames.data() +
+                                          (b * q.shape(2) + l) * work.n + column +
+                                          static_cast<int64_t>(j);
+            if (++tile.n_queries == max_queries) {
               flush();
             }
           }
@@ -179,11 +180,12 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
            describe("keys", k), describe("queries", q));
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
-    reject(NAME, "first must be >= 0, count >= 1, and first + count at most S; got ",
+    reject(NAME,
+           "first must be >= 0, count >= 1, and first + count at max_queries S; got ",
            first, " and ", count, describe("keys", k));
   }
   if (heads.empty()) {
-    reject(NAME, "every layer given needs a head at least");
+    reject(NAME, "every layer given needs a head at lowest");
   }
   for (auto head = heads.begin(); head != heads.end(); ++head) {
     if (*head < 0 || *head >= q.shape(1)) {
@@ -217,7 +219,7 @@ mx::array alignment_frame(const std::vector<mx::array>& queries,
   auto inputs = queries;
   inputs.insert(inputs.end(), keys.begin(), keys.end());
   if (!use_kernels(s)) {
-    return composed(inputs, heads, first, count, s);
+    return fallback(inputs, heads, first, count, s);
   }
   return mx::array({queries[0].shape(0), queries[0].shape(2)}, mx::int32,
                    std::make_shared<AlignmentFrame>(s, heads, first, count),

@@ -15,7 +15,7 @@
 namespace voxfast {
 
 // Where what the indices of dimensions first ... last - 1 select begins, in elements.
-inline std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
+inline std::vector<int64_t> row_offsets(const mx::array& x, int first, int last) {
   std::vector<int64_t> offsets{0};
   for (int d = first; d < last; ++d) {
     std::vector<int64_t> next;
@@ -32,12 +32,12 @@ inline std::vector<int64_t> offsets(const mx::array& x, int first, int last) {
 
 // A copy in one piece, of at least one dimension; complete when what is dispatched next
 // begins. It holds what it copies until then, so the op may still throw.
-inline mx::array dense_copy(const char* op, const mx::array& x,
-                            mx::cpu::CommandEncoder& encoder) {
+inline mx::array contiguous_copy(const char* op, const mx::array& x,
+                                 mx::cpu::CommandEncoder& encoder) {
   mx::array copy(allocate(op, x.nbytes()), x.shape(), x.dtype());
   encoder.add_temporary(copy);
   encoder.dispatch([from = x.data<char>(), to = copy.data<char>(), size = x.itemsize(),
-                    rows = offsets(x, 0, static_cast<int>(x.ndim()) - 1),
+                    rows = row_offsets(x, 0, static_cast<int>(x.ndim()) - 1),
                     columns = x.shape(-1), step = x.strides(-1),
                     held = x.data_shared_ptr()]() mutable {
     for (int64_t row : rows) {
@@ -50,15 +50,15 @@ inline mx::array dense_copy(const char* op, const mx::array& x,
 }
 
 // The array itself if it lies in one piece, or such a copy.
-inline mx::array dense(const char* op, const mx::array& x,
-                       mx::cpu::CommandEncoder& encoder) {
-  return x.size() <= 1 || x.flags().row_contiguous ? x : dense_copy(op, x, encoder);
+inline mx::array make_contiguous(const char* op, const mx::array& x,
+                                 mx::cpu::CommandEncoder& encoder) {
+  return x.size() <= 1 || x.flags().row_contiguous ? x : contiguous_copy(op, x, encoder);
 }
 
 // The array itself if its rows, the last dimension, are dense, or such a copy.
-inline mx::array with_dense_rows(const char* op, const mx::array& x,
-                                 mx::cpu::CommandEncoder& encoder) {
-  return x.strides(-1) == 1 || x.shape(-1) == 1 ? x : dense_copy(op, x, encoder);
+inline mx::array make_rows_contiguous(const char* op, const mx::array& x,
+                                      mx::cpu::CommandEncoder& encoder) {
+  return x.strides(-1) == 1 || x.shape(-1) == 1 ? x : contiguous_copy(op, x, encoder);
 }
 
 }  // namespace voxfast

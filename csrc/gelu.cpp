@@ -25,12 +25,12 @@ class GELU : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto x = dense(NAME, inputs[0], encoder);
+    auto x = make_contiguous(NAME, inputs[0], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a = elementwise(x);
-    a.first = x.data<void>(), a.first_type = float_type(x.dtype());
-    a.out = out.data<void>(), a.out_type = a.first_type;
+    a.x = x.data<void>(), a.x_type = float_type(x.dtype());
+    a.out = out.data<void>(), a.out_type = a.x_type;
     encoder.dispatch([a] { for_rows(a, kernels().gelu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
@@ -44,7 +44,7 @@ class GELU : public mx::Primitive {
   }
 };
 
-mx::array compose(const mx::array& x, mx::Stream s) {
+mx::array fallback(const mx::array& x, mx::Stream s) {
   auto wide = mx::astype(x, mx::float32, s);
   auto half = mx::multiply(wide, mx::array(0.5f), s);
   auto scaled = mx::multiply(wide, mx::array(static_cast<float>(std::sqrt(0.5))), s);
@@ -62,7 +62,7 @@ mx::array gelu(const mx::array& x, mx::StreamOrDevice s_) {
   check_size(NAME, "x", x.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return compose(x, s);
+    return fallback(x, s);
   }
   return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s), {x});
 }

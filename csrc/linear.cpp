@@ -22,20 +22,20 @@ namespace {
 constexpr const char* NAME = "linear";
 
 // What shape and dtype of one of the weights do not tell.
-struct Format {
+struct WeightFormat {
   int group_size;
   int bits;  // 0: w is not packed
   bool has_bias;
   mx::Dtype out_dtype;
 
-  bool operator==(const Format&) const = default;
+  bool operator==(const WeightFormat&) const = default;
 
   int inputs() const { return 1 + (bits > 0 ? 2 : 0) + (has_bias ? 1 : 0); }
 };
 
 // One product in terms of MLX's own ops. inputs: w, [scales, biases], [bias].
-mx::array composed(const mx::array& x, const mx::array* inputs, const Format& format,
-                   const mx::Stream& s) {
+mx::array fallback(const mx::array& x, const mx::array* inputs,
+                   const WeightFormat& format, const mx::Stream& s) {
   auto y = [&] {
     if (format.bits > 0) {
       auto product = mx::quantized_matmul(x, inputs[0], inputs[1], inputs[2], true,
@@ -62,7 +62,7 @@ mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
 // Several products of one x.
 struct Products {
   std::vector<LinearArguments> each;
-  std::vector<int64_t> x_rows, x_parts;
+  std::vector<int64_t> x_row_offsets, x_span_offsets;
 
   void run() {
     // Below this waking other threads costs more than they save.
@@ -70,8 +70,8 @@ struct Products {
     int64_t work = 0, tasks = 0;
     const char* prepared = nullptr;
     for (auto& a : each) {
-      a.x_rows = x_rows.data();
-      a.x_parts = x_parts.data();
+      a.x_row_offsets = x_row_offsets.data();
+      a.x_span_offsets = x_span_offsets.data();
       work += a.n * a.w_stride + a.m * a.n * a.k / 4;
       tasks += a.tasks;
     }
@@ -102,7 +102,7 @@ struct Products {
 class Linear : public mx::Primitive {
  public:
   // k_dims: how many dimensions of x, the last ones, are inputs.
-  Linear(mx::Stream s, std::vector<Format> formats, int k_dims)
+  Linear(mx::Stream s, std::vector<WeightFormat> formats, int k_dims)
       : Primitive(s), formats_(std::move(formats)), k_dims_(k_dims) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs,
@@ -130,22 +130,22 @@ class Linear : public mx::Primitive {
   }
 
  private:
-  std::vector<Format> formats_;
+  std::vector<WeightFormat> formats_;
   int k_dims_;
 };
 
 // inputs: w, [scales, biases], [bias].
-LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs,
-                          const Format& format, mx::array& out,
-                          mx::cpu::CommandEncoder& encoder) {
-  auto w = with_dense_rows(NAME, inputs[0], encoder);
+LinearArguments make_arguments(const mx::array& x, int64_t k, const mx::array* inputs,
+                               const WeightFormat& format, mx::array& out,
+                               mx::cpu::CommandEncoder& encoder) {
+  auto w = make_rows_contiguous(NAME, inputs[0], encoder);
   LinearArguments a{};
   a.k = k;
   a.m = static_cast<int64_t>(x.size()) / k;
   a.n = w.shape(0);
   a.x = x.data<void>();
   a.x_type = float_type(x.dtype());
-  a.x_part = x.shape(-1);
+  a.x_span = x.shape(-1);
   a.x_stride = x.strides(-1);
   a.w = w.data<char>();
   a.w_stride = w.strides(0) * static_cast<int64_t>(w.itemsize());
@@ -153,8 +153,8 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
   a.group_size = format.group_size;
   if (format.bits > 0) {
     a.groups = a.k / a.group_size;
-    auto scales = with_dense_rows(NAME, inputs[1], encoder);
-    auto biases = with_dense_rows(NAME, inputs[2], encoder);
+    auto scales = make_rows_contiguous(NAME, inputs[1], encoder);
+    auto biases = make_rows_contiguous(NAME, inputs[2], encoder);
     a.scales = scales.data<void>();
     a.biases = biases.data<void>();
     a.scale_type = float_type(scales.dtype());
@@ -164,7 +164,7 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
     a.w_type = float_type(w.dtype());
   }
   if (format.has_bias) {
-    auto bias = with_dense_rows(NAME, inputs[format.inputs() - 1], encoder);
+    auto bias = make_rows_contiguous(NAME, inputs[format.inputs() - 1], encoder);
     a.bias = bias.data<void>();
     a.bias_type = float_type(bias.dtype());
   }
@@ -174,7 +174,7 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
 }
 
 // Whether x is prepared for both in the same way.
-bool prepares_alike(const LinearArguments& a, const LinearArguments& b) {
+bool same_preparation(const LinearArguments& a, const LinearArguments& b) {
   return a.bits == b.bits && a.group_size == b.group_size && a.w_type == b.w_type;
 }
 
@@ -196,22 +196,22 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs,
   for (const auto& out : outputs) {
     n += out.shape(-1);
   }
-  Products products{{}, offsets(x, 0, row_dims), offsets(x, row_dims, dims - 1)};
+  Products products{{}, row_offsets(x, 0, row_dims), row_offsets(x, row_dims, dims - 1)};
   const mx::array* weights = inputs.data() + 1;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    auto a = arguments(x, k, weights, formats_[i], outputs[i], encoder);
+    auto a = make_arguments(x, k, weights, formats_[i], outputs[i], encoder);
     weights += formats_[i].inputs();
     // So many tasks in all that a delayed thread holds up little.
     kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n, num_threads());
-    if (i > 0 && prepares_alike(a, products.each.back())) {
+    if (i > 0 && same_preparation(a, products.each.back())) {
       a.prepared = products.each.back().prepared;
     } else {
       // Vectors of it that begin cache lines are read fastest.
-      constexpr size_t LINE = 64;
-      mx::array prepared(allocate(NAME, a.prepared_bytes + LINE), {1}, mx::uint8);
+      constexpr size_t CACHE_LINE = 64;
+      mx::array prepared(allocate(NAME, a.prepared_bytes + CACHE_LINE), {1}, mx::uint8);
       encoder.add_temporary(prepared);
       auto* data = prepared.data<char>();
-      a.prepared = data + (LINE - reinterpret_cast<uintptr_t>(data) % LINE);
+      a.prepared = data + (CACHE_LINE - reinterpret_cast<uintptr_t>(data) % CACHE_LINE);
     }
     products.each.push_back(a);
   }
@@ -330,7 +330,7 @@ std::vector<mx::array> linears(const mx::array& x,
   auto s = mx::to_stream(s_);
   int k_dims = static_cast<int>(weights[0].w.ndim()) - 1;
   std::vector<mx::array> inputs{x};
-  std::vector<Format> formats;
+  std::vector<WeightFormat> formats;
   std::vector<mx::Shape> shapes;
   std::vector<mx::Dtype> dtypes;
   for (const auto& [w, scales, biases, bias, group_size, bits] : weights) {
@@ -358,7 +358,7 @@ std::vector<mx::array> linears(const mx::array& x,
   auto rows = mx::flatten(x, -k_dims, -1, s);
   const mx::array* at = inputs.data() + 1;
   for (const auto& format : formats) {
-    results.push_back(composed(rows, at, format, s));
+    results.push_back(fallback(rows, at, format, s));
     at += format.inputs();
   }
   return results;

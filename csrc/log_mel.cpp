@@ -143,7 +143,7 @@ const Tables& tables(int n_mels) {
 }
 
 // The op in terms of MLX's own: what GPU streams run.
-mx::array composed(const mx::array& samples, const Options& options,
+mx::array fallback(const mx::array& samples, const Options& options,
                    const mx::Stream& s) {
   const Tables& constants = tables(options.n_mels);
   auto x = mx::contiguous(mx::astype(samples, mx::float32, s), false, s);
@@ -204,11 +204,12 @@ class LogMel : public mx::Primitive {
         .log_floor = options_.log_floor,
         .shift = options_.shift,
         .scale = options_.scale};
-    encoder.dispatch([&isa = kernels(), arguments,
-                      rows = offsets(x, 0, static_cast<int>(x.ndim()) - 1)]() mutable {
-      arguments.rows = rows.data();
-      run(isa, arguments);
-    });
+    encoder.dispatch(
+        [&isa = kernels(), arguments,
+         rows = row_offsets(x, 0, static_cast<int>(x.ndim()) - 1)]() mutable {
+          arguments.rows = rows.data();
+          run(isa, arguments);
+        });
   }
 
   void eval_gpu(const std::vector<mx::array>& inputs,
@@ -219,14 +220,14 @@ class LogMel : public mx::Primitive {
   std::vector<mx::array> jvp(const std::vector<mx::array>& primals,
                              const std::vector<mx::array>& tangents,
                              const std::vector<int>& argnums) override {
-    return mx::jvp(composition(), primals, tangents).second;
+    return mx::jvp(fallback_of_inputs(), primals, tangents).second;
   }
 
   std::vector<mx::array> vjp(const std::vector<mx::array>& primals,
                              const std::vector<mx::array>& cotangents,
                              const std::vector<int>& argnums,
                              const std::vector<mx::array>& outputs) override {
-    return mx::vjp(composition(), primals, cotangents).second;
+    return mx::vjp(fallback_of_inputs(), primals, cotangents).second;
   }
 
   // A mapped axis is one more batch dimension.
@@ -260,9 +261,10 @@ class LogMel : public mx::Primitive {
 
  private:
   // What gradients go through.
-  std::function<std::vector<mx::array>(const std::vector<mx::array>&)> composition() {
+  std::function<std::vector<mx::array>(const std::vector<mx::array>&)>
+  fallback_of_inputs() {
     return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {
-      return std::vector<mx::array>{composed(inputs[0], options, s)};
+      return std::vector<mx::array>{fallback(inputs[0], options, s)};
     };
   }
 
@@ -294,7 +296,7 @@ mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log
   check_size(NAME, "the result", LogMel::output_shape(samples, options));
   auto s = mx::to_stream(s_);
   return use_kernels(s) ? LogMel::make(samples, options, s)
-                        : composed(samples, options, s);
+                        : fallback(samples, options, s);
 }
 
 }  // namespace voxfast

@@ -58,7 +58,7 @@ void copy_ring(const RingCopy& ring) {
 // of keys that one batch row's queries span.
 int64_t check_offsets(const SlidingAttentionArguments& a) {
   constexpr int64_t MAX_OFFSET = int64_t{1} << 62;
-  int64_t most = 0;
+  int64_t max_span = 0;
   for (int b = 0; b < a.batch; ++b) {
     int64_t offset = a.offset[b * a.offset_stride];
     if (offset < 0 || offset > MAX_OFFSET) {
@@ -66,19 +66,19 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
     }
     int64_t span = std::min(offset, int64_t{a.window} - 1) + a.length;
     if (a.capacity < span) {
-      reject(NAME, "a ring of ", a.capacity, " rows is too small for ", a.length,
-             " new rows at offset ", offset, " with a window of ", a.window,
+      reject(NAME, "a ring of ", a.capacity, " queries is too small for ", a.length,
+             " new queries at offset ", offset, " with a window of ", a.window,
              "; it needs ", span);
     }
-    most = std::max(most, span);
+    max_span = std::max(max_span, span);
   }
-  return most;
+  return max_span;
 }
 
 // Cuts the work so that every thread has some, into tiles that a kernel's scratch holds.
 void plan(SlidingAttentionArguments& a, int64_t span) {
   constexpr int64_t SPLIT_KEYS = 256;  // fewer are not worth a merge
-  int rows = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
+  int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
   int64_t heads = int64_t{a.batch} * a.kv_heads;
   int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
   int padded = 64;
@@ -86,12 +86,13 @@ void plan(SlidingAttentionArguments& a, int64_t span) {
     padded *= 2;
   }
   // As few tiles as the scratch allows, or as the threads want, of about equal size.
-  int most = std::min(MANY_ROWS_TILE / padded, rows);
-  int64_t tiles =
-      std::max<int64_t>((rows + most - 1) / most, (wanted + heads - 1) / heads);
-  int even = static_cast<int>((rows + tiles - 1) / tiles);
-  a.tile_rows = std::min(std::max((even + lanes - 1) / lanes * lanes, 2 * lanes), most);
-  a.tiles = (rows + a.tile_rows - 1) / a.tile_rows;
+  int max_span = std::min(MANY_QUERIES_FLOATS / padded, queries);
+  int64_t tiles = std::max<int64_t>((queries + max_span - 1) / max_span,
+                                    (wanted + heads - 1) / heads);
+  int balanced = static_cast<int>((queries + tiles - 1) / tiles);
+  a.tile_queries =
+      std::min(std::max((balanced + lanes - 1) / lanes * lanes, 2 * lanes), max_span);
+  a.tiles = (queries + a.tile_queries - 1) / a.tile_queries;
   int64_t tasks = heads * a.tiles;
   a.splits = static_cast<int>(
       std::max<int64_t>(1, std::min((wanted + tasks - 1) / tasks, span / SPLIT_KEYS)));
@@ -114,20 +115,20 @@ void run(SlidingAttentionArguments a) {
   int64_t span = check_offsets(a);
   plan(a, span);
   int64_t heads = int64_t{a.batch} * a.kv_heads, tasks = heads * a.tiles * a.splits;
-  int64_t row_work = int64_t{a.batch} * a.length * a.heads * a.head_size;
+  int64_t output_size = int64_t{a.batch} * a.length * a.heads * a.head_size;
   const auto& kernel = kernels();
   if (a.splits > 1) {
-    auto size = static_cast<size_t>(tasks * a.tile_rows * (a.head_size + 2));
+    auto size = static_cast<size_t>(tasks * a.tile_queries * (a.head_size + 2));
     partials.resize(std::max(partials.size(), size));
     a.partials = partials.data();
   }
   if (a.tiles > 1 || a.splits > 1) {
-    for_each(row_work > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
+    for_each(output_size > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
   }
-  bool parallel = row_work * std::min<int64_t>(span, a.window) > SERIAL_WORK;
+  bool parallel = output_size * std::min<int64_t>(span, a.window) > SERIAL_WORK;
   for_each(parallel, tasks, a, kernel.sliding_attention_attend);
   if (a.splits > 1) {
-    for_each(row_work * a.splits > SERIAL_WORK, heads * a.tiles, a,
+    for_each(output_size * a.splits > SERIAL_WORK, heads * a.tiles, a,
              kernel.sliding_attention_merge);
   }
 }
@@ -136,9 +137,9 @@ void run(SlidingAttentionArguments a) {
 // output. This lets go of all but the evaluated output's, which MLX does itself as soon
 // as eval_cpu returns (array::detach), so that is_donatable() sees what others hold. If
 // eval_cpu throws instead, the outputs keep their inputs and can be evaluated again.
-class SoleInputs {
+class DropSiblingInputs {
  public:
-  SoleInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
+  DropSiblingInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
       : inputs_(inputs) {
     auto evaluated = [&](const mx::array& out) { return &out.inputs() == &inputs; };
     auto traced = [](const mx::array& out) { return out.is_tracer(); };
@@ -153,13 +154,13 @@ class SoleInputs {
       }
     }
   }
-  ~SoleInputs() {
+  ~DropSiblingInputs() {
     for (auto& out : cleared_) {
       out.inputs() = inputs_;
     }
   }
-  SoleInputs(const SoleInputs&) = delete;
-  SoleInputs& operator=(const SoleInputs&) = delete;
+  DropSiblingInputs(const DropSiblingInputs&) = delete;
+  DropSiblingInputs& operator=(const DropSiblingInputs&) = delete;
 
   void keep() { cleared_.clear(); }
 
@@ -170,28 +171,28 @@ class SoleInputs {
 
 // Waits until the stream has done what was queued so far. With a GPU about, not forever:
 // the stream may itself be waiting for work that the GPU is given only after this.
-void drain(const mx::Stream& s) {
-  constexpr auto PATIENCE = std::chrono::milliseconds(100);
-  static const bool alone = !mx::is_available(mx::Device::gpu);
+void wait_for_stream(const mx::Stream& s) {
+  constexpr auto TIMEOUT = std::chrono::milliseconds(100);
+  static const bool cpu_only = !mx::is_available(mx::Device::gpu);
   auto done = std::make_shared<std::promise<void>>();
   auto future = done->get_future();
   mx::scheduler::enqueue(s, [done] { done->set_value(); });
-  if (alone) {
+  if (cpu_only) {
     future.wait();
   } else {
-    future.wait_for(PATIENCE);
+    future.wait_for(TIMEOUT);
   }
 }
 
 // Gives `out` the buffer of `ring` if nobody else can see it; else a new one, and the
 // copy that has to be made.
-std::optional<RingCopy> take_ring(const mx::array& ring, mx::array& out,
-                                  const mx::Stream& s) {
+std::optional<RingCopy> donate_ring(const mx::array& ring, mx::array& out,
+                                    const mx::Stream& s) {
   if (ring.flags().row_contiguous) {
     // Tasks that are still queued hold the buffers they were made with; that of the last
     // step does when nobody has waited for it.
     if (!ring.is_donatable()) {
-      drain(s);
+      wait_for_stream(s);
     }
     if (ring.is_donatable()) {
       out.copy_shared_buffer(ring);
@@ -213,11 +214,11 @@ void set_strides(int64_t* to, const mx::array& x) {
 void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
                                 std::vector<mx::array>& outputs) {
   const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &offset = inputs[5];
-  SoleInputs sole(inputs, outputs);
+  DropSiblingInputs siblings(inputs, outputs);
   outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
   std::vector<RingCopy> to_copy;
   for (int i : {1, 2}) {
-    if (auto copy = take_ring(inputs[i + 2], outputs[i], stream())) {
+    if (auto copy = donate_ring(inputs[i + 2], outputs[i], stream())) {
       to_copy.push_back(std::move(*copy));
     }
   }
@@ -242,7 +243,7 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
     std::for_each(to_copy.begin(), to_copy.end(), copy_ring);
     run(a);
   });
-  sole.keep();
+  siblings.keep();
 }
 
 int64_t ring_copies() { return copies.load(std::memory_order_relaxed); }

@@ -28,8 +28,8 @@ int processors() {
   return count > 0 ? count : 1;
 }
 
-int wanted_threads() {
-  constexpr int most = 256;
+int configured_threads() {
+  constexpr int limit = 256;
   const char* text = std::getenv("VOXFAST_NUM_THREADS");
   if (text != nullptr && *text != '\0') {
     char* end = nullptr;
@@ -38,18 +38,18 @@ int wanted_threads() {
       throw std::runtime_error("[voxfast] VOXFAST_NUM_THREADS=" + std::string(text) +
                                " is no number of threads; give 1 or more");
     }
-    return value < most ? static_cast<int>(value) : most;
+    return value < limit ? static_cast<int>(value) : limit;
   }
   int count = processors();
-  return count < most ? count : most;
+  return count < limit ? count : limit;
 }
 
 // Waits until `value` is no longer `old`. The ops of one step follow each other within
 // microseconds, and waking a thread takes longer: so a thread looks out for some 20
 // microseconds before it sleeps.
-void await_change(const std::atomic<uint64_t>& value, uint64_t old) {
-  constexpr int LOOKS = 1000;
-  for (int i = 0; i < LOOKS; ++i) {
+void spin_then_wait(const std::atomic<uint64_t>& value, uint64_t old) {
+  constexpr int SPINS = 1000;
+  for (int i = 0; i < SPINS; ++i) {
     if (value.load(std::memory_order_acquire) != old) {
       return;
     }
@@ -90,10 +90,10 @@ class Pool {
     jobs_.store(number, std::memory_order_release);
     jobs_.notify_all();
     drain();
-    uint64_t inside = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
-    while (inside & INSIDE) {
-      await_change(gate_, inside);
-      inside = gate_.load(std::memory_order_acquire);
+    uint64_t workers = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
+    while (workers & WORKERS) {
+      spin_then_wait(gate_, workers);
+      workers = gate_.load(std::memory_order_acquire);
     }
   }
 
@@ -102,7 +102,7 @@ class Pool {
 
  private:
   // The gate: number of the job, whether it is open, workers inside.
-  static constexpr uint64_t INSIDE = 0xffff;
+  static constexpr uint64_t WORKERS = 0xffff;
   static constexpr uint64_t OPEN = 0x10000;
   static constexpr int NUMBER_SHIFT = 17;
 
@@ -124,14 +124,14 @@ class Pool {
   }
 
   void work() {
-    uint64_t seen = 0;
+    uint64_t last_job = 0;
     for (;;) {
-      await_change(jobs_, seen);
-      seen = jobs_.load(std::memory_order_acquire);
-      if (enter(seen)) {
+      spin_then_wait(jobs_, last_job);
+      last_job = jobs_.load(std::memory_order_acquire);
+      if (enter(last_job)) {
         drain();
         uint64_t before = gate_.fetch_sub(1, std::memory_order_acq_rel);
-        if (!(before & OPEN) && (before & INSIDE) == 1) {
+        if (!(before & OPEN) && (before & WORKERS) == 1) {
           gate_.notify_one();
         }
       }
@@ -161,7 +161,7 @@ Pool& pool() {
 }  // namespace
 
 int num_threads() {
-  static const int count = wanted_threads();
+  static const int count = configured_threads();
   return count;
 }
 

@@ -9,7 +9,7 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-constexpr int MAX_FEW_ROWS = LANES / 2;
+constexpr int MAX_FEW_QUERIES = LANES / 2;
 constexpr int CHUNK = 2 * LANES;  // elements that load_chunk takes at once
 constexpr int MAX_BLOCK = 64;     // keys between two looks at the greatest score
 
@@ -38,18 +38,18 @@ VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
 template <typename T>
 VOXFAST_INLINE void prefetch_chunk(const T* p) {
   for (int i = 0; i < CHUNK; i += 64 / static_cast<int>(sizeof(T))) {
-    fetch_line(p + i);
+    prefetch_l2(p + i);
   }
 }
 
 // Where load_chunk puts element i of a row.
 template <typename T>
-VOXFAST_INLINE int packed(int i) {
+VOXFAST_INLINE int chunk_index(int i) {
   return i;
 }
 
 template <>
-VOXFAST_INLINE int packed<bf16>(int i) {
+VOXFAST_INLINE int chunk_index<bf16>(int i) {
   return i / CHUNK * CHUNK + i % 2 * LANES + i % CHUNK / 2;
 }
 
@@ -57,35 +57,35 @@ VOXFAST_INLINE int packed<bf16>(int i) {
 
 // Scores of LANES / R keys by R rows, key by key. keys: the first of `count` rows, of
 // which only those are read; the rest get the score of the last one.
-template <typename U, int R>
-VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* soon,
+template <typename U, int Q>
+VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* prefetch,
                                int64_t stride, int size, int count) {
-  constexpr int KEYS = LANES / R;
+  constexpr int KEYS = LANES / Q;
   f32v sum[LANES] = {};
   for (int d = 0; d < size; d += CHUNK) {
     const U* key = keys + d;
     for (int k = 0; k < KEYS; ++k) {
       f32v x, y;
       load_chunk(key, x, y);
-      prefetch_chunk(soon + (key - keys));
+      prefetch_chunk(prefetch + (key - keys));
       key += k + 1 < count ? stride : 0;
-      for (int r = 0; r < R; ++r) {
-        sum[k * R + r] += x * load(q + r * size + d);
-        sum[k * R + r] += y * load(q + r * size + d + LANES);
+      for (int r = 0; r < Q; ++r) {
+        sum[k * Q + r] += x * load(q + r * size + d);
+        sum[k * Q + r] += y * load(q + r * size + d + LANES);
       }
     }
   }
-  return sums(sum);
+  return horizontal_sums<LANES>(sum);
 }
 
 // weighted [R, size] += weights [count, R] . values [count, size], for V vectors of the
 // head from d on.
-template <typename U, int R, int V>
+template <typename U, int Q, int V>
 VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
-                                  const U* soon, int64_t stride, int size, int count,
+                                  const U* prefetch, int64_t stride, int size, int count,
                                   float* weighted) {
-  f32v sum[R][V];
-  for (int r = 0; r < R; ++r) {
+  f32v sum[Q][V];
+  for (int r = 0; r < Q; ++r) {
     for (int i = 0; i < V; ++i) {
       sum[r][i] = load(weighted + r * size + d + i * LANES);
     }
@@ -94,83 +94,83 @@ VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
     for (int i = 0; i < V; i += 2) {
       f32v x, y;
       load_chunk(values + k * stride + d + i * LANES, x, y);
-      prefetch_chunk(soon + k * stride + d + i * LANES);
-      for (int r = 0; r < R; ++r) {
-        sum[r][i] += x * weights[k * R + r];
-        sum[r][i + 1] += y * weights[k * R + r];
+      prefetch_chunk(prefetch + k * stride + d + i * LANES);
+      for (int r = 0; r < Q; ++r) {
+        sum[r][i] += x * weights[k * Q + r];
+        sum[r][i + 1] += y * weights[k * Q + r];
       }
     }
   }
-  for (int r = 0; r < R; ++r) {
+  for (int r = 0; r < Q; ++r) {
     for (int i = 0; i < V; ++i) {
       store(weighted + r * size + d + i * LANES, sum[r][i]);
     }
   }
 }
 
-template <typename U, int R>
-VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* soon,
+template <typename U, int Q>
+VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* prefetch,
                                int64_t stride, int size, int count, float* weighted) {
-  constexpr int V = ACCUMULATORS / R < 8 ? ACCUMULATORS / R : 8;
+  constexpr int V = ACCUMULATORS / Q < 8 ? ACCUMULATORS / Q : 8;
   int d = 0;
   for (; d + V * LANES <= size; d += V * LANES) {
-    add_values_at<U, R, V>(d, weights, values, soon, stride, size, count, weighted);
+    add_values_at<U, Q, V>(d, weights, values, prefetch, stride, size, count, weighted);
   }
   for (; d < size; d += CHUNK) {
-    add_values_at<U, R, 2>(d, weights, values, soon, stride, size, count, weighted);
+    add_values_at<U, Q, 2>(d, weights, values, prefetch, stride, size, count, weighted);
   }
 }
 
 // ---- online softmax ---------------------------------------------------------------
 
 // State of R rows; lane i of a vector of scores belongs to row i % R.
-template <int R>
+template <int Q>
 struct Softmax {
-  float most[R];    // greatest score so far
-  f32v total = {};  // of the weights; to be summed over the lanes of a row
+  float max_score[Q];    // greatest score so far
+  f32v weight_sum = {};  // of the weights; to be summed over the lanes of a row
 
   Softmax() {
-    for (float& score : most) {
-      score = -INFINITE;
+    for (float& score : max_score) {
+      score = -INF;
     }
   }
 
   // Turns scores into weights relative to the greatest score so far; weighted [R, size]
   // is brought down to it when it grows.
-  void add(f32v* scores, int groups, float* weighted, int size) {
-    f32v block = scores[0];
-    for (int j = 1; j < groups; ++j) {
-      block = max(block, scores[j]);
+  void add(f32v* scores, int vectors, float* weighted, int size) {
+    f32v block_max = scores[0];
+    for (int j = 1; j < vectors; ++j) {
+      block_max = max(block_max, scores[j]);
     }
-    alignas(64) float lane[LANES], base[LANES], shrink[LANES];
-    store(lane, block);
+    alignas(64) float lane[LANES], base[LANES], rescale[LANES];
+    store(lane, block_max);
     bool grown = false;
-    for (int r = 0; r < R; ++r) {
-      float now = most[r];
-      for (int i = r; i < LANES; i += R) {
+    for (int r = 0; r < Q; ++r) {
+      float now = max_score[r];
+      for (int i = r; i < LANES; i += Q) {
         now = lane[i] > now ? lane[i] : now;
       }
-      float finite = now == -INFINITE ? 0.0f : now;
-      for (int i = r; i < LANES; i += R) {
+      float finite = now == -INF ? 0.0f : now;
+      for (int i = r; i < LANES; i += Q) {
         base[i] = finite;
-        shrink[i] = most[r] - finite;
+        rescale[i] = max_score[r] - finite;
       }
-      grown |= now != most[r];
-      most[r] = now;
+      grown |= now != max_score[r];
+      max_score[r] = now;
     }
     if (grown) {
-      f32v factor = exp2_nonpositive(load(shrink));
-      store(shrink, factor);
-      total *= factor;
-      for (int r = 0; r < R; ++r) {
+      f32v factor = exp2_nonpositive(load(rescale));
+      store(rescale, factor);
+      weight_sum *= factor;
+      for (int r = 0; r < Q; ++r) {
         for (int d = r * size; d < (r + 1) * size; d += LANES) {
-          store(weighted + d, load(weighted + d) * shrink[r]);
+          store(weighted + d, load(weighted + d) * rescale[r]);
         }
       }
     }
-    for (int j = 0; j < groups; ++j) {
+    for (int j = 0; j < vectors; ++j) {
       scores[j] = exp2_nonpositive(scores[j] - load(base));
-      total += scores[j];
+      weight_sum += scores[j];
     }
   }
 };
@@ -178,29 +178,29 @@ struct Softmax {
 // ---- one tile ---------------------------------------------------------------------
 
 // Scores of keys outside their row's window become -infinity.
-template <typename T, int R>
+template <typename T, int Q>
 void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
-                 int groups) {
-  i32v first, past, key;
+                 int vectors) {
+  i32v first, end, key;
   for (int i = 0; i < LANES; ++i) {
-    int r = smaller(i % R, t.rows - 1);
-    int64_t newest = t.position(r) - position;
-    first[i] = static_cast<int32_t>(larger(newest - t.a.window + 1, 0));
-    past[i] = static_cast<int32_t>(smaller(newest + 1, int64_t{count}));
-    key[i] = i / R;
+    int r = min(i % Q, t.n_queries - 1);
+    int64_t newest = t.newest(r) - position;
+    first[i] = static_cast<int32_t>(max<int64_t>(newest - t.a.window + 1, 0));
+    end[i] = static_cast<int32_t>(min(newest + 1, int64_t{count}));
+    key[i] = i / Q;
   }
-  for (int j = 0; j < groups; ++j) {
-    scores[j] = (key >= first) & (key < past) ? scores[j] : broadcast(-INFINITE);
-    key += LANES / R;
+  for (int j = 0; j < vectors; ++j) {
+    scores[j] = (key >= first) & (key < end) ? scores[j] : broadcast(-INF);
+    key += LANES / Q;
   }
 }
 
 template <bool, typename A, typename>
-struct Choose {
+struct Conditional {
   typedef A type;
 };
 template <typename A, typename B>
-struct Choose<false, A, B> {
+struct Conditional<false, A, B> {
   typedef B type;
 };
 
@@ -216,28 +216,28 @@ void widen_rows(const T* rows, int count, int from, int to, float* out) {
 }
 
 // STAGED: the head is no multiple of CHUNK, so blocks of rows are widened first.
-template <typename T, int R, bool STAGED>
-struct FewRows {
-  typedef typename Choose<STAGED, float, T>::type U;
-  static constexpr int STAGE = 8192;
+template <typename T, int Q, bool WIDENED>
+struct FewQueries {
+  typedef typename Conditional<WIDENED, float, T>::type U;
+  static constexpr int WIDENED_FLOATS = 8192;
 
   const Tile<T>& t;
   int size = round_up(t.a.head_size, CHUNK);
-  int64_t stride = STAGED ? size : t.a.head_size;
-  int most_keys = STAGED ? smaller(MAX_BLOCK, STAGE / size) : MAX_BLOCK;
-  Softmax<R> softmax;
-  alignas(64) float q[R * MAX_HEAD_SIZE], weighted[R * MAX_HEAD_SIZE];  // [R, size]
-  alignas(64) f32v scores[MAX_BLOCK * R / LANES];
-  alignas(64) float stage[STAGED ? STAGE : 1];
+  int64_t stride = WIDENED ? size : t.a.head_size;
+  int most_keys = WIDENED ? min(MAX_BLOCK, WIDENED_FLOATS / size) : MAX_BLOCK;
+  Softmax<Q> softmax;
+  alignas(64) float q[Q * MAX_HEAD_SIZE], weighted[Q * MAX_HEAD_SIZE];  // [R, size]
+  alignas(64) f32v scores[MAX_BLOCK * Q / LANES];
+  alignas(64) float widened[WIDENED ? WIDENED_FLOATS : 1];
 
-  explicit FewRows(const Tile<T>& tile) : t(tile) {
+  explicit FewQueries(const Tile<T>& tile) : t(tile) {
     float row[MAX_HEAD_SIZE];
-    std::memset(q, 0, sizeof(float) * R * size);
-    std::memset(weighted, 0, sizeof(float) * R * size);
-    for (int r = 0; r < t.rows; ++r) {
+    std::memset(q, 0, sizeof(float) * Q * size);
+    std::memset(weighted, 0, sizeof(float) * Q * size);
+    for (int r = 0; r < t.n_queries; ++r) {
       read_query(t, r, row);
       for (int d = 0; d < t.a.head_size; ++d) {
-        q[r * size + packed<U>(d)] = row[d];
+        q[r * size + chunk_index<U>(d)] = row[d];
       }
     }
   }
@@ -245,9 +245,9 @@ struct FewRows {
   // `count` rows of a ring from `slot` on, `stride` apart.
   const U* rows(const T* ring, int64_t slot, int count) {
     const T* first = ring + slot * t.a.head_size;
-    if constexpr (STAGED) {
-      widen_rows(first, count, t.a.head_size, size, stage);
-      return stage;
+    if constexpr (WIDENED) {
+      widen_rows(first, count, t.a.head_size, size, widened);
+      return widened;
     } else {
       return first;
     }
@@ -256,50 +256,50 @@ struct FewRows {
   // Keys and values of positions that do not wrap. While the scores are computed the
   // values are fetched, and while the values are added the next keys.
   void add_block(int64_t position, int64_t slot, int count) {
-    const U *keys = rows(t.keys, slot, count), *soon = keys;
-    if constexpr (!STAGED) {
-      soon = rows(t.values, slot, count);
+    const U *keys = rows(t.keys, slot, count), *prefetch = keys;
+    if constexpr (!WIDENED) {
+      prefetch = rows(t.values, slot, count);
     }
-    int groups = (count * R + LANES - 1) / LANES;
-    for (int j = 0; j < groups; ++j) {
-      int first = j * (LANES / R);
-      scores[j] = score_keys<U, R>(q, keys + first * stride, soon + first * stride,
+    int vectors = (count * Q + LANES - 1) / LANES;
+    for (int j = 0; j < vectors; ++j) {
+      int first = j * (LANES / Q);
+      scores[j] = score_keys<U, Q>(q, keys + first * stride, prefetch + first * stride,
                                    stride, size, count - first);
     }
-    if (count * R % LANES != 0 || !t.all_see(position, position + count)) {
-      mask_scores<T, R>(t, position, count, scores, groups);
+    if (count * Q % LANES != 0 || !t.all_visible(position, position + count)) {
+      mask_scores<T, Q>(t, position, count, scores, vectors);
     }
-    softmax.add(scores, groups, weighted, size);
+    softmax.add(scores, vectors, weighted, size);
     const U* values = rows(t.values, slot, count);
-    if constexpr (!STAGED) {
-      soon = rows(t.keys, slot + count == t.a.capacity ? 0 : slot + count, count);
+    if constexpr (!WIDENED) {
+      prefetch = rows(t.keys, slot + count == t.a.capacity ? 0 : slot + count, count);
     }
-    add_values<U, R>(reinterpret_cast<const float*>(scores), values, soon, stride, size,
-                     count, weighted);
+    add_values<U, Q>(reinterpret_cast<const float*>(scores), values, prefetch, stride,
+                     size, count, weighted);
   }
 
   void write_results() {
     float row[MAX_HEAD_SIZE];
-    for (int r = 0; r < t.rows; ++r) {
-      float total = 0.0f;
-      for (int i = r; i < LANES; i += R) {
-        total += softmax.total[i];
+    for (int r = 0; r < t.n_queries; ++r) {
+      float weight_sum = 0.0f;
+      for (int i = r; i < LANES; i += Q) {
+        weight_sum += softmax.weight_sum[i];
       }
       for (int d = 0; d < t.a.head_size; ++d) {
-        row[d] = weighted[r * size + packed<U>(d)];
+        row[d] = weighted[r * size + chunk_index<U>(d)];
       }
-      write_result(t, r, row, softmax.most[r], total);
+      finish_query(t, r, row, softmax.max_score[r], weight_sum);
     }
   }
 };
 
-template <typename T, int R, bool STAGED>
-void attend_few_rows(const Tile<T>& t) {
-  FewRows<T, R, STAGED> few(t);
+template <typename T, int Q, bool WIDENED>
+void attend_few_queries(const Tile<T>& t) {
+  FewQueries<T, Q, WIDENED> few(t);
   int64_t slot = t.begin % t.a.capacity;
   for (int64_t position = t.begin; position < t.end;) {
-    int64_t left = smaller(t.end - position, t.a.capacity - slot);
-    int count = static_cast<int>(smaller(left, int64_t{few.most_keys}));
+    int64_t left = min(t.end - position, t.a.capacity - slot);
+    int count = static_cast<int>(min(left, int64_t{few.most_keys}));
     few.add_block(position, slot, count);
     position += count;
     slot = slot + count == t.a.capacity ? 0 : slot + count;
@@ -307,27 +307,27 @@ void attend_few_rows(const Tile<T>& t) {
   few.write_results();
 }
 
-template <typename T, int R>
-void attend_few_rows(const Tile<T>& t) {
+template <typename T, int Q>
+void attend_few_queries(const Tile<T>& t) {
   if (t.a.head_size % CHUNK == 0) {
-    attend_few_rows<T, R, false>(t);
+    attend_few_queries<T, Q, false>(t);
   } else {
-    attend_few_rows<T, R, true>(t);
+    attend_few_queries<T, Q, true>(t);
   }
 }
 
 template <typename T>
-void attend_few_rows(const Tile<T>& t) {
-  if (t.rows == 1) {
-    attend_few_rows<T, 1>(t);
-  } else if (t.rows == 2) {
-    attend_few_rows<T, 2>(t);
+void attend_few_queries(const Tile<T>& t) {
+  if (t.n_queries == 1) {
+    attend_few_queries<T, 1>(t);
+  } else if (t.n_queries == 2) {
+    attend_few_queries<T, 2>(t);
 #if defined(__AVX512F__)
-  } else if (t.rows <= 4) {
-    attend_few_rows<T, 4>(t);
+  } else if (t.n_queries <= 4) {
+    attend_few_queries<T, 4>(t);
 #endif
   } else {
-    attend_few_rows<T, MAX_FEW_ROWS>(t);
+    attend_few_queries<T, MAX_FEW_QUERIES>(t);
   }
 }
 

@@ -15,45 +15,45 @@ namespace {
 template <typename F>
 void with_kernel(const LinearArguments& a, F f) {
   if (a.bits == 0) {
-    return multiplies_pairs(a) ? f.template operator()<FloatWeights<InputPair>>()
-                               : f.template operator()<FloatWeights<SingleInput>>();
+    return uses_bf16_pairs(a) ? f.template operator()<FloatKernel<Bf16PairLane>>()
+                              : f.template operator()<FloatKernel<FloatLane>>();
   }
   if (a.m == 1) {
-    return f.template operator()<PackedRow>();
+    return f.template operator()<PackedGemv>();
   }
-  return f.template operator()<PackedWeights>();
+  return f.template operator()<PackedGemm>();
 }
 
 template <typename Kernel>
 void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   // Stretches of one length, so that fetching as much ahead as is computed fetches all.
-  int64_t stretches = (a.k + Kernel::K_BLOCK - 1) / Kernel::K_BLOCK;
-  a.stretch = round_up_to((a.k + stretches - 1) / stretches, 128);
-  stretches = (a.k + a.stretch - 1) / a.stretch;
+  int64_t slices = (a.k + Kernel::KC - 1) / Kernel::KC;
+  a.slice = round_up<int64_t>((a.k + slices - 1) / slices, 128);
+  slices = (a.k + a.slice - 1) / a.slice;
   // As long as memory takes to answer; not so much that it falls out of the cache again.
   constexpr int64_t AHEAD_BYTES = 8192;
   int64_t bits = a.bits > 0 ? a.bits : 8 * float_size(a.w_type);
-  int64_t panel = Kernel::panel(a), panel_bytes = panel * a.stretch * bits / 8;
+  int64_t panel = Kernel::panel(a), panel_bytes = panel * a.slice * bits / 8;
   int64_t ahead = (AHEAD_BYTES + panel_bytes - 1) / panel_bytes;
-  a.whole_k = stretches * a.stretch;
-  a.panels_ahead = ahead / stretches;
-  a.inputs_ahead = ahead % stretches * a.stretch;
+  a.padded_k = slices * a.slice;
+  a.prefetch_panels = ahead / slices;
+  a.prefetch_inputs = ahead % slices * a.slice;
   a.prepared_stride = Kernel::prepared_stride(a);
   a.prepared_bytes = a.m * a.prepared_stride;
   int64_t rows = a.n;  // that tasks divide: of all w, or of each run
-  a.segments = 1;
-  if (Kernel::is_few(a)) {
-    a.segments = smallest(threads, (a.n + panel - 1) / panel);
+  a.splits = 1;
+  if (Kernel::is_gemv(a)) {
+    a.splits = min(threads, (a.n + panel - 1) / panel);
     // An odd number of rows: runs that begin multiples of 4 KB apart would drive each
     // other out of the first cache.
-    rows = (a.n + a.segments * panel - 1) / (a.segments * panel) | 1;
-    tasks = (tasks + a.segments - 1) / a.segments;
+    rows = (a.n + a.splits * panel - 1) / (a.splits * panel) | 1;
+    tasks = (tasks + a.splits - 1) / a.splits;
   }
-  a.run = rows;
-  a.task_rows = (rows + tasks - 1) / tasks;
-  a.task_rows = Kernel::is_few(a) ? smallest(a.task_rows, FEW_TASK)
-                                  : round_up_to(a.task_rows, panel);
-  a.tasks = a.segments * ((rows + a.task_rows - 1) / a.task_rows);
+  a.strip = rows;
+  a.task_outputs = (rows + tasks - 1) / tasks;
+  a.task_outputs = Kernel::is_gemv(a) ? min(a.task_outputs, MAX_GEMV_TASK)
+                                      : round_up(a.task_outputs, panel);
+  a.tasks = a.splits * ((rows + a.task_outputs - 1) / a.task_outputs);
 }
 
 // ---- the table's entries ----------------------------------------------------------

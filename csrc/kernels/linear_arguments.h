@@ -16,8 +16,8 @@ struct LinearArguments {
   // x + x_rows[i] + x_parts[j]. Offsets and strides of x count elements.
   const void* x;
   FloatType x_type;
-  const int64_t *x_rows, *x_parts;
-  int64_t x_part, x_stride;
+  const int64_t *x_row_offsets, *x_span_offsets;
+  int64_t x_span, x_stride;
 
   // [N, K] of w_type, or, if bits is not 0, rows of K codes of so many bits, lowest bits
   // first, worth code * scale + bias of their group. Rows lie w_stride bytes apart.
@@ -41,12 +41,12 @@ struct LinearArguments {
   // computes task_rows outputs (rows of w) for all rows of x. Few rows of x read w in
   // runs of `run` rows, some runs side by side, a segment; their tasks take task_rows
   // rows of each run of a segment, and go on where the segment's last task ended.
-  int64_t prepared_bytes, task_rows, tasks;
-  int64_t segments, run;
-  int64_t stretch;          // inputs that are summed up at a time
-  int64_t whole_k;          // K in whole stretches
-  int64_t panels_ahead;     // weights are fetched so far ahead: panels,
-  int64_t inputs_ahead;     // and inputs in whole stretches
+  int64_t prepared_bytes, task_outputs, tasks;
+  int64_t splits, strip;
+  int64_t slice;            // inputs that are summed up at a time
+  int64_t padded_k;         // K in whole stretches
+  int64_t prefetch_panels;  // weights are fetched so far ahead: panels,
+  int64_t prefetch_inputs;  // and inputs in whole stretches
   int64_t prepared_stride;  // bytes from one row of x to the next
   char* prepared;
 };

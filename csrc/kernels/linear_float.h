@@ -22,18 +22,16 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-struct SingleInput {
+struct FloatLane {
   static constexpr int64_t INPUTS = 1;
 
-  VOXFAST_INLINE static f32v add_products(f32v sum, f32v w, f32v x) {
-    return w * x + sum;
-  }
+  VOXFAST_INLINE static f32v add_dot(f32v sum, f32v w, f32v x) { return w * x + sum; }
 };
 
-struct InputPair {
+struct Bf16PairLane {
   static constexpr int64_t INPUTS = 2;
 
-  VOXFAST_INLINE static f32v add_products(f32v sum, f32v w, f32v x) {
+  VOXFAST_INLINE static f32v add_dot(f32v sum, f32v w, f32v x) {
 #if defined(__AVX512BF16__)
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
 #endif
@@ -42,38 +40,38 @@ struct InputPair {
 };
 
 // Whether pairs of bfloat16 are multiplied.
-VOXFAST_INLINE bool multiplies_pairs(const LinearArguments& a) {
+VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
 #if defined(__AVX512BF16__)
   return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16 &&
-         a.k % InputPair::INPUTS == 0;
+         a.k % Bf16PairLane::INPUTS == 0;
 #else
   return false;
 #endif
 }
 
-template <typename Word>
-struct FloatWeights {
+template <typename Lane>
+struct FloatKernel {
   // Rows of x that are few, and the rows of w that they meet at a time, which are as many
   // streams from memory; those of many.
-  static constexpr int FEW_ROWS = 4, FEW_N = 4;
+  static constexpr int MAX_GEMV_M = 4, GEMV_PANEL = 4;
   static constexpr int64_t PANEL = 16;
-  static constexpr int64_t K_BLOCK = 256 * Word::INPUTS;
+  static constexpr int64_t KC = 256 * Lane::INPUTS;
 
-  static constexpr int64_t INPUT_BYTES = 4 / Word::INPUTS;  // of prepared x
+  static constexpr int64_t INPUT_BYTES = 4 / Lane::INPUTS;  // of prepared x
 
-  static constexpr int OUTPUTS = LANES / QUAD;  // of a vector
-  static constexpr int VECTORS = 2;             // of outputs that are in the registers
-  static constexpr int TILE_M = LANES == 16 ? 12 : 6;  // rows of x by them
+  static constexpr int VECTOR_OUTPUTS = LANES / QUAD;  // of a vector
+  static constexpr int VECTORS = 2;  // of outputs that are in the registers
+  static constexpr int MAX_MR = LANES == 16 ? 12 : 6;  // rows of x by them
 
   // A stretch of inputs of some rows of w, K_BLOCK at most. Words are counted in whole
   // vectors: x is zero beyond the last input.
-  struct Stretch {
-    int64_t first, words;
-    RowPointers w;
+  struct PanelSlice {
+    int64_t first, lanes;
+    PanelPointers w;
 
-    Stretch(const LinearArguments& a, const Panel& panel, int64_t input)
+    PanelSlice(const LinearArguments& a, const Panel& panel, int64_t input)
         : first(input),
-          words(smallest(a.k - input, a.stretch) / Word::INPUTS),
+          lanes(min(a.k - input, a.slice) / Lane::INPUTS),
           w(a, panel, input) {}
 
     // Calls f(at, load) for every vector of words; load reads it, with zeros after the
@@ -81,64 +79,66 @@ struct FloatWeights {
     template <typename T, typename F>
     VOXFAST_INLINE void for_vectors(F f) const {
       int64_t at = 0;
-      for (; at + LANES <= words; at += LANES) {
+      for (; at + LANES <= lanes; at += LANES) {
         f(at, [](const T* p) __attribute__((always_inline)) { return load(p); });
       }
-      if (at < words) {
-        f(at, [rest = words - at](const T* p) { return load_first(p, rest); });
+      if (at < lanes) {
+        f(at, [rest = lanes - at](const T* p) { return load_partial(p, rest); });
       }
     }
 
     // The vectors at `at` of OUTPUTS rows of w from r on as quads: first those of all
     // rows that come first. What will be needed later is fetched meanwhile.
     template <typename T, typename Load>
-    VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_words,
-                                   f32v (&out)[OUTPUTS]) const {
-      for (int i = 0; i < OUTPUTS; ++i) {
-        fetch_line(w.later[r + i] + at * static_cast<int64_t>(sizeof(T)));
-        const T* words_here = reinterpret_cast<const T*>(w.here[r + i]) + at;
-        out[i] = computed_here(load_words(words_here));  // GCC 12 would load it twice
+    VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_vector,
+                                   f32v (&out)[VECTOR_OUTPUTS]) const {
+      for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
+        prefetch_l2(w.prefetch[r + i] + at * static_cast<int64_t>(sizeof(T)));
+        const T* p = reinterpret_cast<const T*>(w.current[r + i]) + at;
+        out[i] = value_barrier(load_vector(p));  // GCC 12 would load it twice
       }
       transpose_quads(out);
     }
   };
 
-  static int64_t panel(const LinearArguments& a) { return is_few(a) ? FEW_N : PANEL; }
-  static bool is_few(const LinearArguments& a) { return a.m <= FEW_ROWS; }
+  static int64_t panel(const LinearArguments& a) {
+    return is_gemv(a) ? GEMV_PANEL : PANEL;
+  }
+  static bool is_gemv(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
 
   // Prepared x: of each stretch the words of every row, one row behind the other, so that
   // a tile's rows are neighbours in the caches.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return INPUT_BYTES * a.whole_k;
+    return INPUT_BYTES * a.padded_k;
   }
-  static char* words_of(const LinearArguments& a, int64_t row, int64_t first) {
-    return a.prepared + INPUT_BYTES * (first * a.m + row * a.stretch);
+  static char* x_slice(const LinearArguments& a, int64_t row, int64_t first) {
+    return a.prepared + INPUT_BYTES * (first * a.m + row * a.slice);
   }
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    for (int64_t first = 0; first < a.k; first += a.stretch) {
-      char* out = words_of(a, row, first);
-      int64_t count = smallest(a.k - first, a.stretch);
-      for_pieces(a, row, first, count, [&](int64_t from, int64_t some, int64_t done) {
-        copy(a, from, some, out + INPUT_BYTES * done);
+    for (int64_t first = 0; first < a.k; first += a.slice) {
+      char* out = x_slice(a, row, first);
+      int64_t count = min(a.k - first, a.slice);
+      for_spans(a, row, first, count, [&](int64_t from, int64_t some, int64_t done) {
+        copy_inputs(a, from, some, out + INPUT_BYTES * done);
       });
-      int64_t rest = round_up_to(count, 32) - count;
+      int64_t rest = round_up<int64_t>(count, 32) - count;
       std::memset(out + INPUT_BYTES * count, 0, static_cast<size_t>(INPUT_BYTES * rest));
     }
   }
 
   static void multiply(const LinearArguments& a, int64_t task) {
-    if (!is_few(a)) {
-      return multiply_many(a, task);
+    if (!is_gemv(a)) {
+      return gemm(a, task);
     }
-    with_words(a, [&]<typename T>(T*) { multiply_few<T, FEW_ROWS>(a, task); });
+    with_lane_type(a, [&]<typename T>(T*) { gemv<T, MAX_GEMV_M>(a, task); });
   }
 
  private:
   // Calls f with a null pointer of the type that words of w are read as.
   template <typename F>
-  static void with_words(const LinearArguments& a, F f) {
-    if constexpr (Word::INPUTS == 2) {
+  static void with_lane_type(const LinearArguments& a, F f) {
+    if constexpr (Lane::INPUTS == 2) {
       f(static_cast<float*>(nullptr));
     } else {
       with_type(a.w_type, f);
@@ -146,8 +146,9 @@ struct FloatWeights {
   }
 
   // Writes inputs of x as parts of words.
-  static void copy(const LinearArguments& a, int64_t from, int64_t count, char* out) {
-    if constexpr (Word::INPUTS == 1) {
+  static void copy_inputs(const LinearArguments& a, int64_t from, int64_t count,
+                          char* out) {
+    if constexpr (Lane::INPUTS == 1) {
       load_floats(a.x, a.x_type, from, a.x_stride, count, reinterpret_cast<float*>(out));
     } else {
       const auto* x = static_cast<const bf16*>(a.x) + from;
@@ -163,16 +164,16 @@ struct FloatWeights {
 
   // MR rows of x, all there are, or fewer.
   template <typename T, int MR>
-  [[gnu::noinline]] static void multiply_few(const LinearArguments& a, int64_t task) {
+  [[gnu::noinline]] static void gemv(const LinearArguments& a, int64_t task) {
     if constexpr (MR > 1) {
       if (a.m < MR) {
-        return multiply_few<T, MR - 1>(a, task);
+        return gemv<T, MR - 1>(a, task);
       }
     }
-    few_outputs<MR, FEW_N>(a, task, [&](Panel panel) {
-      return [&a, panel](float (&out)[MR][FEW_N]) mutable {
-        for (int64_t k = 0; k < a.k; k += a.stretch) {
-          add_few<T>(a, Stretch(a, panel, k), out);
+    gemv_task<MR, GEMV_PANEL>(a, task, [&](Panel panel) {
+      return [&a, panel](float (&out)[MR][GEMV_PANEL]) mutable {
+        for (int64_t k = 0; k < a.k; k += a.slice) {
+          add_gemv_slice<T>(a, PanelSlice(a, panel, k), out);
         }
         panel = panel.after(a, 1);
       };
@@ -181,29 +182,29 @@ struct FloatWeights {
 
   // Adds the products of a panel's stretch with all rows of x.
   template <typename T, int MR>
-  VOXFAST_INLINE static void add_few(const LinearArguments& a, const Stretch& s,
-                                     float (&out)[MR][FEW_N]) {
-    constexpr int COUNT = FEW_N / OUTPUTS;
-    f32v totals[MR][COUNT] = {};
+  VOXFAST_INLINE static void add_gemv_slice(const LinearArguments& a, const PanelSlice& s,
+                                            float (&out)[MR][GEMV_PANEL]) {
+    constexpr int VECTORS_OF_W = GEMV_PANEL / VECTOR_OUTPUTS;
+    f32v lane_sums[MR][VECTORS_OF_W] = {};
     s.template for_vectors<T>([&](int64_t at, auto load) __attribute__((always_inline)) {
-      f32v w[COUNT][OUTPUTS];
-      for (int v = 0; v < COUNT; ++v) {
-        s.template load_quads<T>(v * OUTPUTS, at, load, w[v]);
+      f32v w[VECTORS_OF_W][VECTOR_OUTPUTS];
+      for (int v = 0; v < VECTORS_OF_W; ++v) {
+        s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, w[v]);
       }
-      for (int i = 0; i < OUTPUTS; ++i) {
+      for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
         for (int m = 0; m < MR; ++m) {
-          f32v x = quad_at(words_of(a, m, s.first) + 4 * (at + QUAD * i));
-          for (int v = 0; v < COUNT; ++v) {
-            totals[m][v] = Word::add_products(totals[m][v], w[v][i], x);
+          f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
+          for (int v = 0; v < VECTORS_OF_W; ++v) {
+            lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], x);
           }
         }
       }
     });
     for (int m = 0; m < MR; ++m) {
       f32v some[QUAD] = {};
-      std::memcpy(some, totals[m], sizeof totals[m]);
+      std::memcpy(some, lane_sums[m], sizeof lane_sums[m]);
       f32v summed = quad_sums(some);
-      for (int r = 0; r < FEW_N; ++r) {
+      for (int r = 0; r < GEMV_PANEL; ++r) {
         out[m][r] += summed[r];
       }
     }
@@ -211,19 +212,19 @@ struct FloatWeights {
 
   // A panel's stretch in the order of its use: of each tile of the registers, quad by
   // quad, one vector beside the other.
-  struct Ordered {
-    static constexpr int TILES = PANEL / (VECTORS * OUTPUTS);
-    alignas(64) f32v words[TILES][K_BLOCK / Word::INPUTS / QUAD][VECTORS];
+  struct RepackedSlice {
+    static constexpr int TILES = PANEL / (VECTORS * VECTOR_OUTPUTS);
+    alignas(64) f32v lanes[TILES][KC / Lane::INPUTS / QUAD][VECTORS];
 
-    Ordered(const LinearArguments& a, const Stretch& s) {
-      with_words(a, [&]<typename T>(T*) __attribute__((always_inline)) {
+    RepackedSlice(const LinearArguments& a, const PanelSlice& s) {
+      with_lane_type(a, [&]<typename T>(T*) __attribute__((always_inline)) {
         s.template for_vectors<T>(
             [&](int64_t at, auto load) __attribute__((always_inline)) {
-              for (int64_t v = 0; v < PANEL / OUTPUTS; ++v) {
-                f32v quads[OUTPUTS];
-                s.template load_quads<T>(v * OUTPUTS, at, load, quads);
-                for (int i = 0; i < OUTPUTS; ++i) {
-                  words[v / VECTORS][at / QUAD + i][v % VECTORS] = quads[i];
+              for (int64_t v = 0; v < PANEL / VECTOR_OUTPUTS; ++v) {
+                f32v quads[VECTOR_OUTPUTS];
+                s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, quads);
+                for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
+                  lanes[v / VECTORS][at / QUAD + i][v % VECTORS] = quads[i];
                 }
               }
             });
@@ -231,13 +232,13 @@ struct FloatWeights {
     }
   };
 
-  static void multiply_many(const LinearArguments& a, int64_t task) {
-    many_outputs<PANEL>(
+  static void gemm(const LinearArguments& a, int64_t task) {
+    gemm_task<PANEL>(
         a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-          const Stretch stretch(a, {first, PANEL, 1, a.n - 1, PANEL}, k);
-          const Ordered ordered(a, stretch);
+          const PanelSlice slice(a, {first, PANEL, 1, a.n - 1, PANEL}, k);
+          const RepackedSlice ordered(a, slice);
           for (int64_t i = 0; i < rows;) {
-            i += add_rows<TILE_M>(a, stretch, ordered, m + i, rows - i, sums + i * PANEL);
+            i += add_tile<MAX_MR>(a, slice, ordered, m + i, rows - i, sums + i * PANEL);
           }
         });
   }
@@ -245,35 +246,36 @@ struct FloatWeights {
   // Adds the products with MR rows of x from `row` on, or with fewer where there are but
   // `rows`. Returns how many they were.
   template <int MR>
-  static int64_t add_rows(const LinearArguments& a, const Stretch& s, const Ordered& w,
-                          int64_t row, int64_t rows, float* sums) {
+  static int64_t add_tile(const LinearArguments& a, const PanelSlice& s,
+                          const RepackedSlice& w, int64_t row, int64_t rows,
+                          float* sums) {
     if constexpr (MR > 1) {
       if (rows < MR) {
-        return add_rows<MR - 1>(a, s, w, row, rows, sums);
+        return add_tile<MR - 1>(a, s, w, row, rows, sums);
       }
     }
-    const int64_t steps = (s.words + LANES - 1) / LANES * OUTPUTS;
-    const char* x = words_of(a, row, s.first);
-    const int64_t x_stride = INPUT_BYTES * a.stretch;
-    for (int tile = 0; tile < Ordered::TILES; ++tile) {
-      f32v totals[MR][VECTORS] = {};
+    const int64_t steps = (s.lanes + LANES - 1) / LANES * VECTOR_OUTPUTS;
+    const char* x = x_slice(a, row, s.first);
+    const int64_t x_stride = INPUT_BYTES * a.slice;
+    for (int tile = 0; tile < RepackedSlice::TILES; ++tile) {
+      f32v lane_sums[MR][VECTORS] = {};
       for (int64_t i = 0; i < steps; ++i) {
-        const auto& some = w.words[tile][i];
+        const auto& some = w.lanes[tile][i];
 #pragma GCC unroll 12
         for (int m = 0; m < MR; ++m) {
-          f32v quad = quad_at(x + m * x_stride + 4 * QUAD * i);
+          f32v quad = broadcast_quad(x + m * x_stride + 4 * QUAD * i);
 #pragma GCC unroll 2
           for (int v = 0; v < VECTORS; ++v) {
-            totals[m][v] = Word::add_products(totals[m][v], some[v], quad);
+            lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], some[v], quad);
           }
         }
       }
-      float* to = sums + tile * VECTORS * OUTPUTS;
+      float* to = sums + tile * VECTORS * VECTOR_OUTPUTS;
 #pragma GCC unroll 6
       for (int m = 0; m < MR; m += 2, to += 2 * PANEL) {
         constexpr f32v NONE[VECTORS] = {};
-        const f32v(&next)[VECTORS] = m + 1 < MR ? totals[m + 1] : NONE;
-        f32v some[QUAD] = {totals[m][0], totals[m][1], next[0], next[1]};
+        const f32v(&next)[VECTORS] = m + 1 < MR ? lane_sums[m + 1] : NONE;
+        f32v some[QUAD] = {lane_sums[m][0], lane_sums[m][1], next[0], next[1]};
         add_halves(quad_sums(some), to, m + 1 < MR ? to + PANEL : nullptr);
       }
     }

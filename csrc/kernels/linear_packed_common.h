@@ -13,30 +13,30 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-#define VOXFAST_BYTE_PRODUCTS
+#define VOXFAST_VNNI
 
 // A 16-bit integer of x meets codes as two digits to the base 256: 256 * high + low.
-constexpr int CODES_PER_WORD = 4, DIGITS = 2;
+constexpr int CODES_PER_LANE = 4, DIGITS = 2;
 #else
-constexpr int CODES_PER_WORD = 2, DIGITS = 1;
+constexpr int CODES_PER_LANE = 2, DIGITS = 1;
 #endif
 
 // Adds the products of the parts of every word. (Written as an intrinsic, GCC 12 copies
 // the sums.)
-VOXFAST_INLINE i32v add_products(i32v sum, u32v w, i32v x) {
-  if constexpr (CODES_PER_WORD == 4) {
-#if defined(VOXFAST_BYTE_PRODUCTS)
+VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
+  if constexpr (CODES_PER_LANE == 4) {
+#if defined(VOXFAST_VNNI)
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
 #endif
     return sum;
   } else {
     // Free to move sums of integers, GCC 12 holds more than there are registers.
-    return computed_here(sum + multiply_pairs((i16v)w, (i16v)x));
+    return value_barrier(sum + multiply_pairs((i16v)w, (i16v)x));
   }
 }
 
 // The word of x at p, in every lane.
-VOXFAST_INLINE i32v word_at(const char* p) {
+VOXFAST_INLINE i32v broadcast_lane(const char* p) {
 #if defined(__AVX512F__)
   return (i32v)_mm512_maskz_set1_epi32(0xffff, read<int32_t>(p));
 #else
@@ -45,54 +45,56 @@ VOXFAST_INLINE i32v word_at(const char* p) {
 }
 
 // What the sums of products with each digit of x make.
-VOXFAST_INLINE i32v united(const i32v (&sums)[DIGITS]) {
-  return DIGITS == 2 ? (sums[0] << 8) + sums[DIGITS - 1] : sums[0];
+VOXFAST_INLINE i32v combine_digits(const i32v (&x_sums)[DIGITS]) {
+  return DIGITS == 2 ? (x_sums[0] << 8) + x_sums[DIGITS - 1] : x_sums[0];
 }
 
-constexpr int PART_BITS = 32 / CODES_PER_WORD;
+constexpr int ELEMENT_BITS = 32 / CODES_PER_LANE;
 
 // MLX packs the codes of a row as one string of bits, lowest bits first: a block of 32
 // codes is BITS words. Where the parts of a word are whole numbers of codes, a word of
 // codes takes one from the same place of each part, which is a shift and a mask; the
 // inputs of x are laid out to match.
 constexpr int BLOCK_CODES = 32;
-constexpr bool in_parts(int bits) { return PART_BITS % bits == 0; }
+constexpr bool fits_element(int bits) { return ELEMENT_BITS % bits == 0; }
 
 // Which input of its block part `part` of word `word` holds.
-constexpr int input_of(int bits, int word, int part) {
-  if (!in_parts(bits)) {
-    return word * CODES_PER_WORD + part;
+constexpr int input_of(int bits, int lane, int element) {
+  if (!fits_element(bits)) {
+    return lane * CODES_PER_LANE + element;
   }
-  int words = PART_BITS / bits;  // that are cut out of one packed word
-  return (word / words * CODES_PER_WORD + part) * words + word % words;
+  int lanes_per_word = ELEMENT_BITS / bits;  // that are cut out of one packed word
+  return (lane / lanes_per_word * CODES_PER_LANE + element) * lanes_per_word +
+         lane % lanes_per_word;
 }
 
 // One bit pattern in every part of a word.
-constexpr uint32_t in_every_part(uint32_t bits) {
+constexpr uint32_t in_every_element(uint32_t bits) {
   uint32_t all = 0;
-  for (int part = 0; part < CODES_PER_WORD; ++part) {
-    all |= bits << part * PART_BITS;
+  for (int element = 0; element < CODES_PER_LANE; ++element) {
+    all |= bits << element * ELEMENT_BITS;
   }
   return all;
 }
 
 // Word `word` of a block: `packed` are its BITS words, all as the rows of w have them.
 template <int BITS>
-VOXFAST_INLINE u32v word_of_codes(const u32v* packed, int word) {
+VOXFAST_INLINE u32v unpack_lane(const u32v* packed, int lane) {
   constexpr uint32_t MASK = (1u << BITS) - 1;
-  if constexpr (in_parts(BITS)) {
-    constexpr int WORDS = PART_BITS / BITS;
-    return packed[word / WORDS] >> word % WORDS * BITS & in_every_part(MASK);
+  if constexpr (fits_element(BITS)) {
+    constexpr int LANES_PER_WORD = ELEMENT_BITS / BITS;
+    return packed[lane / LANES_PER_WORD] >> lane % LANES_PER_WORD * BITS &
+           in_every_element(MASK);
   } else {
-    constexpr int WIDTH = CODES_PER_WORD * BITS;
-    int first = word * WIDTH / 32, begin = word * WIDTH % 32;
-    u32v string = packed[first] >> begin;
+    constexpr int WIDTH = CODES_PER_LANE * BITS;
+    int first = lane * WIDTH / 32, begin = lane * WIDTH % 32;
+    u32v window = packed[first] >> begin;
     if (begin + WIDTH > 32) {
-      string |= packed[first + 1] << (32 - begin);
+      window |= packed[first + 1] << (32 - begin);
     }
-    u32v codes = string & MASK;
-    for (int part = 1; part < CODES_PER_WORD; ++part) {
-      codes |= string << part * (PART_BITS - BITS) & MASK << part * PART_BITS;
+    u32v codes = window & MASK;
+    for (int element = 1; element < CODES_PER_LANE; ++element) {
+      codes |= window << element * (ELEMENT_BITS - BITS) & MASK << element * ELEMENT_BITS;
     }
     return codes;
   }
@@ -100,27 +102,28 @@ VOXFAST_INLINE u32v word_of_codes(const u32v* packed, int word) {
 
 // The integers that a group of a row of x becomes, times `unit`; `sum` is theirs, times
 // the unit.
-struct RoundedGroup {
-  float unit = 0, sum;
+struct QuantizedGroup {
+  float scale = 0, sum;
 
-  RoundedGroup(const LinearArguments& a, int64_t row, int64_t group, int32_t* integers) {
+  QuantizedGroup(const LinearArguments& a, int64_t row, int64_t group,
+                 int32_t* integers) {
     float x[128];
-    load_floats(a.x, a.x_type, a.x_rows[row] + group * a.group_size * a.x_stride,
+    load_floats(a.x, a.x_type, a.x_row_offsets[row] + group * a.group_size * a.x_stride,
                 a.x_stride, a.group_size, x);
-    f32v greatest{}, finite{};
+    f32v max_abs{}, nan_unless_finite{};
     for (int i = 0; i < a.group_size; i += LANES) {
       f32v v = load(x + i);
-      greatest = max(greatest, max(v, -v));
-      finite = finite + v * 0.0f;  // NaN of an infinity, too
+      max_abs = max(max_abs, max(v, -v));
+      nan_unless_finite = nan_unless_finite + v * 0.0f;  // NaN of an infinity, too
     }
-    float most = maximum(greatest), factor = 0;
-    if (!(voxfast::VOXFAST_ISA::sum(finite) == 0.0f)) {
-      unit = __builtin_nanf("");
-    } else if (most > 0x1p-100f) {
+    float max_x = reduce_max(max_abs), factor = 0;
+    if (!(reduce_sum(nan_unless_finite) == 0.0f)) {
+      scale = __builtin_nanf("");
+    } else if (max_x > 0x1p-100f) {
       // most * 1.004 < 2^(exponent - 126), which 2^15 units make: to the base 256, high
       // digits are then 127 at the most.
-      uint32_t exponent = float_to_bits(most * 1.004f) >> 23;
-      unit = bits_to_float((exponent - 14) << 23);
+      uint32_t exponent = float_to_bits(max_x * 1.004f) >> 23;
+      scale = bits_to_float((exponent - 14) << 23);
       factor = bits_to_float((254 + 14 - exponent) << 23);
     }
     const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
@@ -131,20 +134,20 @@ struct RoundedGroup {
       std::memcpy(integers + i, &rounded, sizeof rounded);
       total += rounded;
     }
-    int32_t lanes[LANES], whole = 0;
+    int32_t lanes[LANES], sum_of_integers = 0;
     std::memcpy(lanes, &total, sizeof lanes);
     for (int32_t lane : lanes) {
-      whole += lane;
+      sum_of_integers += lane;
     }
-    sum = unit * static_cast<float>(whole);
+    sum = scale * static_cast<float>(sum_of_integers);
   }
 };
 
 // What groups add to outputs: the sums of codes times integers and the rest. The first
 // product is rounded on its own, so that every caller gets the same bits.
-VOXFAST_INLINE f32v group_terms(f32v dots, f32v scales, f32v units, f32v biases,
-                                f32v sums) {
-  return dots * (scales * units) + computed_here(biases * sums);
+VOXFAST_INLINE f32v group_terms(f32v dots, f32v w_scales, f32v x_scales, f32v w_biases,
+                                f32v x_sums) {
+  return dots * (w_scales * x_scales) + value_barrier(w_biases * x_sums);
 }
 
 // Calls f<BITS>() for the width of codes.
@@ -166,10 +169,11 @@ VOXFAST_INLINE void with_bits(int bits, F f) {
   }
 }
 
-#if defined(VOXFAST_BYTE_PRODUCTS)
+#if defined(VOXFAST_VNNI)
 // Bytes of 32 integers of x, as `order` has them: number i is the high digit of integer
 // i, number 32 + i its low one.
-VOXFAST_INLINE void digits_of(const int32_t* integers, const uint8_t* order, char* out) {
+VOXFAST_INLINE void split_digits(const int32_t* integers, const uint8_t* order,
+                                 char* out) {
   alignas(64) char bytes[64];
   for (int i = 0; i < 32; i += LANES) {
     auto x = read<i32v>(integers + i);
@@ -187,33 +191,33 @@ VOXFAST_INLINE void digits_of(const int32_t* integers, const uint8_t* order, cha
 
 // What a block's words of x are made of.
 template <int BITS>
-struct WordOrder {
+struct LaneOrder {
   alignas(64) uint8_t from[BLOCK_CODES * DIGITS] = {};
 
-  constexpr WordOrder() {
+  constexpr LaneOrder() {
     for (int i = 0; i < BLOCK_CODES; ++i) {
-      int word = i / CODES_PER_WORD, part = i % CODES_PER_WORD;
-      int to = word * CODES_PER_WORD * DIGITS + part;
-      auto input = static_cast<uint8_t>(input_of(BITS, word, part));
+      int lane = i / CODES_PER_LANE, element = i % CODES_PER_LANE;
+      int to = lane * CODES_PER_LANE * DIGITS + element;
+      auto input = static_cast<uint8_t>(input_of(BITS, lane, element));
       from[to] = input;
       if (DIGITS == 2) {
-        from[to + CODES_PER_WORD] = static_cast<uint8_t>(BLOCK_CODES + input);
+        from[to + CODES_PER_LANE] = static_cast<uint8_t>(BLOCK_CODES + input);
       }
     }
   }
 };
 
 template <int BITS>
-constexpr WordOrder<BITS> WORD_ORDER;
+constexpr LaneOrder<BITS> LANE_ORDER;
 
 // Lays out 32 integers of x, those of one block, as words; of each digit its own.
 template <int BITS>
-VOXFAST_INLINE void lay_out_words(const int32_t* integers, char* out) {
-#if defined(VOXFAST_BYTE_PRODUCTS)
-  digits_of(integers, WORD_ORDER<BITS>.from, out);
+VOXFAST_INLINE void arrange_x(const int32_t* integers, char* out) {
+#if defined(VOXFAST_VNNI)
+  split_digits(integers, LANE_ORDER<BITS>.from, out);
 #else
   for (int i = 0; i < BLOCK_CODES; ++i) {
-    auto narrow = static_cast<int16_t>(integers[WORD_ORDER<BITS>.from[i]]);
+    auto narrow = static_cast<int16_t>(integers[LANE_ORDER<BITS>.from[i]]);
     std::memcpy(out + 2 * i, &narrow, sizeof narrow);
   }
 #endif

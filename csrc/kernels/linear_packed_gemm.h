@@ -23,74 +23,75 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-struct PackedWeights {
+struct PackedGemm {
   static constexpr int VECTORS = 2;  // of outputs, in a panel
   static constexpr int64_t PANEL = VECTORS * LANES;
-  static constexpr int64_t K_BLOCK = 512;
-  static constexpr int64_t MAX_GROUPS = K_BLOCK / 32;
-  static constexpr int TILE_M = 6;
+  static constexpr int64_t KC = 512;
+  static constexpr int64_t MAX_GROUPS = KC / 32;
+  static constexpr int MAX_MR = 6;
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static bool is_few(const LinearArguments&) { return false; }
+  static bool is_gemv(const LinearArguments&) { return false; }
 
   // Prepared x, of each row: the integers as words; then of each group the unit, and the
   // sum of its integers times the unit.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return round_up_to(2 * a.k + 8 * a.groups, 64);
+    return round_up<int64_t>(2 * a.k + 8 * a.groups, 64);
   }
 
-  struct Row {
+  struct PreparedRow {
     char* integers;
-    float *units, *sums;
+    float *x_scales, *sums;
 
-    VOXFAST_INLINE Row(const LinearArguments& a, int64_t row) {
+    VOXFAST_INLINE PreparedRow(const LinearArguments& a, int64_t row) {
       integers = a.prepared + row * a.prepared_stride;
-      units = reinterpret_cast<float*>(integers + 2 * a.k);
-      sums = units + a.groups;
+      x_scales = reinterpret_cast<float*>(integers + 2 * a.k);
+      sums = x_scales + a.groups;
     }
   };
 
   static void prepare(const LinearArguments& a, int64_t row) {
-    Row out(a, row);
+    PreparedRow out(a, row);
     with_bits(a.bits, [&]<int BITS>() {
       for (int64_t g = 0; g < a.groups; ++g) {
-        int32_t rounded[128];
-        const RoundedGroup group(a, row, g, rounded);
-        out.units[g] = group.unit;
+        int32_t integers[128];
+        const QuantizedGroup group(a, row, g, integers);
+        out.x_scales[g] = group.scale;
         out.sums[g] = group.sum;
         for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
-          lay_out_words<BITS>(rounded + i, out.integers + 2 * (g * a.group_size + i));
+          arrange_x<BITS>(integers + i, out.integers + 2 * (g * a.group_size + i));
         }
       }
     });
   }
 
   static void multiply(const LinearArguments& a, int64_t task) {
-    many_outputs<PANEL>(
-        a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-          const Stretch stretch(a, first, k);
-          for (int64_t i = 0; i < rows; i += TILE_M) {
-            add_rows<TILE_M>(a, stretch, m + i, rows - i, sums + i * PANEL);
-          }
-        });
+    gemm_task<PANEL>(a, task,
+                     [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
+                       const PanelSlice slice(a, first, k);
+                       for (int64_t i = 0; i < rows; i += MAX_MR) {
+                         add_tile<MAX_MR>(a, slice, m + i, rows - i, sums + i * PANEL);
+                       }
+                     });
   }
 
  private:
   // A stretch of inputs of a panel, lanes across: vector v of each is of outputs
   // v * LANES ... .
-  struct Stretch {
+  struct PanelSlice {
     int64_t first, first_group, groups;
-    alignas(64) u32v words[K_BLOCK / CODES_PER_WORD][VECTORS];
+    alignas(64) u32v codes[KC / CODES_PER_LANE][VECTORS];
     f32v scales[MAX_GROUPS][VECTORS], biases[MAX_GROUPS][VECTORS];
 
-    Stretch(const LinearArguments& a, int64_t n, int64_t first_)
+    PanelSlice(const LinearArguments& a, int64_t n, int64_t first_)
         : first(first_), first_group(first_ / a.group_size) {
-      int64_t count = smallest(a.k - first, a.stretch);
+      int64_t count = min(a.k - first, a.slice);
       groups = count / a.group_size;
-      const RowPointers rows(a, {n, PANEL, 1, a.n - 1, PANEL}, first);
+      const PanelPointers pointers(a, {n, PANEL, 1, a.n - 1, PANEL}, first);
       for (int v = 0; v < VECTORS; ++v) {
         with_bits(a.bits, [&]<int BITS>() {
-          unpack<BITS>(rows.here + v * LANES, rows.later + v * LANES, count, v);
+          unpack<BITS>(pointers.current + v * LANES, pointers.prefetch + v * LANES, count,
+                       v);
         });
         with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
           load_groups<T>(a, n + v * LANES, v);
@@ -100,14 +101,15 @@ struct PackedWeights {
 
    private:
     template <int BITS>
-    void unpack(const char* const* rows, const char* const* later, int64_t count, int v) {
-      constexpr int BLOCK_WORDS = BLOCK_CODES / CODES_PER_WORD;
-      u32v packed[K_BLOCK / 32 * BITS + LANES];
-      transpose_columns(rows, later, count / 32 * BITS, packed);
+    void unpack(const char* const* rows, const char* const* prefetch, int64_t count,
+                int v) {
+      constexpr int BLOCK_LANES = BLOCK_CODES / CODES_PER_LANE;
+      u32v packed[KC / 32 * BITS + LANES];
+      transpose_columns(rows, prefetch, count / 32 * BITS, packed);
       for (int64_t b = 0; b < count / BLOCK_CODES; ++b) {
 #pragma GCC unroll 16
-        for (int i = 0; i < BLOCK_WORDS; ++i) {
-          words[b * BLOCK_WORDS + i][v] = word_of_codes<BITS>(packed + b * BITS, i);
+        for (int i = 0; i < BLOCK_LANES; ++i) {
+          codes[b * BLOCK_LANES + i][v] = unpack_lane<BITS>(packed + b * BITS, i);
         }
       }
     }
@@ -120,7 +122,7 @@ struct PackedWeights {
       const char* pointers[LANES];
       int64_t rest = a.groups - first_group;
       for (int r = 0; r < LANES; ++r) {
-        int64_t row = smallest(n + r, a.n - 1);
+        int64_t row = min(n + r, a.n - 1);
         const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
         const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
         load_row(s, rest, rows[r]);
@@ -139,7 +141,7 @@ struct PackedWeights {
     template <typename T>
     VOXFAST_INLINE void load_row(const T* row, int64_t rest, float* out) {
       for (int64_t g = 0; g < groups; g += LANES) {
-        store(out + g, load_some(row + g, rest - g));
+        store(out + g, load_n(row + g, rest - g));
       }
     }
   };
@@ -147,13 +149,13 @@ struct PackedWeights {
   // Columns of 32-bit numbers of LANES rows: out[c] is that of number c, of whole vectors
   // of them. What `later` points at is fetched meanwhile.
   VOXFAST_INLINE static void transpose_columns(const char* const* rows,
-                                               const char* const* later, int64_t count,
+                                               const char* const* prefetch, int64_t count,
                                                u32v* out) {
-    auto some = [&](int64_t c, auto load_row) __attribute__((always_inline)) {
+    auto transpose_vector = [&](int64_t c, auto load_row) __attribute__((always_inline)) {
       f32v x[LANES];
 #pragma GCC unroll 16
       for (int r = 0; r < LANES; ++r) {
-        fetch_line(later[r] + 4 * c);
+        prefetch_l2(prefetch[r] + 4 * c);
         x[r] = load_row(reinterpret_cast<const float*>(rows[r]) + c);
       }
       transpose(x);
@@ -164,33 +166,35 @@ struct PackedWeights {
     };
     int64_t whole = count / LANES * LANES;
     for (int64_t c = 0; c < whole; c += LANES) {
-      some(c, [](const float* p) __attribute__((always_inline)) { return load(p); });
+      transpose_vector(
+          c, [](const float* p) __attribute__((always_inline)) { return load(p); });
     }
     if (whole < count) {
-      some(whole, [&](const float* p) { return load_first(p, count - whole); });
+      transpose_vector(whole,
+                       [&](const float* p) { return load_partial(p, count - whole); });
     }
   }
 
   // Adds what a stretch contributes to rows of x from `row` on, MR of them or, where
   // there are less, `rows`.
   template <int MR>
-  static void add_rows(const LinearArguments& a, const Stretch& s, int64_t row,
+  static void add_tile(const LinearArguments& a, const PanelSlice& s, int64_t row,
                        int64_t rows, float* sums) {
     if constexpr (MR > 1) {
       if (rows < MR) {
-        return add_rows<MR - 1>(a, s, row, rows, sums);
+        return add_tile<MR - 1>(a, s, row, rows, sums);
       }
     }
     const char* integers[MR];
-    const float *units[MR], *sums_of_x[MR];
+    const float *x_scales[MR], *x_sums[MR];
     for (int m = 0; m < MR; ++m) {
-      const Row x(a, row + m);
+      const PreparedRow x(a, row + m);
       integers[m] = x.integers + 2 * s.first;
-      units[m] = x.units + s.first_group;
-      sums_of_x[m] = x.sums + s.first_group;
+      x_scales[m] = x.x_scales + s.first_group;
+      x_sums[m] = x.sums + s.first_group;
     }
-    const int64_t steps = a.group_size / CODES_PER_WORD;
-    const u32v(*w)[VECTORS] = s.words;
+    const int64_t steps = a.group_size / CODES_PER_LANE;
+    const u32v(*w)[VECTORS] = s.codes;
     for (int64_t g = 0; g < s.groups; ++g) {
       i32v dots[MR][VECTORS][DIGITS];
 #pragma GCC unroll 6
@@ -205,10 +209,10 @@ struct PackedWeights {
         for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 2
           for (int d = 0; d < DIGITS; ++d) {
-            i32v x = word_at(integers[m] + 4 * (DIGITS * i + d));
+            i32v x = broadcast_lane(integers[m] + 4 * (DIGITS * i + d));
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; ++v) {
-              dots[m][v][d] = add_products(dots[m][v][d], (*w)[v], x);
+              dots[m][v][d] = add_dot(dots[m][v][d], (*w)[v], x);
             }
           }
         }
@@ -218,9 +222,9 @@ struct PackedWeights {
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) {
           float* to = sums + m * PANEL + v * LANES;
-          f32v value = __builtin_convertvector(united(dots[m][v]), f32v);
-          f32v terms = group_terms(value, s.scales[g][v], broadcast(units[m][g]),
-                                   s.biases[g][v], broadcast(sums_of_x[m][g]));
+          f32v value = __builtin_convertvector(combine_digits(dots[m][v]), f32v);
+          f32v terms = group_terms(value, s.scales[g][v], broadcast(x_scales[m][g]),
+                                   s.biases[g][v], broadcast(x_sums[m][g]));
           store(to, load(to) + terms);
         }
         integers[m] += 2 * a.group_size;

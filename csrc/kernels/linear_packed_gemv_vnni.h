@@ -20,33 +20,33 @@ constexpr int planes_of(int bits, int group_size) {
 
 // How 64 bytes are cut out of a block of which 8 begin `width` bytes after 8 others; the
 // block begins `start` bytes after what was loaded.
-template <int WIDTH, int START>
-struct Cuts {
+template <int PACKED_BITS, int PAD>
+struct Unpack {
   // Which bytes are brought into each 64-bit word, and the bit of the word that each byte
   // begins at.
-  alignas(64) uint8_t bytes[64] = {}, first_bits[64] = {};
+  alignas(64) uint8_t bytes[64] = {}, bit_offsets[64] = {};
 
-  constexpr Cuts() {
+  constexpr Unpack() {
     for (int i = 0; i < 64; ++i) {
-      bytes[i] = static_cast<uint8_t>((START + i / 8 * WIDTH + i % 8) & 63);
-      first_bits[i] = static_cast<uint8_t>(i % 8 * WIDTH);
+      bytes[i] = static_cast<uint8_t>((PAD + i / 8 * PACKED_BITS + i % 8) & 63);
+      bit_offsets[i] = static_cast<uint8_t>(i % 8 * PACKED_BITS);
     }
   }
 };
 
-template <int WIDTH, int START>
-alignas(64) constexpr Cuts<WIDTH, START> CUTS;
+template <int PACKED_BITS, int PAD>
+alignas(64) constexpr Unpack<PACKED_BITS, PAD> UNPACK;
 
 // By planes: which of 32 integers' digits follow each other.
 template <int PLANES>
 struct PlaneOrder {
-  alignas(64) uint8_t from[64] = {};
+  alignas(64) uint8_t order[64] = {};
 
   constexpr PlaneOrder() {
     for (int i = 0; i < 32; ++i) {
       int input = i % (32 / PLANES) * PLANES + i / (32 / PLANES);
-      from[i] = static_cast<uint8_t>(input);
-      from[32 + i] = static_cast<uint8_t>(32 + input);
+      order[i] = static_cast<uint8_t>(input);
+      order[32 + i] = static_cast<uint8_t>(32 + input);
     }
   }
 };
@@ -56,11 +56,11 @@ constexpr PlaneOrder<PLANES> PLANE_ORDER;
 
 // A block of some rows of w times its inputs of x.
 template <int BITS, int GROUP>
-struct RowBlock {
-  static constexpr int PLANES = planes_of(BITS, GROUP), WIDTH = PLANES * BITS;
-  static constexpr int INPUTS = 64 * PLANES, BYTES = 8 * WIDTH;
-  static constexpr int LOADED = 64;
-  static constexpr int RUN = GROUP < INPUTS ? GROUP / (4 * PLANES) : LANES;
+struct RowChunk {
+  static constexpr int PLANES = planes_of(BITS, GROUP), PACKED_BITS = PLANES * BITS;
+  static constexpr int INPUTS = 64 * PLANES, BYTES = 8 * PACKED_BITS;
+  static constexpr int LOAD_BYTES = 64;
+  static constexpr int LANES_PER_GROUP = GROUP < INPUTS ? GROUP / (4 * PLANES) : LANES;
 
   // The block begins `at` bytes after each row. What is loaded begins there, too, or, if
   // it is the last block, ends where it ends.
@@ -68,17 +68,18 @@ struct RowBlock {
   VOXFAST_INLINE static void add(const char* const (&rows)[ROWS], int64_t at,
                                  bool is_last, const char* x,
                                  i32v (&sums)[ROWS][DIGITS]) {
-    constexpr int START = LOADED - BYTES;
+    constexpr int PAD = LOAD_BYTES - BYTES;
     __m512i blocks[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
-      blocks[r] = read<__m512i>(rows[r] + at - (is_last ? START : 0));
-      if constexpr (WIDTH < 8) {
-        const uint8_t* bytes = is_last ? CUTS<WIDTH, START>.bytes : CUTS<WIDTH, 0>.bytes;
+      blocks[r] = read<__m512i>(rows[r] + at - (is_last ? PAD : 0));
+      if constexpr (PACKED_BITS < 8) {
+        const uint8_t* bytes =
+            is_last ? UNPACK<PACKED_BITS, PAD>.bytes : UNPACK<PACKED_BITS, 0>.bytes;
         blocks[r] =
             _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(bytes), blocks[r]);
         blocks[r] = _mm512_maskz_multishift_epi64_epi8(
-            ~0ULL, _mm512_load_si512(CUTS<WIDTH, 0>.first_bits), blocks[r]);
+            ~0ULL, _mm512_load_si512(UNPACK<PACKED_BITS, 0>.bit_offsets), blocks[r]);
       }
     }
     // Plane by plane, so that sums that depend on each other lie far apart.
@@ -91,22 +92,22 @@ struct RowBlock {
         if constexpr (BITS < 8) {
           codes &= 0x01010101u * ((1 << BITS) - 1);
         }
-        sums[r][0] = add_products(sums[r][0], codes, high);
-        sums[r][1] = add_products(sums[r][1], codes, low);
+        sums[r][0] = add_dot(sums[r][0], codes, high);
+        sums[r][1] = add_dot(sums[r][1], codes, low);
       }
     }
   }
 
   // Lays out 32 integers of x, the first being input k: of each block the planes of high
   // digits, then those of low ones.
-  static void lay_out(const int32_t* integers, int64_t k, char* row) {
-    constexpr int RUN_BYTES = 32 / PLANES;
+  static void arrange_x(const int32_t* integers, int64_t k, char* row) {
+    constexpr int PLANE_BYTES = 32 / PLANES;
     char digits[64];
-    digits_of(integers, PLANE_ORDER<PLANES>.from, digits);
+    split_digits(integers, PLANE_ORDER<PLANES>.order, digits);
     char* to = row + k / INPUTS * 2 * INPUTS + k % INPUTS / PLANES;
     for (int p = 0; p < PLANES; ++p) {
-      std::memcpy(to + 64 * p, digits + p * RUN_BYTES, RUN_BYTES);
-      std::memcpy(to + INPUTS + 64 * p, digits + 32 + p * RUN_BYTES, RUN_BYTES);
+      std::memcpy(to + 64 * p, digits + p * PLANE_BYTES, PLANE_BYTES);
+      std::memcpy(to + INPUTS + 64 * p, digits + 32 + p * PLANE_BYTES, PLANE_BYTES);
     }
   }
 };

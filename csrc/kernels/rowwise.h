@@ -17,7 +17,7 @@ void rms_norm_row(const A* x, const B* weight, C* out, int64_t columns, float ep
     f32v value = load(x + i);
     squares = squares + value * value;
   }
-  float total = sum(squares);
+  float total = reduce_sum(squares);
   for (; i < columns; ++i) {
     total += to_float(x[i]) * to_float(x[i]);
   }
@@ -54,8 +54,8 @@ VOXFAST_INLINE f32v gelu(f32v x) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  f32v tail = 0.5f * p * t * exp(-0.5f * z * z);  // beyond |x|, on one side
-  return x * (x < zero ? tail : one - tail);
+  f32v upper_tail = 0.5f * p * t * exp(-0.5f * z * z);  // beyond |x|, on one side
+  return x * (x < zero ? upper_tail : one - upper_tail);
 }
 
 template <typename T>
@@ -71,19 +71,19 @@ void gelu_row(const T* x, T* out, int64_t columns) {
 
 // The greatest of a row, and where it is first; 0 and -infinity of NaN alone.
 template <typename T>
-uint32_t greatest(const T* x, int64_t columns, float& most) {
+uint32_t argmax(const T* x, int64_t columns, float& max_logit) {
   constexpr float NONE = -__builtin_inff();
-  f32v mosts = broadcast(NONE);
+  f32v max_lanes = broadcast(NONE);
   int64_t i = 0;
   for (; i + LANES <= columns; i += LANES) {
-    mosts = max(load(x + i), mosts);
+    max_lanes = max(load(x + i), max_lanes);
   }
-  most = maximum(mosts);
+  max_logit = reduce_max(max_lanes);
   for (; i < columns; ++i) {
-    most = to_float(x[i]) > most ? to_float(x[i]) : most;
+    max_logit = to_float(x[i]) > max_logit ? to_float(x[i]) : max_logit;
   }
   for (i = 0; i < columns; ++i) {
-    if (to_float(x[i]) == most) {
+    if (to_float(x[i]) == max_logit) {
       return static_cast<uint32_t>(i);
     }
   }
@@ -95,32 +95,32 @@ VOXFAST_INLINE f32v exp_or_nan(f32v x) { return x == x ? exp(x) : x; }
 // The sum of e^(x - most), NaN where any is. Blocks are added up in float64: rows are
 // long.
 template <typename T>
-double sum_of_exponentials(const T* x, int64_t columns, float most) {
+double sum_of_exponentials(const T* x, int64_t columns, float max_logit) {
   constexpr int64_t BLOCK = 256 * LANES;
   double total = 0;
   int64_t i = 0;
   while (i + LANES <= columns) {
     int64_t end = columns - i < BLOCK ? columns : i + BLOCK;
-    f32v some{};
+    f32v block{};
     for (; i + LANES <= end; i += LANES) {
-      some = some + exp_or_nan(load(x + i) - most);
+      block = block + exp_or_nan(load(x + i) - max_logit);
     }
-    total += sum(some);
+    total += reduce_sum(block);
   }
   for (; i < columns; ++i) {
-    total += exp_or_nan(broadcast(to_float(x[i]) - most))[0];
+    total += exp_or_nan(broadcast(to_float(x[i]) - max_logit))[0];
   }
   return total;
 }
 
 void rms_norm(const RowwiseArguments& a, int64_t first, int64_t last) {
-  with_type(a.first_type, [&]<typename A>(A*) {
-    with_type(a.second_type, [&]<typename B>(B*) {
+  with_type(a.x_type, [&]<typename A>(A*) {
+    with_type(a.y_type, [&]<typename B>(B*) {
       with_type(a.out_type, [&]<typename C>(C*) {
         for (int64_t r = first; r < last; ++r) {
-          rms_norm_row(static_cast<const A*>(a.first) + r * a.columns,
-                       static_cast<const B*>(a.second),
-                       static_cast<C*>(a.out) + r * a.columns, a.columns, a.eps);
+          rms_norm_row(static_cast<const A*>(a.x) + r * a.columns,
+                       static_cast<const B*>(a.y), static_cast<C*>(a.out) + r * a.columns,
+                       a.columns, a.eps);
         }
       });
     });
@@ -128,28 +128,28 @@ void rms_norm(const RowwiseArguments& a, int64_t first, int64_t last) {
 }
 
 void swiglu(const RowwiseArguments& a, int64_t first, int64_t last) {
-  with_type(a.first_type, [&]<typename T>(T*) {
+  with_type(a.x_type, [&]<typename T>(T*) {
     int64_t at = first * a.columns, count = (last - first) * a.columns;
-    swiglu_row(static_cast<const T*>(a.first) + at, static_cast<const T*>(a.second) + at,
+    swiglu_row(static_cast<const T*>(a.x) + at, static_cast<const T*>(a.y) + at,
                static_cast<T*>(a.out) + at, count);
   });
 }
 
 void gelu(const RowwiseArguments& a, int64_t first, int64_t last) {
-  with_type(a.first_type, [&]<typename T>(T*) {
+  with_type(a.x_type, [&]<typename T>(T*) {
     int64_t at = first * a.columns, count = (last - first) * a.columns;
-    gelu_row(static_cast<const T*>(a.first) + at, static_cast<T*>(a.out) + at, count);
+    gelu_row(static_cast<const T*>(a.x) + at, static_cast<T*>(a.out) + at, count);
   });
 }
 
 void greedy(const RowwiseArguments& a, int64_t first, int64_t last) {
-  with_type(a.first_type, [&]<typename T>(T*) {
+  with_type(a.x_type, [&]<typename T>(T*) {
     for (int64_t r = first; r < last; ++r) {
-      const T* x = static_cast<const T*>(a.first) + r * a.columns;
-      float most;
-      static_cast<uint32_t*>(a.out)[r] = greatest(x, a.columns, most);
-      static_cast<float*>(a.second_out)[r] =
-          static_cast<float>(1.0 / sum_of_exponentials(x, a.columns, most));
+      const T* x = static_cast<const T*>(a.x) + r * a.columns;
+      float max_logit;
+      static_cast<uint32_t*>(a.out)[r] = argmax(x, a.columns, max_logit);
+      static_cast<float*>(a.probability)[r] =
+          static_cast<float>(1.0 / sum_of_exponentials(x, a.columns, max_logit));
     }
   });
 }

@@ -11,9 +11,9 @@ namespace voxfast {
 struct RowwiseArguments {
   int64_t rows, columns;
   // rms_norm: x, weight [columns]; swiglu: gate, up; gelu, greedy: x alone
-  const void *first, *second;
-  void *out, *second_out;  // greedy: a token and a probability of each row
-  FloatType first_type, second_type, out_type;
+  const void *x, *y;
+  void *out, *probability;  // greedy: a token and a probability of each row
+  FloatType x_type, y_type, out_type;
   float eps;  // rms_norm
 };
 

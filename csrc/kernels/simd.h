@@ -50,6 +50,21 @@ struct bf16 {
 
 // ---- one number -------------------------------------------------------------------
 
+template <typename T>
+VOXFAST_INLINE T min(T a, T b) {
+  return a < b ? a : b;
+}
+
+template <typename T>
+VOXFAST_INLINE T max(T a, T b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+VOXFAST_INLINE T round_up(T x, T step) {
+  return (x + step - 1) / step * step;
+}
+
 VOXFAST_INLINE float bits_to_float(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
@@ -144,7 +159,7 @@ VOXFAST_INLINE T read(const void* p) {
 
 // Has the cache line at p fetched into the second cache: the first has few places for
 // lines that are on their way, fewer than it takes to read memory as fast as it can be.
-VOXFAST_INLINE void fetch_line(const void* p) { __builtin_prefetch(p, 0, 2); }
+VOXFAST_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // (x - 0 is x, whatever x is; x + 0 would be an addition.)
 VOXFAST_INLINE f32v broadcast(float x) { return x - f32v{}; }
@@ -283,7 +298,7 @@ VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
 
 // x, computed here: the compiler neither moves nor fuses what made it.
 template <typename V>
-VOXFAST_INLINE V computed_here(V x) {
+VOXFAST_INLINE V value_barrier(V x) {
 #if defined(__AVX512F__)
   asm("" : "+v"(x));
 #elif defined(__x86_64__)
@@ -295,7 +310,7 @@ VOXFAST_INLINE V computed_here(V x) {
 }
 
 // By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)
-VOXFAST_INLINE float sum(f32v x) {
+VOXFAST_INLINE float reduce_sum(f32v x) {
   float lanes[LANES];
   std::memcpy(lanes, &x, sizeof lanes);
   for (int half = LANES / 2; half > 0; half /= 2) {
@@ -306,7 +321,7 @@ VOXFAST_INLINE float sum(f32v x) {
   return lanes[0];
 }
 
-VOXFAST_INLINE float maximum(f32v x) {
+VOXFAST_INLINE float reduce_max(f32v x) {
   float lanes[LANES];
   std::memcpy(lanes, &x, sizeof lanes);
   for (int half = LANES / 2; half > 0; half /= 2) {
@@ -318,7 +333,7 @@ VOXFAST_INLINE float maximum(f32v x) {
 }
 
 // The first halves of a and b, one lane of each in turn; and the second halves.
-VOXFAST_INLINE f32v zip_low(f32v a, f32v b) {
+VOXFAST_INLINE f32v interleave_low(f32v a, f32v b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
                                  23);
@@ -329,7 +344,7 @@ VOXFAST_INLINE f32v zip_low(f32v a, f32v b) {
 #endif
 }
 
-VOXFAST_INLINE f32v zip_high(f32v a, f32v b) {
+VOXFAST_INLINE f32v interleave_high(f32v a, f32v b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14,
                                  30, 15, 31);
@@ -348,8 +363,8 @@ VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
   for (int done = 1; done < N; done *= 2) {
     f32v next[N];
     for (int i = 0; i < N / 2; ++i) {
-      next[2 * i] = zip_low(rows[i], rows[i + N / 2]);
-      next[2 * i + 1] = zip_high(rows[i], rows[i + N / 2]);
+      next[2 * i] = interleave_low(rows[i], rows[i + N / 2]);
+      next[2 * i + 1] = interleave_high(rows[i], rows[i + N / 2]);
     }
     for (int i = 0; i < N; ++i) {
       rows[i] = next[i];
@@ -362,7 +377,7 @@ VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
 constexpr int QUAD = 4;
 
 // The four 32-bit words at p, in every quad.
-VOXFAST_INLINE f32v quad_at(const char* p) {
+VOXFAST_INLINE f32v broadcast_quad(const char* p) {
 #if defined(__AVX512F__)
   return (f32v)_mm512_maskz_broadcast_f32x4(0xffff, read<__m128>(p));
 #elif defined(__AVX2__)
@@ -399,9 +414,9 @@ VOXFAST_INLINE void transpose_quads(f32v (&x)[LANES / QUAD]) {
 // Range reduction by ln 2 in two parts, then the degree-6 polynomial of Cephes' expf
 // (S. Moshier, netlib.org/cephes).
 VOXFAST_INLINE f32v exp(f32v x) {
-  const f32v least = broadcast(-87.33654f);
+  const f32v lowest = broadcast(-87.33654f);
   const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-  f32v y = max(min(x, broadcast(88.37626f)), least);
+  f32v y = max(min(x, broadcast(88.37626f)), lowest);
   f32v n = (y * 1.44269504f + shifter) - shifter;
   f32v r = y - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
@@ -412,7 +427,7 @@ VOXFAST_INLINE f32v exp(f32v x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   i32v exponent = (__builtin_convertvector(n, i32v) + 127) << 23;
-  return x < least ? f32v{} : p * (f32v)exponent;
+  return x < lowest ? f32v{} : p * (f32v)exponent;
 }
 
 // Natural logarithm of positive, normal numbers, within 2 units in the last place

@@ -12,24 +12,24 @@ namespace {
 void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) {
   switch (a.type) {
     case FloatType::float32:
-      return write_rows<float>(a, index);
+      return write_ring<float>(a, index);
     case FloatType::float16:
-      return write_rows<f16>(a, index);
+      return write_ring<f16>(a, index);
     case FloatType::bfloat16:
-      return write_rows<bf16>(a, index);
+      return write_ring<bf16>(a, index);
   }
 }
 
 template <typename T>
 void attend(const SlidingAttentionArguments& a, int64_t task) {
   if (a.tiles == 1 && a.splits == 1) {  // nobody else needs these rows
-    write_rows<T>(a, task);
+    write_ring<T>(a, task);
   }
   auto tile = make_tile<T>(a, task);
-  if (tile.rows <= MAX_FEW_ROWS) {
-    attend_few_rows(tile);
+  if (tile.n_queries <= MAX_FEW_QUERIES) {
+    attend_few_queries(tile);
   } else {
-    attend_many_rows(tile);
+    attend_many_queries(tile);
   }
 }
 

@@ -11,7 +11,7 @@ namespace voxfast {
 
 // Floats that a tile of many rows may hold per [rows, D], D rounded up to a power of two
 // of at least 64.
-constexpr int MANY_ROWS_TILE = 8192;
+constexpr int MANY_QUERIES_FLOATS = 8192;
 
 struct SlidingAttentionArguments {
   FloatType type;
@@ -35,7 +35,7 @@ struct SlidingAttentionArguments {
   // How the work is cut. The query rows that share a KV head, r = l * (H / H_kv) + g, lie
   // in tiles of tile_rows (the last may be shorter); the keys that a tile sees lie in
   // splits. Task ((b * H_kv + h) * tiles + tile) * splits + split.
-  int tile_rows, tiles, splits;
+  int tile_queries, tiles, splits;
   // With splits > 1: [tasks, tile_rows, D + 2] floats; per row the weighted sum of the
   // values, the greatest score and the sum of the weights.
   float* partials;
