@@ -29,7 +29,7 @@ size_t count_heads(const Heads& heads) {
   return n;
 }
 
-// The op in terms of MLX's own: what GPU streams run. inputs: the queries, then the keys.
+// The op composed of MLX's ops, for GPU streams. inputs: all queries, then all keys.
 mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int first,
                    int count, const mx::Stream& s) {
   std::vector<mx::array> frames;
@@ -46,7 +46,7 @@ mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int
     auto used_keys = mx::slice(k, {0, 0, first, 0}, stop, s);
     auto used_queries = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
     used_keys = mx::take(used_keys, mx::array(kv_heads.data(), {n}), 1, s);
-    // Scores that are rounded to half precision would tie.
+    // In half precision rounding would cause ties.
     auto scores =
         mx::matmul(mx::astype(used_queries, mx::float32, s),
                    mx::swapaxes(mx::astype(used_keys, mx::float32, s), -1, -2, s), s);
@@ -59,8 +59,8 @@ mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int
   return mx::astype(mx::take(sorted, middle, 1, s), mx::int32, s);
 }
 
-// One call on a CPU stream: the tiles, and where they put what each head found.
-struct Work {
+// A call on a CPU stream. Tiles write the heads' frames, whose median is the result.
+struct Call {
   std::vector<AlignmentTile> tiles;
   std::vector<int32_t> frames;  // [B, L, n]
   int64_t n;
@@ -68,19 +68,19 @@ struct Work {
   int32_t* out;  // [B, L]
 };
 
-void run(Work& work) {
+void run(Call& call) {
   constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
   auto kernel = kernels().alignment_frame;
-  auto size = static_cast<int64_t>(work.tiles.size());
-  if (work.multiplications > SERIAL_WORK) {
-    parallel_for(size, [&](int64_t i) { kernel(work.tiles[i]); });
+  auto size = static_cast<int64_t>(call.tiles.size());
+  if (call.multiplications > SERIAL_WORK) {
+    parallel_for(size, [&](int64_t i) { kernel(call.tiles[i]); });
   } else {
-    std::for_each(work.tiles.begin(), work.tiles.end(), kernel);
+    std::for_each(call.tiles.begin(), call.tiles.end(), kernel);
   }
-  for (auto row = work.frames.begin(); row != work.frames.end(); row += work.n) {
-    auto middle = row + work.n / 2;
-    std::nth_element(row, middle, row + work.n);
-    *work.out++ = *middle;
+  for (auto row = call.frames.begin(); row != call.frames.end(); row += call.n) {
+    auto middle = row + call.n / 2;
+    std::nth_element(row, middle, row + call.n);
+    *call.out++ = *middle;
   }
 }
 
@@ -93,16 +93,16 @@ class AlignmentFrame : public mx::Primitive {
                 std::vector<mx::array>& outputs) override {
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
-    auto work = std::make_shared<Work>();
-    work->n = static_cast<int64_t>(count_heads(heads_));
-    work->frames.resize(out.size() * work->n);
-    work->out = out.data<int32_t>();
+    auto call = std::make_shared<Call>();
+    call->n = static_cast<int64_t>(count_heads(heads_));
+    call->frames.resize(out.size() * call->n);
+    call->out = out.data<int32_t>();
     int64_t column = 0;
     for (size_t i = 0; i < heads_.size(); ++i) {
-      add_layer(*work, inputs[i], inputs[heads_.size() + i], heads_[i], column);
+      add_layer(*call, inputs[i], inputs[heads_.size() + i], heads_[i], column);
       column += static_cast<int64_t>(heads_[i].size());
     }
-    mx::cpu::get_command_encoder(stream()).dispatch([work] { run(*work); });
+    mx::cpu::get_command_encoder(stream()).dispatch([call] { run(*call); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::logic_error("[alignment_frame] GPU streams run the composition");
@@ -118,8 +118,8 @@ class AlignmentFrame : public mx::Primitive {
   }
 
  private:
-  // Tiles for one layer, whose heads fill the frames from `column` on.
-  void add_layer(Work& work, const mx::array& q, const mx::array& k,
+  // Adds the tiles of a layer. Its heads are columns `column` ... of call.frames.
+  void add_layer(Call& call, const mx::array& q, const mx::array& k,
                  const std::vector<int>& heads, int64_t column) const {
     int group = q.shape(1) / k.shape(1), max_queries = kernels().lanes / 2;
     auto at = [](const mx::array& x, int64_t b, int64_t head,
@@ -137,16 +137,16 @@ class AlignmentFrame : public mx::Primitive {
         tile.query_element_stride = q.strides(3);
         auto flush = [&] {
           if (tile.n_queries > 0) {
-            work.tiles.push_back(tile);
-            work.multiplications += int64_t{tile.n_queries} * count_ * tile.head_size;
+            call.tiles.push_back(tile);
+            call.multiplications += int64_t{tile.n_queries} * count_ * tile.head_size;
             tile.n_queries = 0;
           }
         };
         for (size_t j = 0; j < heads.size(); ++j) {
           for (int64_t l = 0; heads[j] / group == h && l < q.shape(2); ++l) {
             tile.queries[tile.n_queries] = at(q, b, heads[j], l);
-            tile.frames[tile.n_queries] = work.frames.data() +
-                                          (b * q.shape(2) + l) * work.n + column +
+            tile.frames[tile.n_queries] = call.frames.data() +
+                                          (b * q.shape(2) + l) * call.n + column +
                                           static_cast<int64_t>(j);
             if (++tile.n_queries == max_queries) {
               flush();

@@ -1,8 +1,8 @@
 #pragma once
 
-// Where the rows of an array lie, and copies of arrays whose rows do not lie as a kernel
-// reads them. Made while a CPU stream computes, when strides are known: a node of MLX's
-// graph for each would take longer than most ops.
+// Offsets of an array's rows, and contiguous copies for strides that a kernel cannot
+// read. The copies are made in eval_cpu, where strides are known; as nodes of MLX's graph
+// they would take longer than most ops.
 
 #include <cstring>
 #include <utility>
@@ -14,7 +14,8 @@
 
 namespace voxfast {
 
-// Where what the indices of dimensions first ... last - 1 select begins, in elements.
+// The offset, in elements, of every combination of indices of dimensions [first, last),
+// in row-major order.
 inline std::vector<int64_t> row_offsets(const mx::array& x, int first, int last) {
   std::vector<int64_t> offsets{0};
   for (int d = first; d < last; ++d) {
@@ -30,8 +31,9 @@ inline std::vector<int64_t> row_offsets(const mx::array& x, int first, int last)
   return offsets;
 }
 
-// A copy in one piece, of at least one dimension; complete when what is dispatched next
-// begins. It holds what it copies until then, so the op may still throw.
+// A contiguous copy of x, which has at least one dimension. The copy is dispatched; it is
+// complete when the next dispatched task begins, and it keeps x alive until it has run,
+// even if the op throws meanwhile.
 inline mx::array contiguous_copy(const char* op, const mx::array& x,
                                  mx::cpu::CommandEncoder& encoder) {
   mx::array copy(allocate(op, x.nbytes()), x.shape(), x.dtype());
@@ -49,13 +51,13 @@ inline mx::array contiguous_copy(const char* op, const mx::array& x,
   return copy;
 }
 
-// The array itself if it lies in one piece, or such a copy.
+// x itself if it is row-contiguous, else a copy.
 inline mx::array make_contiguous(const char* op, const mx::array& x,
                                  mx::cpu::CommandEncoder& encoder) {
   return x.size() <= 1 || x.flags().row_contiguous ? x : contiguous_copy(op, x, encoder);
 }
 
-// The array itself if its rows, the last dimension, are dense, or such a copy.
+// x itself if its rows (the last dimension) are contiguous, else a copy.
 inline mx::array make_rows_contiguous(const char* op, const mx::array& x,
                                       mx::cpu::CommandEncoder& encoder) {
   return x.strides(-1) == 1 || x.shape(-1) == 1 ? x : contiguous_copy(op, x, encoder);

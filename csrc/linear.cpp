@@ -21,7 +21,7 @@ namespace {
 
 constexpr const char* NAME = "linear";
 
-// What shape and dtype of one of the weights do not tell.
+// Per-weight parameters that shape and dtype do not determine.
 struct WeightFormat {
   int group_size;
   int bits;  // 0: w is not packed
@@ -33,7 +33,7 @@ struct WeightFormat {
   int inputs() const { return 1 + (bits > 0 ? 2 : 0) + (has_bias ? 1 : 0); }
 };
 
-// One product in terms of MLX's own ops. inputs: w, [scales, biases], [bias].
+// A product composed of MLX's ops, for GPU streams. inputs: w, [scales, biases], [bias].
 mx::array fallback(const mx::array& x, const mx::array* inputs,
                    const WeightFormat& format, const mx::Stream& s) {
   auto y = [&] {
@@ -49,7 +49,7 @@ mx::array fallback(const mx::array& x, const mx::array* inputs,
   return mx::astype(y, format.out_dtype, s);
 }
 
-// Of the result.
+// The shape of the result. k_dims: how many last dimensions of x are inputs.
 mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
   auto shape = x.shape();
   shape.resize(shape.size() - k_dims);
@@ -57,15 +57,15 @@ mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
   return shape;
 }
 
-// ---- the CPU kernels --------------------------------------------------------------
+// ---- CPU streams ------------------------------------------------------------------
 
-// Several products of one x.
+// A call on a CPU stream: several products of one x.
 struct Products {
   std::vector<LinearArguments> each;
   std::vector<int64_t> x_row_offsets, x_span_offsets;
 
   void run() {
-    // Below this waking other threads costs more than they save.
+    // Below this, waking other threads costs more than they save.
     constexpr int64_t SERIAL_WORK = 1 << 20;
     int64_t work = 0, tasks = 0;
     const char* prepared = nullptr;
@@ -86,7 +86,7 @@ struct Products {
     const auto& kernel = kernels();
     for (auto& a : each) {
       if (std::exchange(prepared, a.prepared) != a.prepared) {
-        call(a.m, [&](int64_t row) { kernel.linear_prepare(a, row); });
+        call(a.m, [&](int64_t m) { kernel.linear_prepare(a, m); });
       }
     }
     call(tasks, [&](int64_t task) {
@@ -101,7 +101,7 @@ struct Products {
 
 class Linear : public mx::Primitive {
  public:
-  // k_dims: how many dimensions of x, the last ones, are inputs.
+  // k_dims: how many last dimensions of x are inputs.
   Linear(mx::Stream s, std::vector<WeightFormat> formats, int k_dims)
       : Primitive(s), formats_(std::move(formats)), k_dims_(k_dims) {}
 
@@ -173,7 +173,7 @@ LinearArguments make_arguments(const mx::array& x, int64_t k, const mx::array* i
   return a;
 }
 
-// Whether x is prepared for both in the same way.
+// Whether both products use the same prepared x.
 bool same_preparation(const LinearArguments& a, const LinearArguments& b) {
   return a.bits == b.bits && a.group_size == b.group_size && a.w_type == b.w_type;
 }
@@ -201,12 +201,12 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs,
   for (size_t i = 0; i < outputs.size(); ++i) {
     auto a = make_arguments(x, k, weights, formats_[i], outputs[i], encoder);
     weights += formats_[i].inputs();
-    // So many tasks in all that a delayed thread holds up little.
+    // About 8 tasks per thread in all, so that a delayed thread holds up little.
     kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n, num_threads());
     if (i > 0 && same_preparation(a, products.each.back())) {
       a.prepared = products.each.back().prepared;
     } else {
-      // Vectors of it that begin cache lines are read fastest.
+      // Aligned, so that no vector straddles cache lines.
       constexpr size_t CACHE_LINE = 64;
       mx::array prepared(allocate(NAME, a.prepared_bytes + CACHE_LINE), {1}, mx::uint8);
       encoder.add_temporary(prepared);
@@ -300,15 +300,15 @@ void check(const mx::array& x, const std::vector<LinearWeights>& weights,
   if (weights.empty()) {
     reject(NAME, "there are no weights");
   }
-  for (const auto& some : weights) {
-    if (some.w.ndim() != weights[0].w.ndim()) {
+  for (const auto& other : weights) {
+    if (other.w.ndim() != weights[0].w.ndim()) {
       reject(NAME, "all weights must have as many dimensions",
-             describe("w", weights[0].w), describe("w", some.w));
+             describe("w", weights[0].w), describe("w", other.w));
     }
-    check(x, some);
-    check_size(NAME, "w", some.w.shape());
+    check(x, other);
+    check_size(NAME, "w", other.w.shape());
     check_size(NAME, "the result",
-               shape_of(x, some.w, static_cast<int>(some.w.ndim()) - 1));
+               shape_of(x, other.w, static_cast<int>(other.w.ndim()) - 1));
   }
 }
 

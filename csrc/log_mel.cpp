@@ -30,8 +30,8 @@ constexpr const char* NAME = "log_mel";
 constexpr int MAX_MELS = 512;
 constexpr double PI = 3.14159265358979323846;
 
-// Below this many frames the other threads are left asleep: waking them costs more than
-// they would save (benches/bench_log_mel.py).
+// With fewer frames, waking other threads costs more than they save
+// (benches/bench_log_mel.py).
 constexpr int64_t PARALLEL_FRAMES = 512;
 
 struct Options {
@@ -73,7 +73,7 @@ std::vector<float> mel_filterbank(int n_mels) {
   return weights;
 }
 
-// LogMelTables and the memory that they point to.
+// LogMelTables and the memory they point to.
 class Tables {
  public:
   explicit Tables(int n_mels) : filterbank_(mel_filterbank(n_mels)) {
@@ -107,9 +107,9 @@ class Tables {
     }
   }
 
-  // Each filter's run of bins that are not zero, as wide as the widest filter before it:
-  // filters widen with frequency, so little is added, and the kernel's inner loop has the
-  // same count for many filters in a row.
+  // The non-zero bins of each filter, padded to the width of the widest filter before it.
+  // Filters widen with frequency, so the padding is small, and consecutive filters mostly
+  // have the same number of bins, which the kernel's inner loop benefits from.
   void fill_filters(int n_mels) {
     int width = 1;
     for (int m = 0; m < n_mels; ++m) {
@@ -134,7 +134,7 @@ class Tables {
   std::vector<int32_t> first_bin_, n_bins_;
 };
 
-// Made once for each n_mels and kept: at most MAX_MELS of them.
+// Computed once per n_mels and cached; at most MAX_MELS of them.
 const Tables& tables(int n_mels) {
   static std::mutex mutex;
   static auto* made = new std::map<int, Tables>();
@@ -142,7 +142,7 @@ const Tables& tables(int n_mels) {
   return made->try_emplace(n_mels, n_mels).first->second;
 }
 
-// The op in terms of MLX's own: what GPU streams run.
+// The op composed of MLX's ops, for GPU streams and gradients.
 mx::array fallback(const mx::array& samples, const Options& options,
                    const mx::Stream& s) {
   const Tables& constants = tables(options.n_mels);
@@ -178,7 +178,7 @@ void run(const Kernels& isa, const LogMelArguments& arguments) {
   }
 }
 
-// Only made for CPU streams.
+// CPU streams only.
 class LogMel : public mx::Primitive {
  public:
   LogMel(mx::Stream stream, const Options& options)
@@ -230,7 +230,7 @@ class LogMel : public mx::Primitive {
     return mx::vjp(fallback_of_inputs(), primals, cotangents).second;
   }
 
-  // A mapped axis is one more batch dimension.
+  // A mapped axis becomes a batch dimension.
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs, const std::vector<int>& axes) override {
     auto x = mx::moveaxis(inputs[0], axes[0], 0, stream());
@@ -260,7 +260,7 @@ class LogMel : public mx::Primitive {
   }
 
  private:
-  // What gradients go through.
+  // The function that gradients are taken of.
   std::function<std::vector<mx::array>(const std::vector<mx::array>&)>
   fallback_of_inputs() {
     return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {

@@ -35,7 +35,7 @@ mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
   return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
 }
 
-// Replaces the rows of ring [B, H_kv, C, D] at slots [B, L] by rows [B, L, H_kv, D].
+// Writes x [B, L, H_kv, D] to slots [B, L] of ring [B, H_kv, C, D].
 mx::array write_ring(const mx::array& ring, const mx::array& x, const mx::array& slots,
                      const mx::Stream& s) {
   auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
@@ -44,7 +44,7 @@ mx::array write_ring(const mx::array& ring, const mx::array& x, const mx::array&
   return mx::put_along_axis(ring, index, mx::transpose(x, {0, 2, 1, 3}, s), 2, s);
 }
 
-// The op in terms of MLX's own: what GPU streams run.
+// The op composed of MLX's ops, for GPU streams.
 std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window,
                                 float scale, bool traditional, bool causal,
                                 const mx::Stream& s) {
@@ -62,7 +62,7 @@ std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window
   auto keys = write_ring(inputs[3], k, slots, s);
   auto values = write_ring(inputs[4], v, slots, s);
 
-  // The newest position that slot c can hold: last - (last - c) mod C.
+  // Slot c holds position last - (last - c) mod C.
   auto last = mx::expand_dims(
       mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s), 1, s);
   auto age = mx::remainder(

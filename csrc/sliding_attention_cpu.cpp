@@ -23,7 +23,7 @@ constexpr const char* NAME = "sliding_attention";
 
 std::atomic<int64_t> copies{0};
 
-// A ring that has to be copied before the new rows are written.
+// A ring to copy before new keys or values are written to it.
 struct RingCopy {
   const char* from;
   char* to;
@@ -34,17 +34,17 @@ struct RingCopy {
 
 void copy_ring(const RingCopy& ring) {
   const auto& shape = ring.shape;
-  size_t row = shape[3] * ring.itemsize;
+  size_t row_bytes = shape[3] * ring.itemsize;
   int64_t step = ring.strides[3] * static_cast<int64_t>(ring.itemsize);
   bool dense = ring.strides[3] == 1;
   parallel_for(int64_t{shape[0]} * shape[1], [&](int64_t head) {
     int64_t start = head / shape[1] * ring.strides[0] + head % shape[1] * ring.strides[1];
-    char* to = ring.to + head * shape[2] * row;
-    for (int64_t slot = 0; slot < shape[2]; ++slot, to += row) {
+    char* to = ring.to + head * shape[2] * row_bytes;
+    for (int64_t slot = 0; slot < shape[2]; ++slot, to += row_bytes) {
       const char* from = ring.from + (start + slot * ring.strides[2]) *
                                          static_cast<int64_t>(ring.itemsize);
       if (dense) {
-        std::memcpy(to, from, row);
+        std::memcpy(to, from, row_bytes);
         continue;
       }
       for (int d = 0; d < shape[3]; ++d) {
@@ -54,8 +54,8 @@ void copy_ring(const RingCopy& ring) {
   });
 }
 
-// Checks the offsets, whose values are only known now, and returns the greatest number
-// of keys that one batch row's queries span.
+// Checks the offsets, whose values are known only at evaluation. Returns the largest
+// number of keys that the queries of a sequence attend to.
 int64_t check_offsets(const SlidingAttentionArguments& a) {
   constexpr int64_t MAX_OFFSET = int64_t{1} << 62;
   int64_t max_span = 0;
@@ -75,9 +75,10 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
   return max_span;
 }
 
-// Cuts the work so that every thread has some, into tiles that a kernel's scratch holds.
+// Plans tiles and splits: tiles that fit the kernels' scratch memory, tasks for all
+// threads.
 void plan(SlidingAttentionArguments& a, int64_t span) {
-  constexpr int64_t SPLIT_KEYS = 256;  // fewer are not worth a merge
+  constexpr int64_t SPLIT_KEYS = 256;  // with fewer a merge costs more than it saves
   int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
   int64_t heads = int64_t{a.batch} * a.kv_heads;
   int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
@@ -85,7 +86,7 @@ void plan(SlidingAttentionArguments& a, int64_t span) {
   while (padded < a.head_size) {
     padded *= 2;
   }
-  // As few tiles as the scratch allows, or as the threads want, of about equal size.
+  // The fewest tiles that fit the scratch memory and occupy the threads, of similar size.
   int max_span = std::min(MANY_QUERIES_FLOATS / padded, queries);
   int64_t tiles = std::max<int64_t>((queries + max_span - 1) / max_span,
                                     (wanted + heads - 1) / heads);
@@ -110,8 +111,9 @@ void for_each(bool parallel, int64_t count, const SlidingAttentionArguments& a,
 }
 
 void run(SlidingAttentionArguments a) {
-  static thread_local std::vector<float> partials;  // of this stream's thread
-  constexpr int64_t SERIAL_WORK = 1 << 18;          // multiplications, about 10 us
+  static thread_local std::vector<float>
+      partials;                             // one per stream, as MLX gives each a thread
+  constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
   int64_t span = check_offsets(a);
   plan(a, span);
   int64_t heads = int64_t{a.batch} * a.kv_heads, tasks = heads * a.tiles * a.splits;
@@ -133,10 +135,11 @@ void run(SlidingAttentionArguments a) {
   }
 }
 
-// The inputs of all outputs of one primitive are the same arrays, held once by each
-// output. This lets go of all but the evaluated output's, which MLX does itself as soon
-// as eval_cpu returns (array::detach), so that is_donatable() sees what others hold. If
-// eval_cpu throws instead, the outputs keep their inputs and can be evaluated again.
+// Sibling outputs of a primitive share its inputs, and each holds a reference to them.
+// This drops the references of all but the evaluated output, so that is_donatable() is
+// true for rings that nothing else holds. MLX drops them anyway once eval_cpu returns
+// (array::detach). If eval_cpu throws, the destructor restores them, and the outputs can
+// be evaluated again.
 class DropSiblingInputs {
  public:
   DropSiblingInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
@@ -145,7 +148,7 @@ class DropSiblingInputs {
     auto traced = [](const mx::array& out) { return out.is_tracer(); };
     if (std::none_of(outputs.begin(), outputs.end(), evaluated) ||
         std::any_of(outputs.begin(), outputs.end(), traced)) {
-      return;  // nobody else would keep the inputs, or the graph is still wanted
+      return;  // no output owns `inputs`, or a transformation still needs the graph
     }
     for (auto& out : outputs) {
       if (!evaluated(out)) {
@@ -169,8 +172,9 @@ class DropSiblingInputs {
   std::vector<mx::array> cleared_;
 };
 
-// Waits until the stream has done what was queued so far. With a GPU about, not forever:
-// the stream may itself be waiting for work that the GPU is given only after this.
+// Waits until the stream has run the tasks queued so far. Where there is a GPU the wait
+// has a timeout: the stream may itself wait for GPU work that is submitted only after
+// this call.
 void wait_for_stream(const mx::Stream& s) {
   constexpr auto TIMEOUT = std::chrono::milliseconds(100);
   static const bool cpu_only = !mx::is_available(mx::Device::gpu);
@@ -184,13 +188,13 @@ void wait_for_stream(const mx::Stream& s) {
   }
 }
 
-// Gives `out` the buffer of `ring` if nobody else can see it; else a new one, and the
-// copy that has to be made.
+// Donates the buffer of `ring` to `out` if nothing else references it. Otherwise
+// allocates one, and returns the copy to make.
 std::optional<RingCopy> donate_ring(const mx::array& ring, mx::array& out,
                                     const mx::Stream& s) {
   if (ring.flags().row_contiguous) {
-    // Tasks that are still queued hold the buffers they were made with; that of the last
-    // step does when nobody has waited for it.
+    // Queued tasks hold references to their buffers. The previous step's task may still
+    // be queued if its result was not waited for.
     if (!ring.is_donatable()) {
       wait_for_stream(s);
     }

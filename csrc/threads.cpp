@@ -44,9 +44,9 @@ int configured_threads() {
   return count < limit ? count : limit;
 }
 
-// Waits until `value` is no longer `old`. The ops of one step follow each other within
-// microseconds, and waking a thread takes longer: so a thread looks out for some 20
-// microseconds before it sleeps.
+// Waits until `value` differs from `old`. Consecutive ops are a few microseconds apart,
+// and waking a thread takes longer, so this spins for about 20 microseconds before it
+// sleeps.
 void spin_then_wait(const std::atomic<uint64_t>& value, uint64_t old) {
   constexpr int SPINS = 1000;
   for (int i = 0; i < SPINS; ++i) {
@@ -62,9 +62,9 @@ void spin_then_wait(const std::atomic<uint64_t>& value, uint64_t old) {
   value.wait(old, std::memory_order_acquire);
 }
 
-// One job at a time. A job is open while its gate says so; workers that come late find it
-// closed and go back to sleep, so a caller never waits for a worker that the system has
-// not scheduled, only for those that are at work.
+// Runs one job at a time. Workers enter a job through the gate, which the caller closes
+// when no index is left. The caller then waits for the workers inside, but never for one
+// that the operating system has not scheduled yet: that one finds the gate closed.
 class Pool {
  public:
   explicit Pool(int threads) : workers_(threads - 1) {
@@ -97,11 +97,12 @@ class Pool {
     }
   }
 
-  // A forked child has this object but none of its threads.
+  // For a forked child, which inherits the pool but not its threads.
   void forget_workers() { workers_ = 0; }
 
  private:
-  // The gate: number of the job, whether it is open, workers inside.
+  // The bits of the gate: the number of workers inside, whether it is open, the job
+  // number.
   static constexpr uint64_t WORKERS = 0xffff;
   static constexpr uint64_t OPEN = 0x10000;
   static constexpr int NUMBER_SHIFT = 17;
@@ -148,7 +149,7 @@ class Pool {
   alignas(64) std::atomic<uint64_t> jobs_{0};
 };
 
-// Never destroyed: workers may still sleep on it while the process exits.
+// Never destroyed, since workers may still wait on it when the process exits.
 Pool& pool() {
   static Pool* instance = [] {
     auto* made = new Pool(num_threads());

@@ -1,8 +1,7 @@
 #pragma once
 
-// alignment_frame: every key is read once and multiplied with the query rows that share
-// it, as in the attention over few rows; each lane keeps the best of the keys it has
-// seen.
+// alignment_frame: scores as in attention_few_queries.h. Each lane keeps the best score
+// of its keys.
 
 #include "kernels/alignment_frame_arguments.h"
 #include "kernels/attention_few_queries.h"
@@ -12,14 +11,14 @@ namespace {
 
 static_assert(MAX_FEW_QUERIES <= MAX_ALIGNMENT_QUERIES);
 
-// The best score so far and its key; lane i belongs to row i % R. Comparisons with NaN
-// fail, so that a NaN is never the best.
+// The best score so far and its key. Lane i belongs to query i % Q. Comparisons with NaN
+// are false, so a NaN is never the best.
 template <int Q>
 struct BestKey {
   f32v score = broadcast(-INF);
   i32v key = {};
 
-  // Scores of keys from `first` on.
+  // scores: as score_keys returns them, for keys from `first` on.
   void add(f32v scores, int32_t first) {
     i32v keys;
     for (int i = 0; i < LANES; ++i) {
@@ -30,7 +29,7 @@ struct BestKey {
     key = better ? keys : key;
   }
 
-  // Of equal scores the first key.
+  // The best key of query r; of equal scores the first.
   int32_t key_of(int r) const {
     int best = r;
     for (int i = r + Q; i < LANES; i += Q) {
@@ -42,12 +41,13 @@ struct BestKey {
   }
 };
 
-// STAGED: rows that cannot be multiplied where they lie are widened to float32 first.
+// WIDENED: keys whose size or stride score_keys cannot read are converted to float32
+// first.
 template <typename T, int Q, bool WIDENED>
 void align_queries(const AlignmentTile& t) {
   typedef typename Conditional<WIDENED, float, T>::type U;
   constexpr int KEYS = LANES / Q,
-                PREFETCH_VECTORS = 4;  // groups of keys that are fetched early
+                PREFETCH_VECTORS = 4;  // prefetch distance in vectors of scores
   int size = round_up(t.head_size, CHUNK);
   alignas(64) float q[Q * MAX_HEAD_SIZE], row[MAX_HEAD_SIZE];
   alignas(64) float widened[WIDENED ? KEYS * MAX_HEAD_SIZE : 1];
@@ -64,7 +64,7 @@ void align_queries(const AlignmentTile& t) {
   if constexpr (WIDENED) {
     std::memset(widened, 0, sizeof(float) * KEYS * size);
   }
-  // Behind the last key its score is repeated, which does not win against itself.
+  // score_keys repeats the last key, which cannot beat itself.
   for (int64_t first = 0; first < t.count; first += KEYS) {
     int count = static_cast<int>(min(t.count - first, int64_t{KEYS}));
     const T* block = keys + first * t.key_stride;

@@ -1,7 +1,7 @@
 #pragma once
 
-// sliding_attention for a few query rows per KV head (decoding): every key is read once,
-// converted in registers, and multiplied with R rows; the lanes run over the head.
+// sliding_attention for tiles of few queries (decoding). Every key is loaded once,
+// converted in registers and multiplied with Q queries. The lanes run along the head.
 
 #include "kernels/attention_tile.h"
 #include "kernels/horizontal_sums.h"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int MAX_FEW_QUERIES = LANES / 2;
 constexpr int CHUNK = 2 * LANES;  // elements that load_chunk takes at once
-constexpr int MAX_BLOCK = 64;     // keys between two looks at the greatest score
+constexpr int MAX_BLOCK = 64;     // keys between updates of the largest score
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int ACCUMULATORS = 16;  // of 32 registers
@@ -19,7 +19,7 @@ constexpr int ACCUMULATORS = 16;  // of 32 registers
 constexpr int ACCUMULATORS = 8;  // of 16 registers
 #endif
 
-// ---- chunks of a row --------------------------------------------------------------
+// ---- chunks of a key, value or query ------------------------------------------------
 
 template <typename T>
 VOXFAST_INLINE void load_chunk(const T* p, f32v& x, f32v& y) {
@@ -27,7 +27,7 @@ VOXFAST_INLINE void load_chunk(const T* p, f32v& x, f32v& y) {
   y = load(p + LANES);
 }
 
-// The even elements, then the odd ones: a shift and a mask instead of two widenings.
+// x gets the even elements and y the odd ones: a shift and a mask convert them in place.
 VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
   i32v pairs;
   std::memcpy(&pairs, p, sizeof pairs);
@@ -42,7 +42,7 @@ VOXFAST_INLINE void prefetch_chunk(const T* p) {
   }
 }
 
-// Where load_chunk puts element i of a row.
+// The index that element i has after load_chunk.
 template <typename T>
 VOXFAST_INLINE int chunk_index(int i) {
   return i;
@@ -55,8 +55,8 @@ VOXFAST_INLINE int chunk_index<bf16>(int i) {
 
 // ---- one block of keys ------------------------------------------------------------
 
-// Scores of LANES / R keys by R rows, key by key. keys: the first of `count` rows, of
-// which only those are read; the rest get the score of the last one.
+// Scores [LANES / Q keys, Q queries]. Only `count` keys are read, `stride` apart; further
+// ones repeat the score of the last. Prefetches as many keys or values from `prefetch`.
 template <typename U, int Q>
 VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* prefetch,
                                int64_t stride, int size, int count) {
@@ -78,8 +78,8 @@ VOXFAST_INLINE f32v score_keys(const float* q, const U* keys, const U* prefetch,
   return horizontal_sums<LANES>(sum);
 }
 
-// weighted [R, size] += weights [count, R] . values [count, size], for V vectors of the
-// head from d on.
+// weighted [Q, size] += weights [count, Q] . values [count, size], for V vectors of the
+// head from dimension d on.
 template <typename U, int Q, int V>
 VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
                                   const U* prefetch, int64_t stride, int size, int count,
@@ -123,11 +123,12 @@ VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* p
 
 // ---- online softmax ---------------------------------------------------------------
 
-// State of R rows; lane i of a vector of scores belongs to row i % R.
+// Online softmax (arXiv 1805.02867) of Q queries; lane i of a vector of scores belongs to
+// query i % Q.
 template <int Q>
 struct Softmax {
-  float max_score[Q];    // greatest score so far
-  f32v weight_sum = {};  // of the weights; to be summed over the lanes of a row
+  float max_score[Q];    // largest so far
+  f32v weight_sum = {};  // still to be added over the lanes of a query
 
   Softmax() {
     for (float& score : max_score) {
@@ -135,8 +136,8 @@ struct Softmax {
     }
   }
 
-  // Turns scores into weights relative to the greatest score so far; weighted [R, size]
-  // is brought down to it when it grows.
+  // Replaces scores by weights exp2(score - max_score). Rescales weighted [Q, size] when
+  // max_score grows.
   void add(f32v* scores, int vectors, float* weighted, int size) {
     f32v block_max = scores[0];
     for (int j = 1; j < vectors; ++j) {
@@ -177,7 +178,7 @@ struct Softmax {
 
 // ---- one tile ---------------------------------------------------------------------
 
-// Scores of keys outside their row's window become -infinity.
+// Sets scores of keys outside their query's window to -infinity.
 template <typename T, int Q>
 void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
                  int vectors) {
@@ -204,18 +205,19 @@ struct Conditional<false, A, B> {
   typedef B type;
 };
 
-// `count` rows of `from` elements as rows of `to` floats, padded by zeros.
+// Converts [count, from] to [count, to] float32, padded with zeros.
 template <typename T>
-void widen_rows(const T* rows, int count, int from, int to, float* out) {
+void widen_slots(const T* slots, int count, int from, int to, float* out) {
   for (int k = 0; k < count; ++k) {
-    load_row(rows + static_cast<int64_t>(k) * from, 1, from, out + k * to);
+    load_row(slots + static_cast<int64_t>(k) * from, 1, from, out + k * to);
     for (int d = from; d < to; ++d) {
       out[k * to + d] = 0.0f;
     }
   }
 }
 
-// STAGED: the head is no multiple of CHUNK, so blocks of rows are widened first.
+// WIDENED: the head size is no multiple of CHUNK, so that blocks are converted to float32
+// and padded first.
 template <typename T, int Q, bool WIDENED>
 struct FewQueries {
   typedef typename Conditional<WIDENED, float, T>::type U;
@@ -224,41 +226,41 @@ struct FewQueries {
   const Tile<T>& t;
   int size = round_up(t.a.head_size, CHUNK);
   int64_t stride = WIDENED ? size : t.a.head_size;
-  int most_keys = WIDENED ? min(MAX_BLOCK, WIDENED_FLOATS / size) : MAX_BLOCK;
+  int max_keys = WIDENED ? min(MAX_BLOCK, WIDENED_FLOATS / size) : MAX_BLOCK;
   Softmax<Q> softmax;
-  alignas(64) float q[Q * MAX_HEAD_SIZE], weighted[Q * MAX_HEAD_SIZE];  // [R, size]
+  alignas(64) float q[Q * MAX_HEAD_SIZE], weighted[Q * MAX_HEAD_SIZE];  // [Q, size]
   alignas(64) f32v scores[MAX_BLOCK * Q / LANES];
   alignas(64) float widened[WIDENED ? WIDENED_FLOATS : 1];
 
   explicit FewQueries(const Tile<T>& tile) : t(tile) {
-    float row[MAX_HEAD_SIZE];
+    float query[MAX_HEAD_SIZE];
     std::memset(q, 0, sizeof(float) * Q * size);
     std::memset(weighted, 0, sizeof(float) * Q * size);
     for (int r = 0; r < t.n_queries; ++r) {
-      read_query(t, r, row);
+      read_query(t, r, query);
       for (int d = 0; d < t.a.head_size; ++d) {
-        q[r * size + chunk_index<U>(d)] = row[d];
+        q[r * size + chunk_index<U>(d)] = query[d];
       }
     }
   }
 
-  // `count` rows of a ring from `slot` on, `stride` apart.
-  const U* rows(const T* ring, int64_t slot, int count) {
+  // `count` slots of a ring from `slot` on, [count, stride].
+  const U* block(const T* ring, int64_t slot, int count) {
     const T* first = ring + slot * t.a.head_size;
     if constexpr (WIDENED) {
-      widen_rows(first, count, t.a.head_size, size, widened);
+      widen_slots(first, count, t.a.head_size, size, widened);
       return widened;
     } else {
       return first;
     }
   }
 
-  // Keys and values of positions that do not wrap. While the scores are computed the
-  // values are fetched, and while the values are added the next keys.
+  // Attends to `count` positions in consecutive slots. Computing scores prefetches the
+  // values; adding values prefetches the next keys.
   void add_block(int64_t position, int64_t slot, int count) {
-    const U *keys = rows(t.keys, slot, count), *prefetch = keys;
+    const U *keys = block(t.keys, slot, count), *prefetch = keys;
     if constexpr (!WIDENED) {
-      prefetch = rows(t.values, slot, count);
+      prefetch = block(t.values, slot, count);
     }
     int vectors = (count * Q + LANES - 1) / LANES;
     for (int j = 0; j < vectors; ++j) {
@@ -270,25 +272,25 @@ struct FewQueries {
       mask_scores<T, Q>(t, position, count, scores, vectors);
     }
     softmax.add(scores, vectors, weighted, size);
-    const U* values = rows(t.values, slot, count);
+    const U* values = block(t.values, slot, count);
     if constexpr (!WIDENED) {
-      prefetch = rows(t.keys, slot + count == t.a.capacity ? 0 : slot + count, count);
+      prefetch = block(t.keys, slot + count == t.a.capacity ? 0 : slot + count, count);
     }
     add_values<U, Q>(reinterpret_cast<const float*>(scores), values, prefetch, stride,
                      size, count, weighted);
   }
 
   void write_results() {
-    float row[MAX_HEAD_SIZE];
+    float query[MAX_HEAD_SIZE];
     for (int r = 0; r < t.n_queries; ++r) {
       float weight_sum = 0.0f;
       for (int i = r; i < LANES; i += Q) {
         weight_sum += softmax.weight_sum[i];
       }
       for (int d = 0; d < t.a.head_size; ++d) {
-        row[d] = weighted[r * size + chunk_index<U>(d)];
+        query[d] = weighted[r * size + chunk_index<U>(d)];
       }
-      finish_query(t, r, row, softmax.max_score[r], weight_sum);
+      finish_query(t, r, query, softmax.max_score[r], weight_sum);
     }
   }
 };
@@ -299,7 +301,7 @@ void attend_few_queries(const Tile<T>& t) {
   int64_t slot = t.begin % t.a.capacity;
   for (int64_t position = t.begin; position < t.end;) {
     int64_t left = min(t.end - position, t.a.capacity - slot);
-    int count = static_cast<int>(min(left, int64_t{few.most_keys}));
+    int count = static_cast<int>(min(left, int64_t{few.max_keys}));
     few.add_block(position, slot, count);
     position += count;
     slot = slot + count == t.a.capacity ? 0 : slot + count;

@@ -1,43 +1,43 @@
 #pragma once
 
-// sliding_attention for many query rows per KV head (chunks, prefill): a block of keys
-// and values is widened once, and panels of query rows are multiplied with it in
-// register tiles. The lanes of the scores run over the query rows, so that the softmax
-// never looks across lanes; the lanes of the output run over the head.
+// sliding_attention for tiles of many queries (chunks, prefill). A block of keys and
+// values is converted to float32 once; panels of queries are then multiplied with it in
+// register tiles. Scores have one query per lane, so that the softmax needs no horizontal
+// operations. Outputs have one dimension of the head per lane.
 
 #include "kernels/attention_tile.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-constexpr int BLOCK_FLOATS = 4096;  // of one block of keys or values
-constexpr int TILE_QUERIES = 4;     // query rows of an output tile
-constexpr int PANEL_VECTORS = 2;    // vectors of query rows in a panel, at most
+constexpr int BLOCK_FLOATS = 4096;  // of a block of keys or of values
+constexpr int TILE_QUERIES = 4;     // queries of an output tile
+constexpr int PANEL_VECTORS = 2;    // vectors of queries in a panel, at most
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int TILE_VECTORS = 16;  // accumulators of a tile, of 32 registers
+constexpr int TILE_VECTORS = 16;  // accumulators of a register tile, of 32 registers
 #else
 constexpr int TILE_VECTORS = 8;  // of 16 registers
 #endif
 
-// S is the head size rounded up to 64, 128, 256 or 512, so that distances within a block
-// are constants; V the vectors of query rows in a panel.
+// The state of a tile. S is the head size rounded up to 64, 128, 256 or 512, which makes
+// the strides of a block constants. V is the number of vectors of queries in a panel.
 template <int S>
 struct ManyQueries {
   static constexpr int KEYS = BLOCK_FLOATS / S;
   static constexpr int QUERIES = MANY_QUERIES_FLOATS / S;
 
-  alignas(64) float queries[QUERIES * S];  // panel by panel: [D, V * LANES]
+  alignas(64) float queries[QUERIES * S];  // per panel [D, V * LANES]
   alignas(64) float weighted[QUERIES * S];
   alignas(64) float max_score[QUERIES], weight_sum[QUERIES];
   alignas(64) float keys[KEYS * S], values[KEYS * S];
   alignas(64) float scores[KEYS * PANEL_VECTORS * LANES];
 };
 
-// The next block of the rings, fetched a little with each tile of scores.
+// Prefetches the next block of the rings, a part with each register tile of scores.
 struct Prefetcher {
   const char *keys, *values;
-  int64_t left, step;  // bytes of each
+  int64_t left, step;  // bytes of keys, and as many of values
 
   VOXFAST_INLINE void fetch() {
     int64_t now = min(step, left);
@@ -51,13 +51,13 @@ struct Prefetcher {
   }
 };
 
-// scores [keys, V * LANES] of the keys `from` to `to`, both multiples of 8.
+// Computes scores [keys, V * LANES] of keys [from, to), both multiples of 8.
 template <int S, int V>
 void score_panel(const float* queries, const float* keys, int head_size, int from, int to,
                  float* scores, Prefetcher& prefetcher) {
   constexpr int TILE = V == 1 ? 8 : TILE_VECTORS / V;
   for (int key = from; key < to; key += TILE) {
-    const float* row = keys + key * S;
+    const float* key_row = keys + key * S;
     f32v sum[TILE][V] = {};
     prefetcher.fetch();
     for (int d = 0; d < head_size; ++d) {
@@ -67,7 +67,7 @@ void score_panel(const float* queries, const float* keys, int head_size, int fro
       }
       for (int k = 0; k < TILE; ++k) {
         for (int i = 0; i < V; ++i) {
-          sum[k][i] += q[i] * row[k * S + d];
+          sum[k][i] += q[i] * key_row[k * S + d];
         }
       }
     }
@@ -79,15 +79,15 @@ void score_panel(const float* queries, const float* keys, int head_size, int fro
   }
 }
 
-// weighted [rows, S] += weights^T . values over the keys `from` to `to`; weights is
-// [keys, V * LANES], a lane for each row.
+// weighted [queries, S] += weights^T . values over keys [from, to). weights is
+// [keys, V * LANES], one query per lane.
 template <int S, int V>
 void add_values(const float* weights, const float* values, int head_size, int from,
                 int to, float* weighted) {
   constexpr int TILE = TILE_VECTORS / TILE_QUERIES;
   for (int d = 0; d < head_size; d += TILE * LANES) {
-    for (int row = 0; row < V * LANES; row += TILE_QUERIES) {
-      float* out = weighted + row * S + d;
+    for (int query = 0; query < V * LANES; query += TILE_QUERIES) {
+      float* out = weighted + query * S + d;
       f32v sum[TILE_QUERIES][TILE];
       for (int r = 0; r < TILE_QUERIES; ++r) {
         for (int i = 0; i < TILE; ++i) {
@@ -98,7 +98,7 @@ void add_values(const float* weights, const float* values, int head_size, int fr
         for (int i = 0; i < TILE; ++i) {
           f32v value = load(values + k * S + d + i * LANES);
           for (int r = 0; r < TILE_QUERIES; ++r) {
-            sum[r][i] += value * weights[k * V * LANES + row + r];
+            sum[r][i] += value * weights[k * V * LANES + query + r];
           }
         }
       }
@@ -111,8 +111,8 @@ void add_values(const float* weights, const float* values, int head_size, int fr
   }
 }
 
-// Online softmax of one vector of rows over the keys `from` to `to`: scores, V vectors
-// apart, become weights relative to the greatest score so far.
+// Online softmax (arXiv 1805.02867) of one vector of queries over keys [from, to).
+// Replaces scores, V vectors apart, by weights exp2(score - largest score so far).
 template <int S, int V>
 void softmax(float* scores, int from, int to, float* max_score, float* weight_sum,
              float* weighted) {
@@ -139,14 +139,14 @@ void softmax(float* scores, int from, int to, float* max_score, float* weight_su
   store(weight_sum, sum);
 }
 
-// Scores of keys outside their row's window become -infinity. row: the first row of this
-// vector of rows.
+// Sets scores of keys outside their query's window to -infinity, for the vector of
+// queries from `query` on.
 template <typename T, int V>
-void mask_panel(const Tile<T>& t, int row, int64_t position, int from, int to,
+void mask_panel(const Tile<T>& t, int query, int64_t position, int from, int to,
                 float* scores) {
   i32v first, end;
   for (int r = 0; r < LANES; ++r) {
-    int64_t newest = t.newest(min(row + r, t.n_queries - 1)) - position;
+    int64_t newest = t.newest(min(query + r, t.n_queries - 1)) - position;
     first[r] = static_cast<int32_t>(max<int64_t>(newest - t.a.window + 1, 0));
     end[r] = static_cast<int32_t>(min(newest + 1, int64_t{to}));
   }
@@ -157,23 +157,24 @@ void mask_panel(const Tile<T>& t, int row, int64_t position, int from, int to,
   }
 }
 
-// One panel of V vectors of rows, from `row` on, and one block of `count` keys.
+// Attends with one panel, V vectors of queries from `query` on, to one block of `count`
+// keys.
 template <typename T, int S, int V>
-void attend_panel(const Tile<T>& t, ManyQueries<S>& m, int row, int64_t position,
+void attend_panel(const Tile<T>& t, ManyQueries<S>& m, int query, int64_t position,
                   int count, Prefetcher& prefetcher) {
-  int last = min(row + V * LANES, t.n_queries) - 1;
-  int64_t oldest = t.newest(row) - t.a.window + 1 - position;
+  int last = min(query + V * LANES, t.n_queries) - 1;
+  int64_t oldest = t.newest(query) - t.a.window + 1 - position;
   int from = static_cast<int>(max<int64_t>(oldest, 0)) / 8 * 8;
   int to = static_cast<int>(min(t.newest(last) + 1 - position, int64_t{count}));
   if (from >= to) {
     return;
   }
-  score_panel<S, V>(m.queries + row * t.a.head_size, m.keys, t.a.head_size, from,
+  score_panel<S, V>(m.queries + query * t.a.head_size, m.keys, t.a.head_size, from,
                     round_up(to, 8), m.scores, prefetcher);
-  bool all_visible =
-      t.newest(row) - position >= to - 1 && t.newest(last) - t.a.window < position + from;
+  bool all_visible = t.newest(query) - position >= to - 1 &&
+                     t.newest(last) - t.a.window < position + from;
   for (int i = 0; i < V; ++i) {
-    int first = row + i * LANES;
+    int first = query + i * LANES;
     float* scores = m.scores + i * LANES;
     if (!all_visible) {
       mask_panel<T, V>(t, first, position, from, to, scores);
@@ -181,11 +182,11 @@ void attend_panel(const Tile<T>& t, ManyQueries<S>& m, int row, int64_t position
     softmax<S, V>(scores, from, to, m.max_score + first, m.weight_sum + first,
                   m.weighted + first * S);
   }
-  add_values<S, V>(m.scores, m.values, t.a.head_size, from, to, m.weighted + row * S);
+  add_values<S, V>(m.scores, m.values, t.a.head_size, from, to, m.weighted + query * S);
 }
 
-// `count` rows of the ring, from `slot` on, as rows of S floats; zeros follow in every
-// row, and rows of zeros up to a multiple of 8.
+// Converts `count` slots of a ring from `slot` on to [count, S] float32. Padding is zero,
+// in every row, and in rows up to a multiple of 8.
 template <typename T, int S>
 void widen_block(const T* ring, int capacity, int64_t slot, int count, int head_size,
                  float* out) {
@@ -243,11 +244,11 @@ void attend_many_queries(const Tile<T>& t) {
     widen_block<T, S>(t.keys, a.capacity, slot, count, a.head_size, m.keys);
     widen_block<T, S>(t.values, a.capacity, slot, count, a.head_size, m.values);
     Prefetcher prefetcher = prefetch_block<T, S>(t, position + count);
-    for (int row = 0; row < t.n_queries; row += PANEL) {
-      if (t.n_queries - row > LANES) {
-        attend_panel<T, S, 2>(t, m, row, position, count, prefetcher);
+    for (int query = 0; query < t.n_queries; query += PANEL) {
+      if (t.n_queries - query > LANES) {
+        attend_panel<T, S, 2>(t, m, query, position, count, prefetcher);
       } else {
-        attend_panel<T, S, 1>(t, m, row, position, count, prefetcher);
+        attend_panel<T, S, 1>(t, m, query, position, count, prefetcher);
       }
     }
   }

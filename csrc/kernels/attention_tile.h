@@ -1,7 +1,8 @@
 #pragma once
 
-// sliding_attention: rows of queries, keys and values as they come in, and the tile of
-// query rows that one task answers.
+// sliding_attention: loads and rotates queries, keys and values, writes the rings, and
+// defines the tile of queries that one task computes. A query is a row of q: one head at
+// one position.
 
 #include "kernels/simd.h"
 #include "kernels/sliding_attention_arguments.h"
@@ -13,8 +14,8 @@ constexpr int MAX_HEAD_SIZE = 512;
 constexpr float LOG2_E = 1.44269504f;
 constexpr float INF = __builtin_inff();
 
-// 2^x for x <= 0 within 3 half units in the last place: 0 below -126, NaN for NaN. The
-// polynomial is a minimax fit of relative error 1e-7 on [-0.5, 0.5].
+// 2^x for x <= 0 within 1.5 units in the last place; 0 below -126, NaN for NaN. The
+// polynomial is a minimax fit on [-0.5, 0.5] with a relative error of 1e-7.
 VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
   const f32v lowest = broadcast(-126.0f);
   const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
@@ -82,8 +83,8 @@ void apply_rope(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t
   }
 }
 
-// Row [b, l, head] of an array [B, L, heads, D]. Rows of one head lie far from each
-// other, so one that comes soon is fetched on the way.
+// Loads row [b, l, head] of an array [B, L, heads, D]. The rows of a head are far apart
+// in memory, so the row of a later position is prefetched.
 template <typename T>
 void read_row(const SlidingAttentionArguments& a, const void* base,
               const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
@@ -98,7 +99,8 @@ void read_row(const SlidingAttentionArguments& a, const void* base,
   load_row(p, strides[3], a.head_size, out);
 }
 
-// The same, rotated where there are tables, and rounded to T as a stored row is.
+// The same with rotary embedding, if the call has tables; rounded to T, as stored keys
+// are.
 template <typename T>
 void read_rope(const SlidingAttentionArguments& a, const void* base,
                const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
@@ -111,7 +113,7 @@ void read_rope(const SlidingAttentionArguments& a, const void* base,
   }
 }
 
-// Writes the new rows of one KV head of one batch row into the rings.
+// Writes the new keys and values of KV head h of sequence b, index = b * H_kv + h.
 template <typename T>
 void write_ring(const SlidingAttentionArguments& a, int64_t index) {
   int64_t b = index / a.kv_heads, h = index % a.kv_heads;
@@ -128,26 +130,25 @@ void write_ring(const SlidingAttentionArguments& a, int64_t index) {
   }
 }
 
-// ---- the tile of one task -----------------------------------------------------------
+// ---- the tile of a task -------------------------------------------------------------
 
 template <typename T>
 struct Tile {
   const SlidingAttentionArguments& a;
   int64_t task;
-  int64_t b, h;  // batch row, KV head
-  int group;     // query heads of one KV head
-  int first_query,
-      n_queries;       // the tile's first row and their number; row = l * group + g
-  int64_t offset;      // position of l = 0
-  int64_t begin, end;  // positions of the keys of this split
-  const T *keys, *values;
+  int64_t b, h;                // sequence, KV head
+  int group;                   // query heads per KV head
+  int first_query, n_queries;  // query = l * group + head within the group
+  int64_t offset;              // position of l = 0
+  int64_t begin, end;          // positions of this split's keys
+  const T *keys, *values;      // of slot 0
 
-  // The last position that row r sees.
+  // The newest position that query r of the tile attends to.
   int64_t newest(int r) const {
     return offset + (a.causal ? (first_query + r) / group : a.length - 1);
   }
 
-  // Whether all of these keys are in the windows of all rows.
+  // Whether positions [from, to) are in the windows of all queries.
   bool all_visible(int64_t from, int64_t to) const {
     return to <= newest(0) + 1 && from > newest(n_queries - 1) - a.window;
   }
@@ -182,12 +183,12 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
   return t;
 }
 
-// Row r's query, ready for products with keys that give scores in powers of two.
+// Loads query r of the tile, scaled so that weights are exp2(score).
 template <typename T>
 void read_query(const Tile<T>& t, int r, float* out) {
-  int row = t.first_query + r;
-  read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
-               t.h * t.group + row % t.group, out);
+  int query = t.first_query + r;
+  read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, query / t.group,
+               t.h * t.group + query % t.group, out);
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
     out[d] *= factor;
@@ -201,14 +202,14 @@ void write_output(const Tile<T>& t, int r, float* weighted, float weight_sum) {
   for (int d = 0; d < a.head_size; ++d) {
     weighted[d] *= factor;
   }
-  int row = t.first_query + r;
-  int64_t head = t.h * t.group + row % t.group;
+  int query = t.first_query + r;
+  int64_t head = t.h * t.group + query % t.group;
   T* out = static_cast<T*>(a.out) +
-           ((t.b * a.length + row / t.group) * a.heads + head) * a.head_size;
+           ((t.b * a.length + query / t.group) * a.heads + head) * a.head_size;
   store_row(out, weighted, a.head_size);
 }
 
-// What one split found for row r: weighted sum of values, greatest score, sum of weights.
+// Writes query r's output, or, if its keys are split, the partial result of this split.
 template <typename T>
 void finish_query(const Tile<T>& t, int r, float* weighted, float max_score,
                   float weight_sum) {
@@ -226,9 +227,9 @@ void finish_query(const Tile<T>& t, int r, float* weighted, float max_score,
 template <typename T>
 void merge_splits(const SlidingAttentionArguments& a, int64_t index) {
   auto t = make_tile<T>(a, index * a.splits);
-  int64_t row_size = a.head_size + 2, split_size = a.tile_queries * row_size;
+  int64_t query_size = a.head_size + 2, split_size = a.tile_queries * query_size;
   for (int r = 0; r < t.n_queries; ++r) {
-    const float* first = a.partials + (t.task * a.tile_queries + r) * row_size;
+    const float* first = a.partials + (t.task * a.tile_queries + r) * query_size;
     float max_score = -INF, weight_sum = 0.0f, weighted[MAX_HEAD_SIZE] = {};
     for (int s = 0; s < a.splits; ++s) {
       float score = first[s * split_size + a.head_size];

@@ -1,6 +1,7 @@
 #pragma once
 
-// linear: what its kernels share. Rows of any float type in and out, and sums.
+// linear: what its kernels share. Panels, loads and stores of any float type, and the
+// loops of a task. Glossary: linear.h.
 
 #include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
@@ -9,20 +10,16 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-// How the work is cut. Inputs are summed up by stretches, each on its own; many rows of x
-// share a panel of rows of w in cached memory.
-constexpr int64_t MC = 144;
-constexpr int64_t MAX_PANEL = 32;  // of w in a panel
-
-// Few rows of x use weights as they are read. The most rows of a run in a task then:
-constexpr int64_t MAX_GEMV_TASK = 64;
+constexpr int64_t MC = 144;            // rows of x that share a repacked slice of a panel
+constexpr int64_t MAX_PANEL = 32;      // rows of w
+constexpr int64_t MAX_GEMV_TASK = 64;  // outputs per task and strip
 
 VOXFAST_INLINE int64_t float_size(FloatType type) {
   return type == FloatType::float32 ? 4 : 2;
 }
 
-// Rows of w that are computed together: `count` of them, `spacing` apart, but none after
-// row `last`. The next ones come `step` later.
+// The indices of a panel's rows of w: first + r * spacing, at most `last`. The next panel
+// begins `step` rows later.
 struct Panel {
   int64_t first, count, spacing, last, step;
 
@@ -33,8 +30,7 @@ struct Panel {
   VOXFAST_INLINE int64_t row(int64_t r) const { return min(first + r * spacing, last); }
 };
 
-// Where the bits of a panel lie for one stretch of inputs, and for one that is computed
-// later, so that it can be fetched early.
+// Addresses of a slice of each row of a panel, and of the slice to prefetch meanwhile.
 struct PanelPointers {
   const char *current[MAX_PANEL], *prefetch[MAX_PANEL];
 
@@ -50,7 +46,7 @@ struct PanelPointers {
   }
 };
 
-// The first `count` numbers, fewer than a vector, and zeros.
+// Loads `count` < LANES numbers; the other lanes are 0. Reads nothing beyond them.
 template <typename T>
 VOXFAST_INLINE f32v load_partial(const T* p, int64_t count) {
 #if defined(__AVX512BW__)
@@ -69,7 +65,7 @@ VOXFAST_INLINE f32v load_partial(const T* p, int64_t count) {
 #endif
 }
 
-// As many of the `count` numbers as a vector holds; zeros if there are fewer.
+// Loads min(count, LANES) numbers; the other lanes are 0.
 template <typename T>
 VOXFAST_INLINE f32v load_n(const T* p, int64_t count) {
   return count < LANES ? load_partial(p, count) : load(p);
@@ -88,7 +84,7 @@ void load_strided(const T* p, int64_t stride, int64_t count, float* out) {
   }
 }
 
-// Reads `count` numbers from element `first` on, `stride` elements apart.
+// Converts `count` numbers from element `first` on, `stride` elements apart.
 VOXFAST_INLINE void load_floats(const void* p, FloatType type, int64_t first,
                                 int64_t stride, int64_t count, float* out) {
   switch (type) {
@@ -101,15 +97,16 @@ VOXFAST_INLINE void load_floats(const void* p, FloatType type, int64_t first,
   }
 }
 
-// Calls f(from, count, done) for what is in one piece of `count` inputs of a row of x
-// from input `first` on: it begins at element `from` of x and comes after `done` others.
+// Calls f(from, length, done) for each span, or part of one, of inputs
+// [first, first + count) of a row of x: `length` inputs that begin at element `from` of x
+// and at input first + done.
 template <typename F>
-VOXFAST_INLINE void for_spans(const LinearArguments& a, int64_t row, int64_t first,
+VOXFAST_INLINE void for_spans(const LinearArguments& a, int64_t m, int64_t first,
                               int64_t count, F f) {
   int64_t span = first / a.x_span, within = first % a.x_span;
   for (int64_t done = 0; done < count; ++span, within = 0) {
     int64_t length = min(count - done, a.x_span - within);
-    f(a.x_row_offsets[row] + a.x_span_offsets[span] + within * a.x_stride, length, done);
+    f(a.x_row_offsets[m] + a.x_span_offsets[span] + within * a.x_stride, length, done);
     done += length;
   }
 }
@@ -125,7 +122,7 @@ void store_floats(T* p, const float* x, int64_t count) {
   }
 }
 
-// Adds the bias to outputs n ... n + count - 1 of row m and writes them.
+// Adds the bias to outputs [n, n + count) of row m of x and stores them.
 VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n,
                                   int64_t count, float* x) {
   constexpr int64_t STEP = 64;
@@ -148,51 +145,52 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
   }
 }
 
-// One task of few rows of x, ROWS at most. The COUNT rows of w that are computed together
-// are one of each run of a segment: every run is read from its beginning to its end,
-// which is what the processor's own fetching ahead expects. start(panel) returns what,
-// called over and over, computes out[ROWS][COUNT] for that panel and for those after it.
-template <int ROWS, int COUNT, typename F>
+// A gemv task for at most ROWS rows of x. Each panel has one row of w from each of PANEL
+// strips, so that the task reads PANEL sequential streams, which hardware prefetchers
+// follow. start(panel) returns a functor that computes the next panel's outputs per call,
+// [ROWS][PANEL].
+template <int ROWS, int PANEL, typename F>
 VOXFAST_INLINE void gemv_task(const LinearArguments& a, int64_t task, F start) {
-  float outputs[ROWS][COUNT][MAX_GEMV_TASK];
-  int64_t begin = task / a.splits * a.task_outputs;  // in each run
-  int64_t rows = min(a.task_outputs, a.strip - begin);
-  int64_t first = task % a.splits * COUNT * a.strip + begin;
-  // Where w ends too early for so many rows of a run, the last ones of all are taken.
-  int64_t latest = a.n - rows;
-  auto compute = start(Panel{first, COUNT, a.strip, latest, 1});
-  for (int64_t i = 0; i < rows; ++i) {
-    float some[ROWS][COUNT] = {};
-    compute(some);
+  float outputs[ROWS][PANEL][MAX_GEMV_TASK];
+  int64_t begin = task / a.splits * a.task_outputs;  // in each strip
+  int64_t count = min(a.task_outputs, a.strip - begin);
+  int64_t first = task % a.splits * PANEL * a.strip + begin;
+  // A strip that w ends in takes the last rows of w instead, and skips the outputs that
+  // an earlier strip or task has computed.
+  int64_t latest = a.n - count;
+  auto compute = start(Panel{first, PANEL, a.strip, latest, 1});
+  for (int64_t i = 0; i < count; ++i) {
+    float of_panel[ROWS][PANEL] = {};
+    compute(of_panel);
     for (int64_t m = 0; m < a.m; ++m) {
-      for (int64_t r = 0; r < COUNT; ++r) {
-        outputs[m][r][i] = some[m][r];
+      for (int64_t r = 0; r < PANEL; ++r) {
+        outputs[m][r][i] = of_panel[m][r];
       }
     }
   }
-  for (int64_t r = 0, n = first; r < COUNT && n < a.n; ++r, n += a.strip) {
+  for (int64_t r = 0, n = first; r < PANEL && n < a.n; ++r, n += a.strip) {
     int64_t skipped = n - min(n, latest);
     for (int64_t m = 0; m < a.m; ++m) {
-      write_outputs(a, m, n, rows - skipped, outputs[m][r] + skipped);
+      write_outputs(a, m, n, count - skipped, outputs[m][r] + skipped);
     }
   }
 }
 
-// One task of many rows of x, by panels of PANEL neighbouring rows of
-// w: add(n, k, m, rows, sums) adds the products of the stretch at k with `rows` rows of x
-// from row m on to sums[rows][PANEL].
+// A gemm task, panel by panel. add(n, k, m, m_count, sums) adds to sums[m_count][PANEL]
+// what the slice at input k contributes to outputs [n, n + PANEL) of rows [m, m +
+// m_count) of x.
 template <int64_t PANEL, typename F>
 VOXFAST_INLINE void gemm_task(const LinearArguments& a, int64_t task, F add) {
   alignas(64) float sums[MC * PANEL];
   int64_t n = task * a.task_outputs, end = min(a.n, n + a.task_outputs);
   for (; n < end; n += PANEL) {
     for (int64_t m = 0; m < a.m; m += MC) {
-      int64_t rows = min(a.m - m, MC);
-      std::memset(sums, 0, static_cast<size_t>(rows * PANEL) * sizeof(float));
+      int64_t m_count = min(a.m - m, MC);
+      std::memset(sums, 0, static_cast<size_t>(m_count * PANEL) * sizeof(float));
       for (int64_t k = 0; k < a.k; k += a.slice) {
-        add(n, k, m, rows, sums);
+        add(n, k, m, m_count, sums);
       }
-      for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t i = 0; i < m_count; ++i) {
         write_outputs(a, m + i, n, min(end - n, PANEL), sums + i * PANEL);
       }
     }

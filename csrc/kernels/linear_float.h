@@ -1,17 +1,15 @@
 #pragma once
 
-// linear with float weights, accumulated in float32.
+// linear with float w, accumulated in float32. Glossary: linear.h.
 //
-// A lane of a vector is a word: one input as a float32, or, where the processor
-// multiplies pairs of bfloat16 (AVX-512 BF16) and x is of that type, too, two
-// neighbouring inputs as they are; their products are exact in float32. Four words in a
-// row are a quad. A vector holds a quad of each of OUTPUTS rows of w and meets the same
-// quad of x, so four sums, one for each place of a quad, run along K of every output;
-// they are added up at the end of a stretch of inputs, and stretches are added in order.
+// A lane is one input as float32, or two neighbouring inputs as bfloat16 where x and w
+// are bfloat16 and the processor has AVX-512 BF16; the products of a pair are exact in
+// float32. A vector of w holds one quad of each of VECTOR_OUTPUTS rows. It is multiplied
+// with the same quad of x, broadcast. Every output thus has four partial sums along K,
+// one per lane of a quad. They are added at the end of a slice.
 //
-// Few rows of x meet weights in registers as they are read. For many rows, those of a
-// panel are first brought into that order in the first cache. Both add the same numbers
-// in the same order: what one output is does not depend on what is computed beside it.
+// gemv and gemm add the same numbers in the same order, so an output does not depend on
+// M, on the other outputs, or on the number of threads.
 
 #include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
@@ -39,7 +37,7 @@ struct Bf16PairLane {
   }
 };
 
-// Whether pairs of bfloat16 are multiplied.
+// Whether a lane is a pair of bfloat16.
 VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
 #if defined(__AVX512BF16__)
   return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16 &&
@@ -51,20 +49,18 @@ VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
 
 template <typename Lane>
 struct FloatKernel {
-  // Rows of x that are few, and the rows of w that they meet at a time, which are as many
-  // streams from memory; those of many.
-  static constexpr int MAX_GEMV_M = 4, GEMV_PANEL = 4;
-  static constexpr int64_t PANEL = 16;
+  static constexpr int MAX_GEMV_M = 4;  // more rows of x use the gemm
+  static constexpr int GEMV_PANEL = 4;  // rows of w: streams from memory
+  static constexpr int64_t PANEL = 16;  // rows of w, gemm
   static constexpr int64_t KC = 256 * Lane::INPUTS;
 
   static constexpr int64_t INPUT_BYTES = 4 / Lane::INPUTS;  // of prepared x
 
-  static constexpr int VECTOR_OUTPUTS = LANES / QUAD;  // of a vector
-  static constexpr int VECTORS = 2;  // of outputs that are in the registers
-  static constexpr int MAX_MR = LANES == 16 ? 12 : 6;  // rows of x by them
+  static constexpr int VECTOR_OUTPUTS = LANES / QUAD;  // outputs per vector
+  static constexpr int VECTORS = 2;                    // vectors of outputs per tile
+  static constexpr int MAX_MR = LANES == 16 ? 12 : 6;  // as many as the registers hold
 
-  // A stretch of inputs of some rows of w, K_BLOCK at most. Words are counted in whole
-  // vectors: x is zero beyond the last input.
+  // A slice of a panel, from input `first` on: `lanes` lanes of each row.
   struct PanelSlice {
     int64_t first, lanes;
     PanelPointers w;
@@ -74,8 +70,8 @@ struct FloatKernel {
           lanes(min(a.k - input, a.slice) / Lane::INPUTS),
           w(a, panel, input) {}
 
-    // Calls f(at, load) for every vector of words; load reads it, with zeros after the
-    // last word.
+    // Calls f(at, load) for each vector of a row, `at` being its first lane. load(p)
+    // reads it, and zeros for lanes beyond the slice.
     template <typename T, typename F>
     VOXFAST_INLINE void for_vectors(F f) const {
       int64_t at = 0;
@@ -87,8 +83,8 @@ struct FloatKernel {
       }
     }
 
-    // The vectors at `at` of OUTPUTS rows of w from r on as quads: first those of all
-    // rows that come first. What will be needed later is fetched meanwhile.
+    // Loads the vector at lane `at` of rows [r, r + VECTOR_OUTPUTS) and transposes quads:
+    // out[i] has quad i of every row. Prefetches a later slice.
     template <typename T, typename Load>
     VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_vector,
                                    f32v (&out)[VECTOR_OUTPUTS]) const {
@@ -106,21 +102,21 @@ struct FloatKernel {
   }
   static bool is_gemv(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
 
-  // Prepared x: of each stretch the words of every row, one row behind the other, so that
-  // a tile's rows are neighbours in the caches.
+  // Prepared x: [slices, M, slice], so that the rows of a tile are neighbours in memory.
+  // Zeros follow the last input.
   static int64_t prepared_stride(const LinearArguments& a) {
     return INPUT_BYTES * a.padded_k;
   }
-  static char* x_slice(const LinearArguments& a, int64_t row, int64_t first) {
-    return a.prepared + INPUT_BYTES * (first * a.m + row * a.slice);
+  static char* x_slice(const LinearArguments& a, int64_t m, int64_t first) {
+    return a.prepared + INPUT_BYTES * (first * a.m + m * a.slice);
   }
 
-  static void prepare(const LinearArguments& a, int64_t row) {
+  static void prepare(const LinearArguments& a, int64_t m) {
     for (int64_t first = 0; first < a.k; first += a.slice) {
-      char* out = x_slice(a, row, first);
+      char* out = x_slice(a, m, first);
       int64_t count = min(a.k - first, a.slice);
-      for_spans(a, row, first, count, [&](int64_t from, int64_t some, int64_t done) {
-        copy_inputs(a, from, some, out + INPUT_BYTES * done);
+      for_spans(a, m, first, count, [&](int64_t from, int64_t length, int64_t done) {
+        copy_inputs(a, from, length, out + INPUT_BYTES * done);
       });
       int64_t rest = round_up<int64_t>(count, 32) - count;
       std::memset(out + INPUT_BYTES * count, 0, static_cast<size_t>(INPUT_BYTES * rest));
@@ -135,7 +131,7 @@ struct FloatKernel {
   }
 
  private:
-  // Calls f with a null pointer of the type that words of w are read as.
+  // Calls f with a null pointer to the type that lanes of w are loaded as.
   template <typename F>
   static void with_lane_type(const LinearArguments& a, F f) {
     if constexpr (Lane::INPUTS == 2) {
@@ -145,7 +141,7 @@ struct FloatKernel {
     }
   }
 
-  // Writes inputs of x as parts of words.
+  // Copies inputs of x to `out` as elements of lanes.
   static void copy_inputs(const LinearArguments& a, int64_t from, int64_t count,
                           char* out) {
     if constexpr (Lane::INPUTS == 1) {
@@ -162,7 +158,7 @@ struct FloatKernel {
     }
   }
 
-  // MR rows of x, all there are, or fewer.
+  // For M <= MR rows of x.
   template <typename T, int MR>
   [[gnu::noinline]] static void gemv(const LinearArguments& a, int64_t task) {
     if constexpr (MR > 1) {
@@ -180,7 +176,7 @@ struct FloatKernel {
     });
   }
 
-  // Adds the products of a panel's stretch with all rows of x.
+  // Adds a slice's products with all rows of x.
   template <typename T, int MR>
   VOXFAST_INLINE static void add_gemv_slice(const LinearArguments& a, const PanelSlice& s,
                                             float (&out)[MR][GEMV_PANEL]) {
@@ -201,17 +197,16 @@ struct FloatKernel {
       }
     });
     for (int m = 0; m < MR; ++m) {
-      f32v some[QUAD] = {};
-      std::memcpy(some, lane_sums[m], sizeof lane_sums[m]);
-      f32v summed = quad_sums(some);
+      f32v x[QUAD] = {};
+      std::memcpy(x, lane_sums[m], sizeof lane_sums[m]);
+      f32v outputs = quad_sums(x);
       for (int r = 0; r < GEMV_PANEL; ++r) {
-        out[m][r] += summed[r];
+        out[m][r] += outputs[r];
       }
     }
   }
 
-  // A panel's stretch in the order of its use: of each tile of the registers, quad by
-  // quad, one vector beside the other.
+  // A slice of a panel in the order that the tiles read it: [tile, quad, vector].
   struct RepackedSlice {
     static constexpr int TILES = PANEL / (VECTORS * VECTOR_OUTPUTS);
     alignas(64) f32v lanes[TILES][KC / Lane::INPUTS / QUAD][VECTORS];
@@ -233,40 +228,41 @@ struct FloatKernel {
   };
 
   static void gemm(const LinearArguments& a, int64_t task) {
-    gemm_task<PANEL>(
-        a, task, [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-          const PanelSlice slice(a, {first, PANEL, 1, a.n - 1, PANEL}, k);
-          const RepackedSlice ordered(a, slice);
-          for (int64_t i = 0; i < rows;) {
-            i += add_tile<MAX_MR>(a, slice, ordered, m + i, rows - i, sums + i * PANEL);
-          }
-        });
+    gemm_task<PANEL>(a, task,
+                     [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float* sums) {
+                       const PanelSlice slice(a, {n, PANEL, 1, a.n - 1, PANEL}, k);
+                       const RepackedSlice repacked(a, slice);
+                       for (int64_t i = 0; i < m_count;) {
+                         i += add_tile<MAX_MR>(a, slice, repacked, m + i, m_count - i,
+                                               sums + i * PANEL);
+                       }
+                     });
   }
 
-  // Adds the products with MR rows of x from `row` on, or with fewer where there are but
-  // `rows`. Returns how many they were.
+  // Adds the slice's products with rows [first_m, first_m + min(MR, m_count)) of x.
+  // Returns the number of rows.
   template <int MR>
   static int64_t add_tile(const LinearArguments& a, const PanelSlice& s,
-                          const RepackedSlice& w, int64_t row, int64_t rows,
+                          const RepackedSlice& w, int64_t first_m, int64_t m_count,
                           float* sums) {
     if constexpr (MR > 1) {
-      if (rows < MR) {
-        return add_tile<MR - 1>(a, s, w, row, rows, sums);
+      if (m_count < MR) {
+        return add_tile<MR - 1>(a, s, w, first_m, m_count, sums);
       }
     }
     const int64_t steps = (s.lanes + LANES - 1) / LANES * VECTOR_OUTPUTS;
-    const char* x = x_slice(a, row, s.first);
+    const char* x = x_slice(a, first_m, s.first);
     const int64_t x_stride = INPUT_BYTES * a.slice;
     for (int tile = 0; tile < RepackedSlice::TILES; ++tile) {
       f32v lane_sums[MR][VECTORS] = {};
       for (int64_t i = 0; i < steps; ++i) {
-        const auto& some = w.lanes[tile][i];
+        const auto& vectors = w.lanes[tile][i];
 #pragma GCC unroll 12
         for (int m = 0; m < MR; ++m) {
           f32v quad = broadcast_quad(x + m * x_stride + 4 * QUAD * i);
 #pragma GCC unroll 2
           for (int v = 0; v < VECTORS; ++v) {
-            lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], some[v], quad);
+            lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], vectors[v], quad);
           }
         }
       }
@@ -275,15 +271,15 @@ struct FloatKernel {
       for (int m = 0; m < MR; m += 2, to += 2 * PANEL) {
         constexpr f32v NONE[VECTORS] = {};
         const f32v(&next)[VECTORS] = m + 1 < MR ? lane_sums[m + 1] : NONE;
-        f32v some[QUAD] = {lane_sums[m][0], lane_sums[m][1], next[0], next[1]};
-        add_halves(quad_sums(some), to, m + 1 < MR ? to + PANEL : nullptr);
+        f32v two_rows[QUAD] = {lane_sums[m][0], lane_sums[m][1], next[0], next[1]};
+        add_halves(quad_sums(two_rows), to, m + 1 < MR ? to + PANEL : nullptr);
       }
     }
     return MR;
   }
 
-  // Adds the first half of x to the numbers at `first`, the second to those at `second`,
-  // if any.
+  // Adds the lower half of x to `first` and the upper half to `second`, unless it is
+  // null.
   VOXFAST_INLINE static void add_halves(f32v x, float* first, float* second) {
     f32h halves[2];
     std::memcpy(halves, &x, sizeof halves);

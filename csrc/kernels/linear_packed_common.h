@@ -1,9 +1,8 @@
 #pragma once
 
-// linear: rows of x as integers, and packed weights as words of 32 bits, of which the
-// processor multiplies all parts at once and adds up the products: four codes as bytes
-// (AVX-512 VNNI), elsewhere two codes as 16-bit numbers. A vector of words is of LANES
-// rows of w, a word of x the same inputs of one row of x.
+// linear with packed w: quantizes x, unpacks codes into 32-bit lanes and multiplies them.
+// A lane has four codes as uint8, multiplied with four int8 digits of x (AVX-512 VNNI),
+// or two codes as int16, multiplied with two integers of x (madd). Glossary: linear.h.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
@@ -15,14 +14,14 @@ namespace {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define VOXFAST_VNNI
 
-// A 16-bit integer of x meets codes as two digits to the base 256: 256 * high + low.
+// An integer of x is two digits: 256 * high + low.
 constexpr int CODES_PER_LANE = 4, DIGITS = 2;
 #else
 constexpr int CODES_PER_LANE = 2, DIGITS = 1;
 #endif
 
-// Adds the products of the parts of every word. (Written as an intrinsic, GCC 12 copies
-// the sums.)
+// Adds the dot product of the elements of each lane. (GCC 12 copies `sum` around the
+// intrinsic, hence the assembly.)
 VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
   if constexpr (CODES_PER_LANE == 4) {
 #if defined(VOXFAST_VNNI)
@@ -30,12 +29,12 @@ VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
 #endif
     return sum;
   } else {
-    // Free to move sums of integers, GCC 12 holds more than there are registers.
+    // Without the barrier GCC 12 reorders the sums, and spills registers.
     return value_barrier(sum + multiply_pairs((i16v)w, (i16v)x));
   }
 }
 
-// The word of x at p, in every lane.
+// The lane of x at p, in all lanes.
 VOXFAST_INLINE i32v broadcast_lane(const char* p) {
 #if defined(__AVX512F__)
   return (i32v)_mm512_maskz_set1_epi32(0xffff, read<int32_t>(p));
@@ -44,31 +43,33 @@ VOXFAST_INLINE i32v broadcast_lane(const char* p) {
 #endif
 }
 
-// What the sums of products with each digit of x make.
-VOXFAST_INLINE i32v combine_digits(const i32v (&x_sums)[DIGITS]) {
-  return DIGITS == 2 ? (x_sums[0] << 8) + x_sums[DIGITS - 1] : x_sums[0];
+// The dots with integers, from those with their digits.
+VOXFAST_INLINE i32v combine_digits(const i32v (&dots)[DIGITS]) {
+  return DIGITS == 2 ? (dots[0] << 8) + dots[DIGITS - 1] : dots[0];
 }
 
 constexpr int ELEMENT_BITS = 32 / CODES_PER_LANE;
 
-// MLX packs the codes of a row as one string of bits, lowest bits first: a block of 32
-// codes is BITS words. Where the parts of a word are whole numbers of codes, a word of
-// codes takes one from the same place of each part, which is a shift and a mask; the
-// inputs of x are laid out to match.
+// MLX packs the codes of a row without gaps, lowest bits first: a block of 32 codes is
+// `bits` words.
 constexpr int BLOCK_CODES = 32;
+
+// Whether codes never straddle elements. Then a shift and a mask of a word make a lane,
+// with one code from the same bits of each element, and x is permuted to match. Else the
+// codes of a lane are neighbours.
 constexpr bool fits_element(int bits) { return ELEMENT_BITS % bits == 0; }
 
-// Which input of its block part `part` of word `word` holds.
+// The input, counted within its block, that an element of a lane holds.
 constexpr int input_of(int bits, int lane, int element) {
   if (!fits_element(bits)) {
     return lane * CODES_PER_LANE + element;
   }
-  int lanes_per_word = ELEMENT_BITS / bits;  // that are cut out of one packed word
+  int lanes_per_word = ELEMENT_BITS / bits;
   return (lane / lanes_per_word * CODES_PER_LANE + element) * lanes_per_word +
          lane % lanes_per_word;
 }
 
-// One bit pattern in every part of a word.
+// `bits` in every element of a lane.
 constexpr uint32_t in_every_element(uint32_t bits) {
   uint32_t all = 0;
   for (int element = 0; element < CODES_PER_LANE; ++element) {
@@ -77,7 +78,7 @@ constexpr uint32_t in_every_element(uint32_t bits) {
   return all;
 }
 
-// Word `word` of a block: `packed` are its BITS words, all as the rows of w have them.
+// Unpacks one lane of a block, `packed` being its BITS words, of LANES rows of w at once.
 template <int BITS>
 VOXFAST_INLINE u32v unpack_lane(const u32v* packed, int lane) {
   constexpr uint32_t MASK = (1u << BITS) - 1;
@@ -100,28 +101,27 @@ VOXFAST_INLINE u32v unpack_lane(const u32v* packed, int lane) {
   }
 }
 
-// The integers that a group of a row of x becomes, times `unit`; `sum` is theirs, times
-// the unit.
+// Quantizes a group of a row of x: x = integer * scale, rounded. `sum` is the sum of the
+// integers, times scale. If any x is NaN or infinite, the scale is NaN.
 struct QuantizedGroup {
   float scale = 0, sum;
 
-  QuantizedGroup(const LinearArguments& a, int64_t row, int64_t group,
-                 int32_t* integers) {
+  QuantizedGroup(const LinearArguments& a, int64_t m, int64_t group, int32_t* integers) {
     float x[128];
-    load_floats(a.x, a.x_type, a.x_row_offsets[row] + group * a.group_size * a.x_stride,
+    load_floats(a.x, a.x_type, a.x_row_offsets[m] + group * a.group_size * a.x_stride,
                 a.x_stride, a.group_size, x);
     f32v max_abs{}, nan_unless_finite{};
     for (int i = 0; i < a.group_size; i += LANES) {
       f32v v = load(x + i);
       max_abs = max(max_abs, max(v, -v));
-      nan_unless_finite = nan_unless_finite + v * 0.0f;  // NaN of an infinity, too
+      nan_unless_finite = nan_unless_finite + v * 0.0f;  // NaN if v is infinite
     }
     float max_x = reduce_max(max_abs), factor = 0;
     if (!(reduce_sum(nan_unless_finite) == 0.0f)) {
       scale = __builtin_nanf("");
     } else if (max_x > 0x1p-100f) {
-      // most * 1.004 < 2^(exponent - 126), which 2^15 units make: to the base 256, high
-      // digits are then 127 at the most.
+      // max_x * 1.004 < 2^(exponent - 126) = 2^15 * scale. The factor 1.004 keeps high
+      // digits at 127 or below.
       uint32_t exponent = float_to_bits(max_x * 1.004f) >> 23;
       scale = bits_to_float((exponent - 14) << 23);
       factor = bits_to_float((254 + 14 - exponent) << 23);
@@ -143,14 +143,14 @@ struct QuantizedGroup {
   }
 };
 
-// What groups add to outputs: the sums of codes times integers and the rest. The first
-// product is rounded on its own, so that every caller gets the same bits.
+// What groups add to outputs. The second product is rounded by itself rather than fused,
+// so that gemv and gemm get the same bits.
 VOXFAST_INLINE f32v group_terms(f32v dots, f32v w_scales, f32v x_scales, f32v w_biases,
                                 f32v x_sums) {
   return dots * (w_scales * x_scales) + value_barrier(w_biases * x_sums);
 }
 
-// Calls f<BITS>() for the width of codes.
+// Calls f<BITS>().
 template <typename F>
 VOXFAST_INLINE void with_bits(int bits, F f) {
   switch (bits) {
@@ -170,8 +170,8 @@ VOXFAST_INLINE void with_bits(int bits, F f) {
 }
 
 #if defined(VOXFAST_VNNI)
-// Bytes of 32 integers of x, as `order` has them: number i is the high digit of integer
-// i, number 32 + i its low one.
+// Writes the digits of 32 integers of x in the given order: i means the high digit of
+// integer i, 32 + i its low digit.
 VOXFAST_INLINE void split_digits(const int32_t* integers, const uint8_t* order,
                                  char* out) {
   alignas(64) char bytes[64];
@@ -189,7 +189,8 @@ VOXFAST_INLINE void split_digits(const int32_t* integers, const uint8_t* order,
 }
 #endif
 
-// What a block's words of x are made of.
+// The inputs of a block in the order of its lanes, as split_digits takes it: of each lane
+// the elements' high digits, then their low digits.
 template <int BITS>
 struct LaneOrder {
   alignas(64) uint8_t from[BLOCK_CODES * DIGITS] = {};
@@ -210,7 +211,8 @@ struct LaneOrder {
 template <int BITS>
 constexpr LaneOrder<BITS> LANE_ORDER;
 
-// Lays out 32 integers of x, those of one block, as words; of each digit its own.
+// Writes the 32 integers of a block of x as lanes to multiply with unpack_lane's; with
+// two digits, two lanes for each.
 template <int BITS>
 VOXFAST_INLINE void arrange_x(const int32_t* integers, char* out) {
 #if defined(VOXFAST_VNNI)

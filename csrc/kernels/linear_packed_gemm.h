@@ -1,18 +1,16 @@
 #pragma once
 
-// linear with packed weights: products of integers, exact, summed up in 32 bits over each
-// group, then in float32 over groups.
+// linear with packed w and several rows of x. Products are exact integers; they are
+// summed in int32 over a group, then in float32 over groups. Glossary: linear.h.
 //
-// Each group of a row of x is rounded to integers of 15 bits and sign with a power of two
-// as its unit: 2^-15 of the greatest number in the group is about the most that any
-// number loses, and those of half precision lose nothing unless they are much smaller
-// than it. With codes c worth c * scale + bias, a group adds
-//   scale * unit * (sum of c * integer) + bias * unit * (sum of integers).
+// x is quantized group by group (block floating point): the error of an input is at most
+// about 2^-15 of the largest input of its group, and half-precision inputs are exact
+// unless much smaller than that one. A group adds to an output
+//   w_scale * x_scale * (sum of code * integer) + w_bias * x_scale * (sum of integers).
 //
-// Lanes are outputs. Of a panel of rows of w, some inputs at a time are transposed into
-// words (linear_words.h) in the first cache; every row of x then meets them with nothing
-// to be added up across lanes. Groups are added in their order, so what a row of x
-// becomes does not depend on the rows beside it.
+// Each lane is an output. A slice of a panel is transposed and unpacked into L1;
+// multiplying it with a row of x then needs no horizontal sums. Groups are added in
+// order, so a row's result does not depend on the other rows.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
@@ -24,7 +22,7 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 struct PackedGemm {
-  static constexpr int VECTORS = 2;  // of outputs, in a panel
+  static constexpr int VECTORS = 2;  // of outputs
   static constexpr int64_t PANEL = VECTORS * LANES;
   static constexpr int64_t KC = 512;
   static constexpr int64_t MAX_GROUPS = KC / 32;
@@ -33,31 +31,31 @@ struct PackedGemm {
   static int64_t panel(const LinearArguments&) { return PANEL; }
   static bool is_gemv(const LinearArguments&) { return false; }
 
-  // Prepared x, of each row: the integers as words; then of each group the unit, and the
-  // sum of its integers times the unit.
+  // Prepared x, per row: the integers as lanes; the x_scales of its groups; the sums of
+  // each group's integers, times x_scale.
   static int64_t prepared_stride(const LinearArguments& a) {
     return round_up<int64_t>(2 * a.k + 8 * a.groups, 64);
   }
 
   struct PreparedRow {
     char* integers;
-    float *x_scales, *sums;
+    float *x_scales, *x_sums;
 
-    VOXFAST_INLINE PreparedRow(const LinearArguments& a, int64_t row) {
-      integers = a.prepared + row * a.prepared_stride;
+    VOXFAST_INLINE PreparedRow(const LinearArguments& a, int64_t m) {
+      integers = a.prepared + m * a.prepared_stride;
       x_scales = reinterpret_cast<float*>(integers + 2 * a.k);
-      sums = x_scales + a.groups;
+      x_sums = x_scales + a.groups;
     }
   };
 
-  static void prepare(const LinearArguments& a, int64_t row) {
-    PreparedRow out(a, row);
+  static void prepare(const LinearArguments& a, int64_t m) {
+    PreparedRow out(a, m);
     with_bits(a.bits, [&]<int BITS>() {
       for (int64_t g = 0; g < a.groups; ++g) {
         int32_t integers[128];
-        const QuantizedGroup group(a, row, g, integers);
+        const QuantizedGroup group(a, m, g, integers);
         out.x_scales[g] = group.scale;
-        out.sums[g] = group.sum;
+        out.x_sums[g] = group.sum;
         for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
           arrange_x<BITS>(integers + i, out.integers + 2 * (g * a.group_size + i));
         }
@@ -67,17 +65,17 @@ struct PackedGemm {
 
   static void multiply(const LinearArguments& a, int64_t task) {
     gemm_task<PANEL>(a, task,
-                     [&](int64_t first, int64_t k, int64_t m, int64_t rows, float* sums) {
-                       const PanelSlice slice(a, first, k);
-                       for (int64_t i = 0; i < rows; i += MAX_MR) {
-                         add_tile<MAX_MR>(a, slice, m + i, rows - i, sums + i * PANEL);
+                     [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float* sums) {
+                       const PanelSlice slice(a, n, k);
+                       for (int64_t i = 0; i < m_count; i += MAX_MR) {
+                         add_tile<MAX_MR>(a, slice, m + i, m_count - i, sums + i * PANEL);
                        }
                      });
   }
 
  private:
-  // A stretch of inputs of a panel, lanes across: vector v of each is of outputs
-  // v * LANES ... .
+  // A slice of a panel, transposed: lane i of vector v is output v * LANES + i of the
+  // panel.
   struct PanelSlice {
     int64_t first, first_group, groups;
     alignas(64) u32v codes[KC / CODES_PER_LANE][VECTORS];
@@ -116,17 +114,19 @@ struct PackedGemm {
 
     template <typename T>
     void load_groups(const LinearArguments& a, int64_t n, int v) {
-      // Of each row its scales, then its biases; a whole vector may be written beyond.
+      // Per row its scales, then its biases. load_groups_of_row writes whole vectors.
       constexpr int64_t WIDTH = 2 * MAX_GROUPS + LANES;
       float rows[LANES][WIDTH];
       const char* pointers[LANES];
       int64_t rest = a.groups - first_group;
       for (int r = 0; r < LANES; ++r) {
-        int64_t row = min(n + r, a.n - 1);
-        const T* s = static_cast<const T*>(a.scales) + row * a.scale_stride + first_group;
-        const T* b = static_cast<const T*>(a.biases) + row * a.bias_stride + first_group;
-        load_row(s, rest, rows[r]);
-        load_row(b, rest, rows[r] + groups);
+        int64_t w_row = min(n + r, a.n - 1);
+        const T* s =
+            static_cast<const T*>(a.scales) + w_row * a.scale_stride + first_group;
+        const T* b =
+            static_cast<const T*>(a.biases) + w_row * a.bias_stride + first_group;
+        load_groups_of_row(s, rest, rows[r]);
+        load_groups_of_row(b, rest, rows[r] + groups);
         pointers[r] = reinterpret_cast<const char*>(rows[r]);
       }
       u32v columns[2 * MAX_GROUPS + LANES];
@@ -137,17 +137,17 @@ struct PackedGemm {
       }
     }
 
-    // The stretch's groups of a row of which there are `rest`.
+    // Loads the slice's groups of a row. `rest` groups remain in the row.
     template <typename T>
-    VOXFAST_INLINE void load_row(const T* row, int64_t rest, float* out) {
+    VOXFAST_INLINE void load_groups_of_row(const T* row, int64_t rest, float* out) {
       for (int64_t g = 0; g < groups; g += LANES) {
         store(out + g, load_n(row + g, rest - g));
       }
     }
   };
 
-  // Columns of 32-bit numbers of LANES rows: out[c] is that of number c, of whole vectors
-  // of them. What `later` points at is fetched meanwhile.
+  // Transposes LANES rows of `count` 32-bit numbers: lane r of out[c] is number c of row
+  // r. out is padded to a multiple of LANES. Prefetches as many bytes from `prefetch`.
   VOXFAST_INLINE static void transpose_columns(const char* const* rows,
                                                const char* const* prefetch, int64_t count,
                                                u32v* out) {
@@ -175,23 +175,22 @@ struct PackedGemm {
     }
   }
 
-  // Adds what a stretch contributes to rows of x from `row` on, MR of them or, where
-  // there are less, `rows`.
+  // Adds the slice's products with rows [first_m, first_m + min(MR, m_count)) of x.
   template <int MR>
-  static void add_tile(const LinearArguments& a, const PanelSlice& s, int64_t row,
-                       int64_t rows, float* sums) {
+  static void add_tile(const LinearArguments& a, const PanelSlice& s, int64_t first_m,
+                       int64_t m_count, float* sums) {
     if constexpr (MR > 1) {
-      if (rows < MR) {
-        return add_tile<MR - 1>(a, s, row, rows, sums);
+      if (m_count < MR) {
+        return add_tile<MR - 1>(a, s, first_m, m_count, sums);
       }
     }
     const char* integers[MR];
     const float *x_scales[MR], *x_sums[MR];
     for (int m = 0; m < MR; ++m) {
-      const PreparedRow x(a, row + m);
+      const PreparedRow x(a, first_m + m);
       integers[m] = x.integers + 2 * s.first;
       x_scales[m] = x.x_scales + s.first_group;
-      x_sums[m] = x.sums + s.first_group;
+      x_sums[m] = x.x_sums + s.first_group;
     }
     const int64_t steps = a.group_size / CODES_PER_LANE;
     const u32v(*w)[VECTORS] = s.codes;

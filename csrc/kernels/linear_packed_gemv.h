@@ -1,10 +1,11 @@
 #pragma once
 
-// linear with packed weights and one row of x: each weight is used as it is read, lanes
-// along K. Transposing it, as for more rows, would cost more than its product.
+// linear with packed w and one row of x. The lanes run along K: codes are multiplied in
+// the order they have in memory, since transposing them, as the gemm does, would cost
+// more than one product with them. Glossary: linear.h.
 //
-// Sums over a group are integers, and groups are added in their order as for more rows:
-// what comes out is the same to the bit.
+// Dots are exact integers and groups are added in order, so the output equals the gemm's
+// bit for bit.
 
 #include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
@@ -25,22 +26,23 @@ typedef float f32x4 __attribute__((vector_size(16)));
 
 struct PackedGemv {
   static constexpr int64_t KC = 512;
-  static constexpr int GEMV_PANEL = 4;  // rows of w that are met at a time
-  static constexpr int GROUPS_PER_VECTOR =
-      LANES / GEMV_PANEL;  // groups whose sums share a vector
+  static constexpr int GEMV_PANEL = 4;  // rows of w
+  // A vector has the dots of so many groups with each row of the panel.
+  static constexpr int GROUPS_PER_VECTOR = LANES / GEMV_PANEL;
 
   static int64_t panel(const LinearArguments&) { return GEMV_PANEL; }
   static bool is_gemv(const LinearArguments&) { return true; }
 
-  // Prepared x: integers, then of each group its unit and the sum of its integers times
-  // the unit, both once for each of FEW_N rows of w. Whole blocks, whole vectors.
-  float *x_scales, *sums;
+  // Prepared x: [groups, GEMV_PANEL] the x_scale of each group, repeated for each row of
+  // a panel; likewise x_sums, the sums of its integers times x_scale; the integers.
+  // Groups are padded to whole vectors, integers to whole chunks.
+  float *x_scales, *x_sums;
   char* integers;
 
   explicit PackedGemv(const LinearArguments& a)
       : x_scales(reinterpret_cast<float*>(a.prepared)),
-        sums(x_scales + GEMV_PANEL * padded_groups(a)),
-        integers(reinterpret_cast<char*>(sums + GEMV_PANEL * padded_groups(a))) {}
+        x_sums(x_scales + GEMV_PANEL * padded_groups(a)),
+        integers(reinterpret_cast<char*>(x_sums + GEMV_PANEL * padded_groups(a))) {}
 
   static int64_t padded_groups(const LinearArguments& a) {
     return round_up<int64_t>(a.groups, LANES);
@@ -50,10 +52,10 @@ struct PackedGemv {
   }
 
   static void prepare(const LinearArguments& a, int64_t) {
-    const PackedGemv row(a);
-    float* const both[] = {row.x_scales, row.sums};
-    for (float* numbers : both) {  // what follows the last group
-      std::memset(numbers + GEMV_PANEL * a.groups, 0,
+    const PackedGemv x(a);
+    float* const both[] = {x.x_scales, x.x_sums};
+    for (float* of_groups : both) {  // the padding
+      std::memset(of_groups + GEMV_PANEL * a.groups, 0,
                   sizeof(float) *
                       static_cast<size_t>(GEMV_PANEL * (padded_groups(a) - a.groups)));
     }
@@ -62,11 +64,11 @@ struct PackedGemv {
         int32_t integers[128];
         const QuantizedGroup group(a, 0, g, integers);
         for (int64_t i = 0; i < GEMV_PANEL; ++i) {
-          row.x_scales[GEMV_PANEL * g + i] = group.scale;
-          row.sums[GEMV_PANEL * g + i] = group.sum;
+          x.x_scales[GEMV_PANEL * g + i] = group.scale;
+          x.x_sums[GEMV_PANEL * g + i] = group.sum;
         }
         for (int64_t i = 0; i < GROUP; i += BLOCK_CODES) {
-          RowChunk<BITS, GROUP>::arrange_x(integers + i, g * GROUP + i, row.integers);
+          RowChunk<BITS, GROUP>::arrange_x(integers + i, g * GROUP + i, x.integers);
         }
       }
     });
@@ -86,22 +88,23 @@ struct PackedGemv {
   }
 
  private:
-  // Rows of w: their codes, scales and biases; and how many bytes ahead codes are
-  // fetched.
+  // The rows of w of a panel, and the prefetch distance in bytes of codes.
   struct PanelRows {
     const char *codes[GEMV_PANEL], *scales[GEMV_PANEL], *biases[GEMV_PANEL];
-    int64_t ahead;
+    int64_t prefetch_distance;
 
     PanelRows(const LinearArguments& a, const Panel& panel)
-        : ahead(a.prefetch_panels * a.w_stride + a.prefetch_inputs / 8 * a.bits) {
+        : prefetch_distance(a.prefetch_panels * a.w_stride +
+                            a.prefetch_inputs / 8 * a.bits) {
       for (int r = 0; r < GEMV_PANEL; ++r) {
-        int64_t row = panel.row(r), size = float_size(a.scale_type);
-        codes[r] = a.w + row * a.w_stride;
-        scales[r] = static_cast<const char*>(a.scales) + row * a.scale_stride * size;
-        biases[r] = static_cast<const char*>(a.biases) + row * a.bias_stride * size;
+        int64_t n = panel.row(r), size = float_size(a.scale_type);
+        codes[r] = a.w + n * a.w_stride;
+        scales[r] = static_cast<const char*>(a.scales) + n * a.scale_stride * size;
+        biases[r] = static_cast<const char*>(a.biases) + n * a.bias_stride * size;
       }
     }
 
+    // Goes on to the next panel.
     VOXFAST_INLINE void advance(const LinearArguments& a) {
       int64_t size = float_size(a.scale_type);
       for (int r = 0; r < GEMV_PANEL; ++r) {
@@ -127,7 +130,7 @@ struct PackedGemv {
     });
   }
 
-  // Products with FEW_N rows of w.
+  // The outputs of a panel.
   template <int BITS, int GROUP>
   VOXFAST_INLINE f32x4 multiply_panel(const LinearArguments& a,
                                       const PanelRows& w) const {
@@ -147,11 +150,11 @@ struct PackedGemv {
           const char* x = integers + 2 * GROUP * g;
           int64_t at = g * GROUP / 8 * BITS;
           i32v dots_i32 = at + Dots::READ <= row_bytes
-                              ? Dots::sums(w.codes, at, w.ahead, x)
+                              ? Dots::dots(w.codes, at, w.prefetch_distance, x)
                               : Dots::tail_dots(w.codes, at, row_bytes - at, x);
           f32v dots = __builtin_convertvector(dots_i32, f32v);
           f32v terms = group_terms(dots, scales[i], load(x_scales + GEMV_PANEL * g),
-                                   biases[i], load(sums + GEMV_PANEL * g));
+                                   biases[i], load(x_sums + GEMV_PANEL * g));
           float lanes[LANES];
           store(lanes, terms);
           for (int t = 0; t < GROUPS_PER_VECTOR; ++t) {
@@ -163,8 +166,8 @@ struct PackedGemv {
     return total;
   }
 
-  // The numbers of LANES groups from `first` on: out[i] has those of SET groups, of each
-  // FEW_N rows.
+  // Loads scales or biases of groups [first, first + LANES). out[i] has those of
+  // GROUPS_PER_VECTOR groups, [GROUPS_PER_VECTOR, GEMV_PANEL].
   template <typename T>
   VOXFAST_INLINE static void load_groups(const char* const (&rows)[GEMV_PANEL],
                                          int64_t first, int64_t groups,
@@ -175,68 +178,67 @@ struct PackedGemv {
     transpose(out);
   }
 
-  // SET groups of each of FEW_N rows of w.
+  // The dots of GROUPS_PER_VECTOR consecutive groups with the rows of a panel.
   template <int BITS, int GROUP>
   struct GroupDots {
     using Chunk = RowChunk<BITS, GROUP>;
-    // Vectors of sums that a row of w needs; blocks that are added up in one.
+    // Vectors of partial sums per row of w, and chunks that are added to each.
+    // LANES_PER_GROUP lanes of such a vector belong to one group.
     static constexpr int VECTORS = Chunk::LANES_PER_GROUP / GEMV_PANEL;
     static constexpr int CHUNKS = GROUP > Chunk::INPUTS ? GROUP / Chunk::INPUTS : 1;
     static constexpr int LAST = VECTORS * CHUNKS - 1, BYTES = (LAST + 1) * Chunk::BYTES;
-    // Nothing is read beyond the set, unless it is smaller than what is loaded at once.
+    // Bytes read per row: more than BYTES only if a chunk's load is larger than that.
     static constexpr int READ = BYTES < Chunk::LOAD_BYTES ? Chunk::LOAD_BYTES : BYTES;
 
-    // Sums of codes times integers of x, of each group those of all rows. The set begins
-    // `at` bytes after the rows do.
-    VOXFAST_INLINE static i32v sums(const char* const (&rows)[GEMV_PANEL], int64_t at,
-                                    int64_t ahead, const char* x) {
+    // Returns [GROUPS_PER_VECTOR, GEMV_PANEL]. The groups begin `at` bytes into each row.
+    VOXFAST_INLINE static i32v dots(const char* const (&w)[GEMV_PANEL], int64_t at,
+                                    int64_t prefetch_distance, const char* x) {
 #pragma GCC unroll 4
       for (int r = 0; r < GEMV_PANEL; ++r) {
 #pragma GCC unroll 8
         for (int i = 0; i < BYTES; i += 64) {
-          const char* prefetch = rows[r] + at + ahead + i;
-          // The fewer bits, the less memory is waited for: then the first cache is
-          // better.
+          const char* prefetch = w[r] + at + prefetch_distance + i;
+          // With few bits per code the kernel waits less for memory, and prefetching into
+          // L1 is faster.
           BITS < 6 ? __builtin_prefetch(prefetch) : prefetch_l2(prefetch);
         }
       }
-      i32v dots[VECTORS * GEMV_PANEL];
+      i32v partial_sums[VECTORS * GEMV_PANEL];
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) {
         i32v digits[GEMV_PANEL][DIGITS] = {};
 #pragma GCC unroll 4
         for (int i = v * CHUNKS; i < (v + 1) * CHUNKS; ++i) {
-          Chunk::add(rows, at + i * Chunk::BYTES, i == LAST && READ == BYTES,
+          Chunk::add(w, at + i * Chunk::BYTES, i == LAST && READ == BYTES,
                      x + i * 2 * Chunk::INPUTS, digits);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < GEMV_PANEL; ++r) {
-          dots[v * GEMV_PANEL + r] = combine_digits(digits[r]);
+          partial_sums[v * GEMV_PANEL + r] = combine_digits(digits[r]);
         }
       }
-      i32v sums_of_runs = horizontal_sums<Chunk::LANES_PER_GROUP>(dots);
+      i32v sums = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums);
 #if defined(__AVX512F__)
       if constexpr (Chunk::LANES_PER_GROUP ==
-                    8) {  // of two groups in a vector, the first come first
-        sums_of_runs = __builtin_shufflevector(sums_of_runs, sums_of_runs, 0, 1, 2, 3, 8,
-                                               9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
+                    8) {  // [vector, group, row] to [group, row]
+        sums = __builtin_shufflevector(sums, sums, 0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7,
+                                       12, 13, 14, 15);
       }
 #endif
-      return sums_of_runs;
+      return sums;
     }
 
-    // The same of rows that end after `rest` bytes. Codes beyond are 0, whatever x is
-    // there.
-    [[gnu::noinline]] static i32v tail_dots(const char* const (&rows)[GEMV_PANEL],
+    // The same where the rows end `rest` bytes after `at`. Codes beyond the end are 0, so
+    // x may be anything there.
+    [[gnu::noinline]] static i32v tail_dots(const char* const (&w)[GEMV_PANEL],
                                             int64_t at, int64_t rest, const char* x) {
       char copies[GEMV_PANEL][READ] = {};
       const char* pointers[GEMV_PANEL];
       for (int r = 0; r < GEMV_PANEL; ++r) {
-        std::memcpy(copies[r], rows[r] + at,
-                    static_cast<size_t>(min<int64_t>(rest, BYTES)));
+        std::memcpy(copies[r], w[r] + at, static_cast<size_t>(min<int64_t>(rest, BYTES)));
         pointers[r] = copies[r];
       }
-      return sums(pointers, 0, 0, x);
+      return dots(pointers, 0, 0, x);
     }
   };
 };

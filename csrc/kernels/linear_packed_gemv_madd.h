@@ -1,8 +1,8 @@
 #pragma once
 
-// linear: one row of x and packed weights that are used as they are read, for processors
-// without products of bytes. A block of 32 codes is 4 * BITS bytes; codes are unpacked to
-// 16-bit numbers.
+// The inner loop of linear_packed_gemv.h without VNNI: codes are unpacked to int16 and
+// multiplied with madd. A chunk is a block, 32 codes in 4 * BITS bytes. Glossary:
+// linear.h.
 
 #include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
@@ -10,33 +10,30 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-constexpr int LANES16 = 2 * LANES;
-constexpr int CHUNK_VECTORS = BLOCK_CODES / LANES16;
+constexpr int ELEMENTS = 2 * LANES;  // of a vector
+constexpr int CHUNK_VECTORS = BLOCK_CODES / ELEMENTS;
 
-// Codes that never cross a 16-bit word: each word of the block holds 16 / bits of them.
-constexpr bool fits_16_bits(int bits) { return 16 % bits == 0; }
-
-// Which code of its block lane `lane` of vector `v` holds. The activations are laid out
-// to match: where codes stay in words, each vector takes some places of every word, so
-// that no byte has to be moved.
-constexpr int code_of_lane(int bits, int v, int lane) {
-  int i = LANES16 * v + lane, words = 2 * bits;
-  return fits_16_bits(bits) ? i % words * (16 / bits) + i / words : i;
+// The code of a chunk that is unpacked to an element of vector v; x is permuted to match.
+// If codes fit elements, a vector takes codes at the same bits of all 16-bit parts of the
+// chunk, so that no byte has to move.
+constexpr int code_of_element(int bits, int v, int element) {
+  int i = ELEMENTS * v + element, parts = 2 * bits;
+  return fits_element(bits) ? i % parts * (16 / bits) + i / parts : i;
 }
 
-// How the vectors of a block are cut out of it. A lane gets the word that its code lies
-// in, is multiplied so that the code reaches the top, and shifted down.
+// How a chunk is unpacked. Each element gets the 16 bits around its code, is multiplied
+// by a power of two that moves the code to the highest bits, and shifted right.
 template <int BITS>
 struct Unpack {
-  // Bytes that are loaded at once, and repeated over the vector: all words of the block,
-  // or, where codes cross words, enough for 16 codes.
-  static constexpr int LOAD_BYTES = fits_16_bits(BITS) ? 4 * BITS : BITS < 4 ? 8 : 16;
+  // Bytes to load and repeat over the vector: the whole chunk if codes fit elements, else
+  // enough for 16 codes.
+  static constexpr int LOAD_BYTES = fits_element(BITS) ? 4 * BITS : BITS < 4 ? 8 : 16;
 
-  alignas(64) uint16_t factors[CHUNK_VECTORS][LANES16] = {};
-  // For byte shuffles: where the two bytes are that hold the code of each lane.
-  alignas(64) uint8_t bytes[CHUNK_VECTORS][2 * LANES16] = {};
+  alignas(64) uint16_t factors[CHUNK_VECTORS][ELEMENTS] = {};
+  // For byte shuffles: the two bytes that hold the code of each element.
+  alignas(64) uint8_t bytes[CHUNK_VECTORS][2 * ELEMENTS] = {};
 
-  // Where the bytes for codes 16 half ... 16 half + 15 begin; they lie within the block.
+  // Where to load codes 16 half ... 16 half + 15 from, without reading beyond the chunk.
   static constexpr int offset(int half) {
     int first = 2 * BITS * half, last = 4 * BITS - LOAD_BYTES;
     return first < last ? first : last;
@@ -44,16 +41,16 @@ struct Unpack {
 
   constexpr Unpack() {
     for (int v = 0; v < CHUNK_VECTORS; ++v) {
-      for (int lane = 0; lane < LANES16; ++lane) {
-        int code = code_of_lane(BITS, v, lane), bit = code * BITS;
-        if (!fits_16_bits(BITS)) {
+      for (int element = 0; element < ELEMENTS; ++element) {
+        int code = code_of_element(BITS, v, element), bit = code * BITS;
+        if (!fits_element(BITS)) {
           bit -= 8 * offset(code / 16);
-          bytes[v][2 * lane] = static_cast<uint8_t>(bit / 8);
-          bytes[v][2 * lane + 1] =
+          bytes[v][2 * element] = static_cast<uint8_t>(bit / 8);
+          bytes[v][2 * element + 1] =
               static_cast<uint8_t>(bit % 8 + BITS > 8 ? bit / 8 + 1 : 0x80);
         }
-        int place = fits_16_bits(BITS) ? bit % 16 : bit % 8;
-        factors[v][lane] = static_cast<uint16_t>(1 << (16 - BITS - place));
+        int shift = fits_element(BITS) ? bit % 16 : bit % 8;
+        factors[v][element] = static_cast<uint16_t>(1 << (16 - BITS - shift));
       }
     }
   }
@@ -63,7 +60,7 @@ template <int BITS>
 alignas(64) constexpr Unpack<BITS> UNPACK;
 
 #if defined(__AVX512BW__)
-// COUNT bytes at p over and over.
+// The COUNT bytes at p, repeated over the vector.
 template <int COUNT>
 VOXFAST_INLINE u16v broadcast_bytes(const char* p) {
   if constexpr (COUNT == 8) {
@@ -75,11 +72,11 @@ VOXFAST_INLINE u16v broadcast_bytes(const char* p) {
   }
 }
 
-// The words around the codes of the block, one in each lane.
+// The 16 bits around the code of each element.
 template <int BITS>
-VOXFAST_INLINE u16v gather_codes(const char* block, int) {
+VOXFAST_INLINE u16v gather_codes(const char* chunk, int) {
   constexpr const Unpack<BITS>& unpack = UNPACK<BITS>;
-  const char *low = block + unpack.offset(0), *high = block + unpack.offset(1);
+  const char *low = chunk + unpack.offset(0), *high = chunk + unpack.offset(1);
   __m512i x;
   if constexpr (unpack.LOAD_BYTES == 8) {
     x = _mm512_mask_set1_epi64(_mm512_set1_epi64(read<int64_t>(low)), 0xf0,
@@ -101,9 +98,9 @@ VOXFAST_INLINE u16v broadcast_bytes(const char* p) {
 }
 
 template <int BITS>
-VOXFAST_INLINE u16v gather_codes(const char* block, int v) {
+VOXFAST_INLINE u16v gather_codes(const char* chunk, int v) {
   constexpr const Unpack<BITS>& unpack = UNPACK<BITS>;
-  auto x = (__m256i)broadcast_bytes<unpack.LOAD_BYTES>(block + unpack.offset(v));
+  auto x = (__m256i)broadcast_bytes<unpack.LOAD_BYTES>(chunk + unpack.offset(v));
   return (u16v)_mm256_shuffle_epi8(x, _mm256_load_si256((const __m256i*)unpack.bytes[v]));
 }
 #else
@@ -116,61 +113,61 @@ VOXFAST_INLINE u16v broadcast_bytes(const char* p) {
 }
 
 template <int BITS>
-VOXFAST_INLINE u16v gather_codes(const char* block, int v) {
+VOXFAST_INLINE u16v gather_codes(const char* chunk, int v) {
   constexpr const Unpack<BITS>& unpack = UNPACK<BITS>;
-  auto* p = reinterpret_cast<const uint8_t*>(block + unpack.offset(v * LANES16 / 16));
+  auto* p = reinterpret_cast<const uint8_t*>(chunk + unpack.offset(v * ELEMENTS / 16));
   u16v x;
-  for (int lane = 0; lane < LANES16; ++lane) {
-    int second = unpack.bytes[v][2 * lane + 1];
+  for (int element = 0; element < ELEMENTS; ++element) {
+    int second = unpack.bytes[v][2 * element + 1];
     int high = second < 0x80 ? p[second] : 0;
-    x[lane] = static_cast<uint16_t>(p[unpack.bytes[v][2 * lane]] | high << 8);
+    x[element] = static_cast<uint16_t>(p[unpack.bytes[v][2 * element]] | high << 8);
   }
   return x;
 }
 #endif
 
-// The codes of vector v of the block.
+// The codes of vector v of the chunk.
 template <int BITS>
-VOXFAST_INLINE i16v unpack_codes(const char* block, int v) {
+VOXFAST_INLINE i16v unpack_codes(const char* chunk, int v) {
   constexpr const Unpack<BITS>& unpack = UNPACK<BITS>;
   u16v x;
-  if constexpr (!fits_16_bits(BITS)) {
-    x = gather_codes<BITS>(block, v);
+  if constexpr (!fits_element(BITS)) {
+    x = gather_codes<BITS>(chunk, v);
   } else if constexpr (unpack.LOAD_BYTES < sizeof x) {
-    x = broadcast_bytes<unpack.LOAD_BYTES>(block);
+    x = broadcast_bytes<unpack.LOAD_BYTES>(chunk);
   } else {
-    x = read<u16v>(block + 2 * (v * LANES16 % (2 * BITS)));
+    x = read<u16v>(chunk + 2 * (v * ELEMENTS % (2 * BITS)));
   }
   return (i16v)(x * read<u16v>(unpack.factors[v]) >> (16 - BITS));
 }
 
-// A block of some rows of w times its inputs of x.
+// A chunk of each of some rows of w times its inputs of x.
 template <int BITS, int GROUP>
 struct RowChunk {
   static constexpr int INPUTS = BLOCK_CODES;
   static constexpr int BYTES = INPUTS / 8 * BITS, LOAD_BYTES = BYTES;
-  static constexpr int LANES_PER_GROUP = LANES;  // lanes that a group's products lie in
+  static constexpr int LANES_PER_GROUP = LANES;
 
-  // The block begins `at` bytes after each row.
+  // The chunk begins `at` bytes into each row.
   template <int ROWS>
-  VOXFAST_INLINE static void add(const char* const (&rows)[ROWS], int64_t at, bool,
+  VOXFAST_INLINE static void add(const char* const (&w)[ROWS], int64_t at, bool,
                                  const char* x, i32v (&sums)[ROWS][DIGITS]) {
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < CHUNK_VECTORS; ++v) {
-        sums[r][0] = add_dot(sums[r][0], (u32v)unpack_codes<BITS>(rows[r] + at, v),
+        sums[r][0] = add_dot(sums[r][0], (u32v)unpack_codes<BITS>(w[r] + at, v),
                              read<i32v>(x + v * static_cast<int>(sizeof(i32v))));
       }
     }
   }
 
-  // Lays out 32 integers of x, the first being input k, in the order of the codes' lanes.
-  static void arrange_x(const int32_t* integers, int64_t k, char* row) {
-    auto* to = reinterpret_cast<int16_t*>(row) + k;
+  // Writes inputs k ... k + 31 of x in the order of code_of_element.
+  static void arrange_x(const int32_t* integers, int64_t k, char* out) {
+    auto* to = reinterpret_cast<int16_t*>(out) + k;
     for (int i = 0; i < BLOCK_CODES; ++i) {
-      to[i] =
-          static_cast<int16_t>(integers[code_of_lane(BITS, i / LANES16, i % LANES16)]);
+      to[i] = static_cast<int16_t>(
+          integers[code_of_element(BITS, i / ELEMENTS, i % ELEMENTS)]);
     }
   }
 };

@@ -1,7 +1,7 @@
 #pragma once
 
-// linear: one row of x and packed weights that are used as they are read, for processors
-// that multiply bytes (AVX-512 VNNI) and pick any bits of a vector (VBMI).
+// The inner loop of linear_packed_gemv.h with AVX-512 VNNI, which multiplies bytes, and
+// VBMI, which extracts bytes at any bit offset. Glossary: linear.h.
 
 #include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
@@ -9,21 +9,21 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-// A block of a row is 64 bytes, each with PLANES codes: bytes of the row where they hold
-// whole codes, elsewhere bytes that are cut out of it. Plane p is the p-th code of every
-// byte, so input i of a block is in plane i % PLANES at byte i / PLANES.
+// A chunk is a vector of 64 bytes with `planes` codes each. If codes do not fill bytes of
+// w, each byte is extracted from it. Plane p is code p of every byte: input i of a chunk
+// is in plane i % planes, byte i / planes.
 constexpr int planes_of(int bits, int group_size) {
-  // Fewer than 4 lanes of a group could not be added up with those of 4 rows of w.
-  int most = group_size / 16;
-  return 8 / bits < most ? 8 / bits : most;
+  // horizontal_sums needs at least 4 lanes (16 bytes) per group.
+  int max_planes = group_size / 16;
+  return 8 / bits < max_planes ? 8 / bits : max_planes;
 }
 
-// How 64 bytes are cut out of a block of which 8 begin `width` bytes after 8 others; the
-// block begins `start` bytes after what was loaded.
+// How 64 bytes of PACKED_BITS bits each are extracted from a chunk in memory. The chunk
+// begins PAD bytes into the loaded vector.
 template <int PACKED_BITS, int PAD>
 struct Unpack {
-  // Which bytes are brought into each 64-bit word, and the bit of the word that each byte
-  // begins at.
+  // For vpermb: the 8 bytes of memory that hold bytes 8 i ... 8 i + 7. For
+  // vpmultishiftqb: where each byte begins in those 64 bits.
   alignas(64) uint8_t bytes[64] = {}, bit_offsets[64] = {};
 
   constexpr Unpack() {
@@ -37,7 +37,7 @@ struct Unpack {
 template <int PACKED_BITS, int PAD>
 alignas(64) constexpr Unpack<PACKED_BITS, PAD> UNPACK;
 
-// By planes: which of 32 integers' digits follow each other.
+// The order of the digits of 32 integers, as split_digits takes it: plane by plane.
 template <int PLANES>
 struct PlaneOrder {
   alignas(64) uint8_t order[64] = {};
@@ -54,7 +54,7 @@ struct PlaneOrder {
 template <int PLANES>
 constexpr PlaneOrder<PLANES> PLANE_ORDER;
 
-// A block of some rows of w times its inputs of x.
+// A chunk of each of some rows of w times its inputs of x.
 template <int BITS, int GROUP>
 struct RowChunk {
   static constexpr int PLANES = planes_of(BITS, GROUP), PACKED_BITS = PLANES * BITS;
@@ -62,33 +62,33 @@ struct RowChunk {
   static constexpr int LOAD_BYTES = 64;
   static constexpr int LANES_PER_GROUP = GROUP < INPUTS ? GROUP / (4 * PLANES) : LANES;
 
-  // The block begins `at` bytes after each row. What is loaded begins there, too, or, if
-  // it is the last block, ends where it ends.
+  // The chunk begins `at` bytes into each row. A load from there may go beyond the chunk;
+  // with is_last the load ends at the end of the chunk instead.
   template <int ROWS>
-  VOXFAST_INLINE static void add(const char* const (&rows)[ROWS], int64_t at,
-                                 bool is_last, const char* x,
-                                 i32v (&sums)[ROWS][DIGITS]) {
+  VOXFAST_INLINE static void add(const char* const (&w)[ROWS], int64_t at, bool is_last,
+                                 const char* x, i32v (&sums)[ROWS][DIGITS]) {
     constexpr int PAD = LOAD_BYTES - BYTES;
-    __m512i blocks[ROWS];
+    __m512i chunks[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
-      blocks[r] = read<__m512i>(rows[r] + at - (is_last ? PAD : 0));
+      chunks[r] = read<__m512i>(w[r] + at - (is_last ? PAD : 0));
       if constexpr (PACKED_BITS < 8) {
         const uint8_t* bytes =
             is_last ? UNPACK<PACKED_BITS, PAD>.bytes : UNPACK<PACKED_BITS, 0>.bytes;
-        blocks[r] =
-            _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(bytes), blocks[r]);
-        blocks[r] = _mm512_maskz_multishift_epi64_epi8(
-            ~0ULL, _mm512_load_si512(UNPACK<PACKED_BITS, 0>.bit_offsets), blocks[r]);
+        chunks[r] =
+            _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(bytes), chunks[r]);
+        chunks[r] = _mm512_maskz_multishift_epi64_epi8(
+            ~0ULL, _mm512_load_si512(UNPACK<PACKED_BITS, 0>.bit_offsets), chunks[r]);
       }
     }
-    // Plane by plane, so that sums that depend on each other lie far apart.
+    // The loop over planes is the outer one, to have independent sums between dependent
+    // ones.
 #pragma GCC unroll 4
     for (int p = 0; p < PLANES; ++p) {
       auto high = read<i32v>(x + 64 * p), low = read<i32v>(x + INPUTS + 64 * p);
 #pragma GCC unroll 4
       for (int r = 0; r < ROWS; ++r) {
-        u32v codes = (u32v)blocks[r] >> p * BITS;
+        u32v codes = (u32v)chunks[r] >> p * BITS;
         if constexpr (BITS < 8) {
           codes &= 0x01010101u * ((1 << BITS) - 1);
         }
@@ -98,13 +98,13 @@ struct RowChunk {
     }
   }
 
-  // Lays out 32 integers of x, the first being input k: of each block the planes of high
-  // digits, then those of low ones.
-  static void arrange_x(const int32_t* integers, int64_t k, char* row) {
+  // Writes inputs k ... k + 31 of x. Per chunk: the planes of high digits, then those of
+  // low digits.
+  static void arrange_x(const int32_t* integers, int64_t k, char* out) {
     constexpr int PLANE_BYTES = 32 / PLANES;
     char digits[64];
     split_digits(integers, PLANE_ORDER<PLANES>.order, digits);
-    char* to = row + k / INPUTS * 2 * INPUTS + k % INPUTS / PLANES;
+    char* to = out + k / INPUTS * 2 * INPUTS + k % INPUTS / PLANES;
     for (int p = 0; p < PLANES; ++p) {
       std::memcpy(to + 64 * p, digits + p * PLANE_BYTES, PLANE_BYTES);
       std::memcpy(to + INPUTS + 64 * p, digits + 32 + p * PLANE_BYTES, PLANE_BYTES);

@@ -1,6 +1,7 @@
 #pragma once
 
-// Ops whose rows, the last dimension, are independent: what their kernels are given.
+// The arguments of ops that work on each row (the last dimension) by itself. Plain data:
+// see kernels.h.
 
 #include <cstdint>
 
@@ -12,7 +13,7 @@ struct RowwiseArguments {
   int64_t rows, columns;
   // rms_norm: x, weight [columns]; swiglu: gate, up; gelu, greedy: x alone
   const void *x, *y;
-  void *out, *probability;  // greedy: a token and a probability of each row
+  void *out, *probability;  // greedy: token and probability per row
   FloatType x_type, y_type, out_type;
   float eps;  // rms_norm
 };

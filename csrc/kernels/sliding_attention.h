@@ -1,6 +1,6 @@
 #pragma once
 
-// The passes of sliding_attention for all float types; see kernels.h.
+// The passes of sliding_attention; see kernels.h.
 
 #include "kernels/attention_few_queries.h"
 #include "kernels/attention_many_queries.h"
@@ -22,7 +22,7 @@ void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) 
 
 template <typename T>
 void attend(const SlidingAttentionArguments& a, int64_t task) {
-  if (a.tiles == 1 && a.splits == 1) {  // nobody else needs these rows
+  if (a.tiles == 1 && a.splits == 1) {  // no other task reads this KV head
     write_ring<T>(a, task);
   }
   auto tile = make_tile<T>(a, task);
