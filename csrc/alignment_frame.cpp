@@ -181,11 +181,11 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
     reject(NAME,
-           "first must be >= 0, count >= 1, and first + count at max_queries S; got ",
+           "first must be >= 0, count >= 1, and first + count at most S; got ",
            first, " and ", count, describe("keys", k));
   }
   if (heads.empty()) {
-    reject(NAME, "every layer given needs a head at lowest");
+    reject(NAME, "every layer given needs a head at least");
   }
   for (auto head = heads.begin(); head != heads.end(); ++head) {
     if (*head < 0 || *head >= q.shape(1)) {

@@ -41,7 +41,7 @@ const Kernels* select_kernels() {
     names += std::string(names.empty() ? "" : ", ") + candidate->isa;
   }
   throw std::runtime_error("[voxfast] VOXFAST_ISA=" + std::string(requested) +
-                           " is not available here; select_kernels one of: " + names);
+                           " is not available here; choose one of: " + names);
 }
 
 }  // namespace

@@ -66,8 +66,8 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
     }
     int64_t span = std::min(offset, int64_t{a.window} - 1) + a.length;
     if (a.capacity < span) {
-      reject(NAME, "a ring of ", a.capacity, " queries is too small for ", a.length,
-             " new queries at offset ", offset, " with a window of ", a.window,
+      reject(NAME, "a ring of ", a.capacity, " rows is too small for ", a.length,
+             " new rows at offset ", offset, " with a window of ", a.window,
              "; it needs ", span);
     }
     max_span = std::max(max_span, span);
