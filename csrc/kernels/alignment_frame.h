@@ -5,6 +5,7 @@
 
 #include "kernels/alignment_frame_arguments.h"
 #include "kernels/attention_few_queries.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -112,14 +113,7 @@ void align_queries(const AlignmentTile& t) {
 }
 
 void alignment_frame(const AlignmentTile& t) {
-  switch (t.type) {
-    case FloatType::float32:
-      return align_queries<float>(t);
-    case FloatType::float16:
-      return align_queries<f16>(t);
-    case FloatType::bfloat16:
-      return align_queries<bf16>(t);
-  }
+  with_type(t.type, [&]<typename T>(T*) { align_queries<T>(t); });
 }
 
 }  // namespace

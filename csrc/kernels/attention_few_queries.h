@@ -191,7 +191,7 @@ void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
     key[i] = i / Q;
   }
   for (int j = 0; j < vectors; ++j) {
-    scores[j] = (key >= first) & (key < end) ? scores[j] : broadcast(-INF);
+    scores[j] = ((key >= first) & (key < end)) ? scores[j] : broadcast(-INF);
     key += LANES / Q;
   }
 }

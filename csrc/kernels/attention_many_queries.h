@@ -153,7 +153,8 @@ void mask_panel(const Tile<T>& t, int query, int64_t position, int from, int to,
   for (int k = from; k < to; ++k) {
     i32v key = i32v{} + k;
     f32v score = load(scores + k * V * LANES);
-    store(scores + k * V * LANES, (key >= first) & (key < end) ? score : broadcast(-INF));
+    store(scores + k * V * LANES,
+          ((key >= first) & (key < end)) ? score : broadcast(-INF));
   }
 }
 

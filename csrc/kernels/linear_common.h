@@ -6,6 +6,7 @@
 #include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -87,14 +88,9 @@ void load_strided(const T* p, int64_t stride, int64_t count, float* out) {
 // Converts `count` numbers from element `first` on, `stride` elements apart.
 VOXFAST_INLINE void load_floats(const void* p, FloatType type, int64_t first,
                                 int64_t stride, int64_t count, float* out) {
-  switch (type) {
-    case FloatType::float32:
-      return load_strided(static_cast<const float*>(p) + first, stride, count, out);
-    case FloatType::float16:
-      return load_strided(static_cast<const f16*>(p) + first, stride, count, out);
-    case FloatType::bfloat16:
-      return load_strided(static_cast<const bf16*>(p) + first, stride, count, out);
-  }
+  with_type(type, [&]<typename T>(T*) __attribute__((always_inline)) {
+    load_strided(static_cast<const T*>(p) + first, stride, count, out);
+  });
 }
 
 // Calls f(from, length, done) for each span, or part of one, of inputs
@@ -135,14 +131,9 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
     }
   }
   int64_t first = m * a.n + n;
-  switch (a.out_type) {
-    case FloatType::float32:
-      return store_floats(static_cast<float*>(a.out) + first, x, count);
-    case FloatType::float16:
-      return store_floats(static_cast<f16*>(a.out) + first, x, count);
-    case FloatType::bfloat16:
-      return store_floats(static_cast<bf16*>(a.out) + first, x, count);
-  }
+  with_type(a.out_type, [&]<typename T>(T*) __attribute__((always_inline)) {
+    store_floats(static_cast<T*>(a.out) + first, x, count);
+  });
 }
 
 // A gemv task for at most ROWS rows of x. Each panel has one row of w from each of PANEL

@@ -61,14 +61,14 @@ struct PackedGemv {
     }
     with_format(a, [&]<int BITS, int GROUP>() {
       for (int64_t g = 0; g < a.groups; ++g) {
-        int32_t integers[128];
-        const QuantizedGroup group(a, 0, g, integers);
+        int32_t quantized[128];
+        const QuantizedGroup group(a, 0, g, quantized);
         for (int64_t i = 0; i < GEMV_PANEL; ++i) {
           x.x_scales[GEMV_PANEL * g + i] = group.scale;
           x.x_sums[GEMV_PANEL * g + i] = group.sum;
         }
         for (int64_t i = 0; i < GROUP; i += BLOCK_CODES) {
-          RowChunk<BITS, GROUP>::arrange_x(integers + i, g * GROUP + i, x.integers);
+          RowChunk<BITS, GROUP>::arrange_x(quantized + i, g * GROUP + i, x.integers);
         }
       }
     });

@@ -8,6 +8,7 @@
 #include "kernels/dft.h"
 #include "kernels/log_mel_arguments.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -34,20 +35,12 @@ VOXFAST_INLINE const float* frame_samples(const LogMelArguments& arguments, int6
   int64_t row = frame / arguments.frames_per_row;
   int64_t start = (frame - row * arguments.frames_per_row) * HOP_LENGTH;
   int64_t stride = arguments.stride, at = arguments.rows[row] + start * stride;
-  switch (arguments.type) {
-    case FloatType::float32:
-      if (stride == 1) {
-        return static_cast<const float*>(arguments.samples) + at;
-      }
-      convert<float>(arguments.samples, at, stride, copy);
-      break;
-    case FloatType::float16:
-      convert<f16>(arguments.samples, at, stride, copy);
-      break;
-    case FloatType::bfloat16:
-      convert<bf16>(arguments.samples, at, stride, copy);
-      break;
+  if (arguments.type == FloatType::float32 && stride == 1) {
+    return static_cast<const float*>(arguments.samples) + at;
   }
+  with_type(arguments.type, [&]<typename T>(T*) __attribute__((always_inline)) {
+    convert<T>(arguments.samples, at, stride, copy);
+  });
   return copy;
 }
 

@@ -5,19 +5,13 @@
 #include "kernels/attention_few_queries.h"
 #include "kernels/attention_many_queries.h"
 #include "kernels/attention_tile.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
 void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) {
-  switch (a.type) {
-    case FloatType::float32:
-      return write_ring<float>(a, index);
-    case FloatType::float16:
-      return write_ring<f16>(a, index);
-    case FloatType::bfloat16:
-      return write_ring<bf16>(a, index);
-  }
+  with_type(a.type, [&]<typename T>(T*) { write_ring<T>(a, index); });
 }
 
 template <typename T>
@@ -34,25 +28,11 @@ void attend(const SlidingAttentionArguments& a, int64_t task) {
 }
 
 void sliding_attention_attend(const SlidingAttentionArguments& a, int64_t task) {
-  switch (a.type) {
-    case FloatType::float32:
-      return attend<float>(a, task);
-    case FloatType::float16:
-      return attend<f16>(a, task);
-    case FloatType::bfloat16:
-      return attend<bf16>(a, task);
-  }
+  with_type(a.type, [&]<typename T>(T*) { attend<T>(a, task); });
 }
 
 void sliding_attention_merge(const SlidingAttentionArguments& a, int64_t index) {
-  switch (a.type) {
-    case FloatType::float32:
-      return merge_splits<float>(a, index);
-    case FloatType::float16:
-      return merge_splits<f16>(a, index);
-    case FloatType::bfloat16:
-      return merge_splits<bf16>(a, index);
-  }
+  with_type(a.type, [&]<typename T>(T*) { merge_splits<T>(a, index); });
 }
 
 }  // namespace
