@@ -2,17 +2,28 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#if defined(VOXFAST_HAS_avx2)
+#include <cpuid.h>
+#endif
 
 namespace voxfast {
 
 namespace {
 
+#if defined(VOXFAST_HAS_avx2)
+// Clang 14's __builtin_cpu_supports does not know this feature.
+bool supports_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 std::vector<const Kernels*> supported() {
-  std::vector<const Kernels*> levels{&baseline::kernels};
+  std::vector<const Kernels*> levels{&VOXFAST_BASE_ISA::kernels};
 #if defined(VOXFAST_HAS_avx2)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+      supports_f16c()) {
     levels.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
@@ -32,6 +43,9 @@ const Kernels* select_kernels() {
   const char* requested = std::getenv("VOXFAST_ISA");
   if (requested == nullptr || *requested == '\0') {
     return levels.back();
+  }
+  if (requested == std::string("baseline")) {  // the name of sse2 and neon before 0.2
+    return levels.front();
   }
   std::string names;
   for (const Kernels* candidate : levels) {

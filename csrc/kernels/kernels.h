@@ -50,7 +50,15 @@ struct Kernels {
   void (*sliding_attention_merge)(const SlidingAttentionArguments&, int64_t index);
 };
 
-namespace baseline {
+// One table for each instruction set that CMakeLists.txt compiles. All x86-64 processors
+// have sse2, all arm64 processors have neon; generic is for other architectures.
+namespace sse2 {
+extern const Kernels kernels;
+}
+namespace neon {
+extern const Kernels kernels;
+}
+namespace generic {
 extern const Kernels kernels;
 }
 namespace avx2 {
