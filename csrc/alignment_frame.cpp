@@ -105,7 +105,7 @@ class AlignmentFrame : public mx::Primitive {
     mx::cpu::get_command_encoder(stream()).dispatch([call] { run(*call); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[alignment_frame] GPU streams run the composition");
+    throw std::runtime_error("[alignment_frame] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastAlignmentFrame"; }
@@ -181,15 +181,15 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
     reject(NAME,
-           "first must be >= 0, count >= 1, and first + count at most S; got ",
+           "first must be >= 0, count >= 1 and first + count <= S; got first and count ",
            first, " and ", count, describe("keys", k));
   }
   if (heads.empty()) {
-    reject(NAME, "every layer given needs a head at least");
+    reject(NAME, "every layer needs at least one head");
   }
   for (auto head = heads.begin(); head != heads.end(); ++head) {
     if (*head < 0 || *head >= q.shape(1)) {
-      reject(NAME, "head ", *head, " is not one of the queries'", describe("queries", q));
+      reject(NAME, "head ", *head, " is out of range", describe("queries", q));
     }
     if (std::find(heads.begin(), head, *head) != head) {
       reject(NAME, "head ", *head, " is given twice for one layer");
@@ -211,8 +211,9 @@ mx::array alignment_frame(const std::vector<mx::array>& queries,
     check_layer(queries[i], keys[i], heads[i], first, count);
     if (queries[i].shape(0) != queries[0].shape(0) ||
         queries[i].shape(2) != queries[0].shape(2)) {
-      reject(NAME, "B and L must be those of the first layer",
-             describe("queries", queries[i]), describe("the first", queries[0]));
+      reject(NAME, "B and L must be the same for all layers",
+             describe("queries", queries[i]),
+             describe("queries of the first layer", queries[0]));
     }
   }
   auto s = mx::to_stream(s_);

@@ -34,7 +34,7 @@ class GELU : public mx::Primitive {
     encoder.dispatch([a] { for_rows(a, kernels().gelu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[gelu] GPU streams run the composition");
+    throw std::runtime_error("[gelu] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastGELU"; }

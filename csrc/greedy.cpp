@@ -35,7 +35,7 @@ class Greedy : public mx::Primitive {
     encoder.dispatch([a] { for_rows(a, kernels().greedy); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[greedy] GPU streams run the composition");
+    throw std::runtime_error("[greedy] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastGreedy"; }

@@ -229,7 +229,7 @@ void check_float(const char* name, const mx::array& x) {
 void check_packed(const mx::array& x, const LinearWeights& weights) {
   const auto& [w, scales, biases, bias, group_size, bits] = weights;
   if (!scales || !biases) {
-    reject(NAME, "scales and biases come together or not at all");
+    reject(NAME, "scales and biases must be given together");
   }
   if (bits < 2 || bits > 8 || bits == 7) {
     reject(NAME, "bits must be 2, 3, 4, 5, 6 or 8; got ", bits);
@@ -265,8 +265,10 @@ void check(const mx::array& x, const LinearWeights& weights) {
            describe("w", w));
   }
   if (x.ndim() + 1 < w.ndim() || x.shape(-1) == 0 || w.size() == 0) {
-    reject(NAME, "x must be [..., K], or [..., K1, K2, ...] as w is, with K > 0",
-           describe("x", x), describe("w", w));
+    reject(
+        NAME,
+        "x must be [..., K], or [..., K1, K2, ...] if w is [N, K1, K2, ...], with K > 0",
+        describe("x", x), describe("w", w));
   }
   if (packed) {
     check_packed(x, weights);
@@ -277,7 +279,7 @@ void check(const mx::array& x, const LinearWeights& weights) {
     check_float("w", w);
     if (!std::equal(w.shape().begin() + 1, w.shape().end(),
                     x.shape().end() - (static_cast<int>(w.ndim()) - 1))) {
-      reject(NAME, "x must have the same last dimensions as w, all but its first",
+      reject(NAME, "x must have the same last dimensions as w has after N",
              describe("x", x), describe("w", w));
     }
   }
@@ -302,7 +304,7 @@ void check(const mx::array& x, const std::vector<LinearWeights>& weights,
   }
   for (const auto& other : weights) {
     if (other.w.ndim() != weights[0].w.ndim()) {
-      reject(NAME, "all weights must have as many dimensions",
+      reject(NAME, "all weights must have the same number of dimensions",
              describe("w", weights[0].w), describe("w", other.w));
     }
     check(x, other);

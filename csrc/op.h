@@ -49,7 +49,7 @@ inline void check_size(const char* op, const char* name, const mx::Shape& shape)
   int64_t count = 1;
   for (int64_t size : shape) {
     if (size != 0 && count > MOST / size) {
-      reject(op, name, " would have more than 2^48 elements; its shape is ", shape);
+      reject(op, name, " must have at most 2^48 elements; its shape is ", shape);
     }
     count *= size;
   }
@@ -60,7 +60,7 @@ inline mx::allocator::Data allocate(const char* op, size_t bytes) {
   auto data = mx::allocator::malloc(bytes);
   if (bytes > 0 && data.buffer().ptr() == nullptr) {
     std::ostringstream message;
-    message << "[" << op << "] there is no memory for " << bytes << " bytes";
+    message << "[" << op << "] cannot allocate " << bytes << " bytes";
     throw std::runtime_error(message.str());
   }
   return data;

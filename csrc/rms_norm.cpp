@@ -39,7 +39,7 @@ class RMSNorm : public mx::Primitive {
     encoder.dispatch([a] { for_rows(a, kernels().rms_norm); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[rms_norm] GPU streams run the composition");
+    throw std::runtime_error("[rms_norm] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastRMSNorm"; }

@@ -131,7 +131,7 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
   check_ring("keys", keys, k);
   check_ring("values", values, v);
   if (keys.shape(2) != values.shape(2)) {
-    reject(NAME, "keys and values must have one capacity", describe("keys", keys),
+    reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
            describe("values", values));
   }
   for (int i = 1; i < 5; ++i) {
@@ -160,7 +160,7 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
   std::vector<mx::array> inputs{q, k, v, keys, values, offset};
   check(inputs, window, scale);
   if (cos.has_value() != sin.has_value()) {
-    reject(NAME, "cos and sin come together or not at all");
+    reject(NAME, "cos and sin must be given together");
   }
   if (cos) {
     check_table("cos", *cos, q);

@@ -62,13 +62,13 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
   for (int b = 0; b < a.batch; ++b) {
     int64_t offset = a.offset[b * a.offset_stride];
     if (offset < 0 || offset > MAX_OFFSET) {
-      reject(NAME, "offset must lie in 0 ... 2^62; got ", offset);
+      reject(NAME, "offset must be in 0 ... 2^62; got ", offset);
     }
     int64_t span = std::min(offset, int64_t{a.window} - 1) + a.length;
     if (a.capacity < span) {
-      reject(NAME, "a ring of ", a.capacity, " rows is too small for ", a.length,
-             " new rows at offset ", offset, " with a window of ", a.window,
-             "; it needs ", span);
+      reject(NAME, "a ring of capacity ", a.capacity, " is too small for ", a.length,
+             " new positions at offset ", offset, " with a window of ", a.window,
+             "; it needs a capacity of ", span);
     }
     max_span = std::max(max_span, span);
   }

@@ -35,7 +35,7 @@ class SwiGLU : public mx::Primitive {
     encoder.dispatch([a] { for_rows(a, kernels().swiglu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[swiglu] GPU streams run the composition");
+    throw std::runtime_error("[swiglu] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastSwiGLU"; }

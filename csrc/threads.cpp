@@ -36,7 +36,7 @@ int configured_threads() {
     long value = std::strtol(text, &end, 10);
     if (end == text || *end != '\0' || value < 1) {
       throw std::runtime_error("[voxfast] VOXFAST_NUM_THREADS=" + std::string(text) +
-                               " is no number of threads; give 1 or more");
+                               " is not a number of threads; it must be 1 or more");
     }
     return value < limit ? static_cast<int>(value) : limit;
   }
