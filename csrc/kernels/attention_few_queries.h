@@ -186,7 +186,7 @@ void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
   for (int i = 0; i < LANES; ++i) {
     int r = min(i % Q, t.n_queries - 1);
     int64_t newest = t.newest(r) - position;
-    first[i] = static_cast<int32_t>(max<int64_t>(newest - t.a.window + 1, 0));
+    first[i] = static_cast<int32_t>(max(newest - t.a.window + 1, 0));
     end[i] = static_cast<int32_t>(min(newest + 1, int64_t{count}));
     key[i] = i / Q;
   }

@@ -147,7 +147,7 @@ void mask_panel(const Tile<T>& t, int query, int64_t position, int from, int to,
   i32v first, end;
   for (int r = 0; r < LANES; ++r) {
     int64_t newest = t.newest(min(query + r, t.n_queries - 1)) - position;
-    first[r] = static_cast<int32_t>(max<int64_t>(newest - t.a.window + 1, 0));
+    first[r] = static_cast<int32_t>(max(newest - t.a.window + 1, 0));
     end[r] = static_cast<int32_t>(min(newest + 1, int64_t{to}));
   }
   for (int k = from; k < to; ++k) {
@@ -165,7 +165,7 @@ void attend_panel(const Tile<T>& t, ManyQueries<S>& m, int query, int64_t positi
                   int count, Prefetcher& prefetcher) {
   int last = min(query + V * LANES, t.n_queries) - 1;
   int64_t oldest = t.newest(query) - t.a.window + 1 - position;
-  int from = static_cast<int>(max<int64_t>(oldest, 0)) / 8 * 8;
+  int from = static_cast<int>(max(oldest, 0)) / 8 * 8;
   int to = static_cast<int>(min(t.newest(last) + 1 - position, int64_t{count}));
   if (from >= to) {
     return;

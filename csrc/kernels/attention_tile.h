@@ -173,7 +173,7 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
   t.first_query = static_cast<int>(tile * a.tile_queries);
   t.n_queries = min(a.tile_queries, a.length * t.group - t.first_query);
   t.offset = a.offset[t.b * a.offset_stride];
-  int64_t from = max<int64_t>(0, t.newest(0) - a.window + 1);
+  int64_t from = max(0, t.newest(0) - a.window + 1);
   int64_t count = t.newest(t.n_queries - 1) + 1 - from;
   t.begin = from + count * split / a.splits;
   t.end = from + count * (split + 1) / a.splits;

@@ -73,7 +73,7 @@ void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   // Slices have equal lengths: each prefetches as many bytes as it reads, so that all of
   // w gets prefetched.
   int64_t slices = (a.k + Kernel::KC - 1) / Kernel::KC;
-  a.slice = round_up<int64_t>((a.k + slices - 1) / slices, 128);
+  a.slice = round_up((a.k + slices - 1) / slices, int64_t{128});
   slices = (a.k + a.slice - 1) / a.slice;
   // The prefetch distance: long enough to cover the latency of memory, short enough that
   // no line is evicted before its use.

@@ -118,7 +118,7 @@ struct FloatKernel {
       for_spans(a, m, first, count, [&](int64_t from, int64_t length, int64_t done) {
         copy_inputs(a, from, length, out + INPUT_BYTES * done);
       });
-      int64_t rest = round_up<int64_t>(count, 32) - count;
+      int64_t rest = round_up(count, int64_t{32}) - count;
       std::memset(out + INPUT_BYTES * count, 0, static_cast<size_t>(INPUT_BYTES * rest));
     }
   }

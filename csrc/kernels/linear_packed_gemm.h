@@ -34,7 +34,7 @@ struct PackedGemm {
   // Prepared x, per row: the integers as lanes; the x_scales of its groups; the sums of
   // each group's integers, times x_scale.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return round_up<int64_t>(2 * a.k + 8 * a.groups, 64);
+    return round_up(2 * a.k + 8 * a.groups, int64_t{64});
   }
 
   struct PreparedRow {

@@ -45,10 +45,10 @@ struct PackedGemv {
         integers(reinterpret_cast<char*>(x_sums + GEMV_PANEL * padded_groups(a))) {}
 
   static int64_t padded_groups(const LinearArguments& a) {
-    return round_up<int64_t>(a.groups, LANES);
+    return round_up(a.groups, int64_t{LANES});
   }
   static int64_t prepared_stride(const LinearArguments& a) {
-    return 2 * GEMV_PANEL * padded_groups(a) * 4 + 2 * round_up<int64_t>(a.k, 1024);
+    return 2 * GEMV_PANEL * padded_groups(a) * 4 + 2 * round_up(a.k, int64_t{1024});
   }
 
   static void prepare(const LinearArguments& a, int64_t) {
@@ -235,7 +235,7 @@ struct PackedGemv {
       char copies[GEMV_PANEL][READ] = {};
       const char* pointers[GEMV_PANEL];
       for (int r = 0; r < GEMV_PANEL; ++r) {
-        std::memcpy(copies[r], w[r] + at, static_cast<size_t>(min<int64_t>(rest, BYTES)));
+        std::memcpy(copies[r], w[r] + at, static_cast<size_t>(min(rest, int64_t{BYTES})));
         pointers[r] = copies[r];
       }
       return dots(pointers, 0, 0, x);

@@ -50,18 +50,12 @@ struct bf16 {
 
 // ---- scalars ----------------------------------------------------------------------
 
-template <typename T>
-VOXFAST_INLINE T min(T a, T b) {
-  return a < b ? a : b;
-}
+VOXFAST_INLINE int min(int a, int b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-template <typename T>
-VOXFAST_INLINE T max(T a, T b) {
-  return a > b ? a : b;
-}
-
-template <typename T>
-VOXFAST_INLINE T round_up(T x, T step) {
+VOXFAST_INLINE int round_up(int x, int step) { return (x + step - 1) / step * step; }
+VOXFAST_INLINE int64_t round_up(int64_t x, int64_t step) {
   return (x + step - 1) / step * step;
 }
 
