@@ -36,14 +36,14 @@ void copy_ring(const RingCopy& ring) {
   const auto& shape = ring.shape;
   size_t row_bytes = shape[3] * ring.itemsize;
   int64_t step = ring.strides[3] * static_cast<int64_t>(ring.itemsize);
-  bool dense = ring.strides[3] == 1;
+  bool contiguous = ring.strides[3] == 1;
   parallel_for(int64_t{shape[0]} * shape[1], [&](int64_t head) {
     int64_t start = head / shape[1] * ring.strides[0] + head % shape[1] * ring.strides[1];
     char* to = ring.to + head * shape[2] * row_bytes;
     for (int64_t slot = 0; slot < shape[2]; ++slot, to += row_bytes) {
       const char* from = ring.from + (start + slot * ring.strides[2]) *
                                          static_cast<int64_t>(ring.itemsize);
-      if (dense) {
+      if (contiguous) {
         std::memcpy(to, from, row_bytes);
         continue;
       }

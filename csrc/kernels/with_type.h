@@ -9,7 +9,7 @@ namespace {
 // Calls f with a null pointer to the element type, for example
 //   with_type(type, [&]<typename T>(T*) { ... });
 template <typename F>
-void with_type(FloatType type, F&& f) {
+VOXFAST_INLINE void with_type(FloatType type, F&& f) {
   switch (type) {
     case FloatType::float32:
       return f(static_cast<float*>(nullptr));
