@@ -29,8 +29,8 @@ size_t count_heads(const Heads& heads) {
   return n;
 }
 
-// The op in terms of MLX's own: what GPU streams run. inputs: the queries, then the keys.
-mx::array composed(const std::vector<mx::array>& inputs, const Heads& heads, int first,
+// The op composed of MLX's ops, for GPU streams. inputs: all queries, then all keys.
+mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int first,
                    int count, const mx::Stream& s) {
   std::vector<mx::array> frames;
   size_t layers = heads.size();
@@ -43,24 +43,24 @@ mx::array composed(const std::vector<mx::array>& inputs, const Heads& heads, int
     }
     auto stop = k.shape();
     stop[2] = first + count;
-    auto stored = mx::slice(k, {0, 0, first, 0}, stop, s);
-    auto asking = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
-    stored = mx::take(stored, mx::array(kv_heads.data(), {n}), 1, s);
-    // Scores that are rounded to half precision would tie.
+    auto used_keys = mx::slice(k, {0, 0, first, 0}, stop, s);
+    auto used_queries = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
+    used_keys = mx::take(used_keys, mx::array(kv_heads.data(), {n}), 1, s);
+    // In half precision rounding would cause ties.
     auto scores =
-        mx::matmul(mx::astype(asking, mx::float32, s),
-                   mx::swapaxes(mx::astype(stored, mx::float32, s), -1, -2, s), s);
-    auto least = mx::array(-std::numeric_limits<float>::infinity());
+        mx::matmul(mx::astype(used_queries, mx::float32, s),
+                   mx::swapaxes(mx::astype(used_keys, mx::float32, s), -1, -2, s), s);
+    auto lowest = mx::array(-std::numeric_limits<float>::infinity());
     frames.push_back(
-        mx::argmax(mx::where(mx::isnan(scores, s), least, scores, s), -1, false, s));
+        mx::argmax(mx::where(mx::isnan(scores, s), lowest, scores, s), -1, false, s));
   }
   auto sorted = mx::sort(mx::concatenate(frames, 1, s), 1, s);  // [B, n, L]
   int middle = static_cast<int>(count_heads(heads) / 2);
   return mx::astype(mx::take(sorted, middle, 1, s), mx::int32, s);
 }
 
-// One call on a CPU stream: the tiles, and where they put what each head found.
-struct Work {
+// A call on a CPU stream. Tiles write the heads' frames, whose median is the result.
+struct Call {
   std::vector<AlignmentTile> tiles;
   std::vector<int32_t> frames;  // [B, L, n]
   int64_t n;
@@ -68,19 +68,19 @@ struct Work {
   int32_t* out;  // [B, L]
 };
 
-void run(Work& work) {
+void run(Call& call) {
   constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
   auto kernel = kernels().alignment_frame;
-  auto size = static_cast<int64_t>(work.tiles.size());
-  if (work.multiplications > SERIAL_WORK) {
-    parallel_for(size, [&](int64_t i) { kernel(work.tiles[i]); });
+  auto size = static_cast<int64_t>(call.tiles.size());
+  if (call.multiplications > SERIAL_WORK) {
+    parallel_for(size, [&](int64_t i) { kernel(call.tiles[i]); });
   } else {
-    std::for_each(work.tiles.begin(), work.tiles.end(), kernel);
+    std::for_each(call.tiles.begin(), call.tiles.end(), kernel);
   }
-  for (auto row = work.frames.begin(); row != work.frames.end(); row += work.n) {
-    auto middle = row + work.n / 2;
-    std::nth_element(row, middle, row + work.n);
-    *work.out++ = *middle;
+  for (auto row = call.frames.begin(); row != call.frames.end(); row += call.n) {
+    auto middle = row + call.n / 2;
+    std::nth_element(row, middle, row + call.n);
+    *call.out++ = *middle;
   }
 }
 
@@ -93,19 +93,19 @@ class AlignmentFrame : public mx::Primitive {
                 std::vector<mx::array>& outputs) override {
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
-    auto work = std::make_shared<Work>();
-    work->n = static_cast<int64_t>(count_heads(heads_));
-    work->frames.resize(out.size() * work->n);
-    work->out = out.data<int32_t>();
+    auto call = std::make_shared<Call>();
+    call->n = static_cast<int64_t>(count_heads(heads_));
+    call->frames.resize(out.size() * call->n);
+    call->out = out.data<int32_t>();
     int64_t column = 0;
     for (size_t i = 0; i < heads_.size(); ++i) {
-      add_layer(*work, inputs[i], inputs[heads_.size() + i], heads_[i], column);
+      add_layer(*call, inputs[i], inputs[heads_.size() + i], heads_[i], column);
       column += static_cast<int64_t>(heads_[i].size());
     }
-    mx::cpu::get_command_encoder(stream()).dispatch([work] { run(*work); });
+    mx::cpu::get_command_encoder(stream()).dispatch([call] { run(*call); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[alignment_frame] GPU streams run the composition");
+    throw std::runtime_error("[alignment_frame] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastAlignmentFrame"; }
@@ -118,10 +118,10 @@ class AlignmentFrame : public mx::Primitive {
   }
 
  private:
-  // Tiles for one layer, whose heads fill the frames from `column` on.
-  void add_layer(Work& work, const mx::array& q, const mx::array& k,
+  // Adds the tiles of a layer. Its heads are columns `column` ... of call.frames.
+  void add_layer(Call& call, const mx::array& q, const mx::array& k,
                  const std::vector<int>& heads, int64_t column) const {
-    int group = q.shape(1) / k.shape(1), most = kernels().lanes / 2;
+    int group = q.shape(1) / k.shape(1), max_queries = kernels().lanes / 2;
     auto at = [](const mx::array& x, int64_t b, int64_t head,
                  int64_t row) -> const void* {
       int64_t element = b * x.strides(0) + head * x.strides(1) + row * x.strides(2);
@@ -136,18 +136,19 @@ class AlignmentFrame : public mx::Primitive {
         tile.key_stride = k.strides(2), tile.key_element_stride = k.strides(3);
         tile.query_element_stride = q.strides(3);
         auto flush = [&] {
-          if (tile.rows > 0) {
-            work.tiles.push_back(tile);
-            work.multiplications += int64_t{tile.rows} * count_ * tile.head_size;
-            tile.rows = 0;
+          if (tile.n_queries > 0) {
+            call.tiles.push_back(tile);
+            call.multiplications += int64_t{tile.n_queries} * count_ * tile.head_size;
+            tile.n_queries = 0;
           }
         };
         for (size_t j = 0; j < heads.size(); ++j) {
           for (int64_t l = 0; heads[j] / group == h && l < q.shape(2); ++l) {
-            tile.queries[tile.rows] = at(q, b, heads[j], l);
-            tile.frames[tile.rows] = work.frames.data() + (b * q.shape(2) + l) * work.n +
-                                     column + static_cast<int64_t>(j);
-            if (++tile.rows == most) {
+            tile.queries[tile.n_queries] = at(q, b, heads[j], l);
+            tile.frames[tile.n_queries] = call.frames.data() +
+                                          (b * q.shape(2) + l) * call.n + column +
+                                          static_cast<int64_t>(j);
+            if (++tile.n_queries == max_queries) {
               flush();
             }
           }
@@ -179,15 +180,16 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
            describe("keys", k), describe("queries", q));
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
-    reject(NAME, "first must be >= 0, count >= 1, and first + count at most S; got ",
+    reject(NAME,
+           "first must be >= 0, count >= 1 and first + count <= S; got first and count ",
            first, " and ", count, describe("keys", k));
   }
   if (heads.empty()) {
-    reject(NAME, "every layer given needs a head at least");
+    reject(NAME, "every layer needs at least one head");
   }
   for (auto head = heads.begin(); head != heads.end(); ++head) {
     if (*head < 0 || *head >= q.shape(1)) {
-      reject(NAME, "head ", *head, " is not one of the queries'", describe("queries", q));
+      reject(NAME, "head ", *head, " is out of range", describe("queries", q));
     }
     if (std::find(heads.begin(), head, *head) != head) {
       reject(NAME, "head ", *head, " is given twice for one layer");
@@ -209,15 +211,16 @@ mx::array alignment_frame(const std::vector<mx::array>& queries,
     check_layer(queries[i], keys[i], heads[i], first, count);
     if (queries[i].shape(0) != queries[0].shape(0) ||
         queries[i].shape(2) != queries[0].shape(2)) {
-      reject(NAME, "B and L must be those of the first layer",
-             describe("queries", queries[i]), describe("the first", queries[0]));
+      reject(NAME, "B and L must be the same for all layers",
+             describe("queries", queries[i]),
+             describe("queries of the first layer", queries[0]));
     }
   }
   auto s = mx::to_stream(s_);
   auto inputs = queries;
   inputs.insert(inputs.end(), keys.begin(), keys.end());
   if (!use_kernels(s)) {
-    return composed(inputs, heads, first, count, s);
+    return fallback(inputs, heads, first, count, s);
   }
   return mx::array({queries[0].shape(0), queries[0].shape(2)}, mx::int32,
                    std::make_shared<AlignmentFrame>(s, heads, first, count),

@@ -1,4 +1,4 @@
-// The only file that knows Python. Docstrings for users are in src/voxfast/ops.py.
+// The Python module. Docstrings for users are in src/voxfast/ops.py.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
@@ -29,7 +29,9 @@ NB_MODULE(_ext, m) {
 
   m.def(
       "set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
-      "Switch CPU kernels on or off for ops made from now on; returns the old setting.");
+      "Enable or disable the CPU kernels for ops created from now on. Returns the "
+      "previous "
+      "setting.");
   m.def("isa", [] { return std::string(voxfast::kernels().isa); });
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);
@@ -39,7 +41,8 @@ NB_MODULE(_ext, m) {
         "first"_a, "count"_a, nb::kw_only(), "stream"_a = nb::none());
   nb::class_<voxfast::LinearWeights>(
       m, "LinearWeights",
-      "The matrix of a linear layer, its packing and its bias, as linear takes them.")
+      "The weights of a linear layer: w, scales and biases if w is packed, and bias. The "
+      "arguments are those of voxfast.ops.linear.")
       .def(nb::init<voxfast::mx::array, std::optional<voxfast::mx::array>,
                     std::optional<voxfast::mx::array>, std::optional<voxfast::mx::array>,
                     int, int>(),

@@ -2,58 +2,72 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#if defined(VOXFAST_HAS_avx2)
+#include <cpuid.h>
+#endif
 
 namespace voxfast {
 
 namespace {
 
-std::vector<const Kernels*> runnable() {
-  std::vector<const Kernels*> found{&baseline::kernels};
+#if defined(VOXFAST_HAS_avx2)
+// Clang 14's __builtin_cpu_supports does not know this feature.
+bool supports_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+std::vector<const Kernels*> supported() {
+  std::vector<const Kernels*> levels{&VOXFAST_BASE_ISA::kernels};
 #if defined(VOXFAST_HAS_avx2)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
-    found.push_back(&avx2::kernels);
+      supports_f16c()) {
+    levels.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-      found.push_back(&avx512::kernels);
+      levels.push_back(&avx512::kernels);
       if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
           __builtin_cpu_supports("avx512bf16")) {
-        found.push_back(&avx512dot::kernels);
+        levels.push_back(&avx512dot::kernels);
       }
     }
   }
 #endif
-  return found;
+  return levels;
 }
 
-const Kernels* choose() {
-  auto found = runnable();
-  const char* wanted = std::getenv("VOXFAST_ISA");
-  if (wanted == nullptr || *wanted == '\0') {
-    return found.back();
+const Kernels* select_kernels() {
+  auto levels = supported();
+  const char* requested = std::getenv("VOXFAST_ISA");
+  if (requested == nullptr || *requested == '\0') {
+    return levels.back();
+  }
+  if (requested == std::string("baseline")) {  // the name of sse2 and neon before 0.2
+    return levels.front();
   }
   std::string names;
-  for (const Kernels* candidate : found) {
-    if (candidate->isa == std::string(wanted)) {
+  for (const Kernels* candidate : levels) {
+    if (candidate->isa == std::string(requested)) {
       return candidate;
     }
     names += std::string(names.empty() ? "" : ", ") + candidate->isa;
   }
-  throw std::runtime_error("[voxfast] VOXFAST_ISA=" + std::string(wanted) +
+  throw std::runtime_error("[voxfast] VOXFAST_ISA=" + std::string(requested) +
                            " is not available here; choose one of: " + names);
 }
 
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels* chosen = choose();
+  static const Kernels* chosen = select_kernels();
   return *chosen;
 }
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const Kernels* candidate : runnable()) {
+  for (const Kernels* candidate : supported()) {
     names.emplace_back(candidate->isa);
   }
   return names;

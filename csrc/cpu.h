@@ -7,13 +7,12 @@
 
 namespace voxfast {
 
-// The kernels for this machine: the widest instruction set that was compiled in and
-// that the processor has. VOXFAST_ISA=baseline|avx2|avx512 asks for a narrower one;
-// asking for one that is not there throws std::runtime_error.
+// The kernels for the widest instruction set that was compiled in and that the processor
+// supports, or for the one that VOXFAST_ISA names. Throws std::runtime_error if that one
+// is not available.
 const Kernels& kernels();
 
-// Names of the instruction sets that kernels() could choose on this machine, narrowest
-// first.
+// The names of the available instruction sets, narrowest first.
 std::vector<std::string> available_isas();
 
 }  // namespace voxfast

@@ -5,12 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
-#include "rows.h"
+#include "rowwise.h"
 
 namespace voxfast {
 
@@ -25,16 +25,16 @@ class GELU : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto x = dense(NAME, inputs[0], encoder);
+    auto x = make_contiguous(NAME, inputs[0], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a = elementwise(x);
-    a.first = x.data<void>(), a.first_type = float_type(x.dtype());
-    a.out = out.data<void>(), a.out_type = a.first_type;
+    a.x = x.data<void>(), a.x_type = float_type(x.dtype());
+    a.out = out.data<void>(), a.out_type = a.x_type;
     encoder.dispatch([a] { for_rows(a, kernels().gelu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[gelu] GPU streams run the composition");
+    throw std::runtime_error("[gelu] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastGELU"; }
@@ -44,7 +44,7 @@ class GELU : public mx::Primitive {
   }
 };
 
-mx::array compose(const mx::array& x, mx::Stream s) {
+mx::array fallback(const mx::array& x, mx::Stream s) {
   auto wide = mx::astype(x, mx::float32, s);
   auto half = mx::multiply(wide, mx::array(0.5f), s);
   auto scaled = mx::multiply(wide, mx::array(static_cast<float>(std::sqrt(0.5))), s);
@@ -62,7 +62,7 @@ mx::array gelu(const mx::array& x, mx::StreamOrDevice s_) {
   check_size(NAME, "x", x.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return compose(x, s);
+    return fallback(x, s);
   }
   return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s), {x});
 }

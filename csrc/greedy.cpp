@@ -5,12 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
-#include "rows.h"
+#include "rowwise.h"
 
 namespace voxfast {
 
@@ -25,17 +25,17 @@ class Greedy : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto logits = dense(NAME, inputs[0], encoder);
+    auto logits = make_contiguous(NAME, inputs[0], encoder);
     for (auto& out : outputs) {
       out.set_data(allocate(NAME, out.nbytes()));
     }
     RowwiseArguments a = elementwise(logits);
-    a.first = logits.data<void>(), a.first_type = float_type(logits.dtype());
-    a.out = outputs[0].data<void>(), a.second_out = outputs[1].data<void>();
+    a.x = logits.data<void>(), a.x_type = float_type(logits.dtype());
+    a.out = outputs[0].data<void>(), a.probability = outputs[1].data<void>();
     encoder.dispatch([a] { for_rows(a, kernels().greedy); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[greedy] GPU streams run the composition");
+    throw std::runtime_error("[greedy] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastGreedy"; }
@@ -47,14 +47,14 @@ class Greedy : public mx::Primitive {
   }
 };
 
-std::pair<mx::array, mx::array> compose(const mx::array& logits, mx::Stream s) {
+std::pair<mx::array, mx::array> fallback(const mx::array& logits, mx::Stream s) {
   auto wide = mx::astype(logits, mx::float32, s);
-  auto least = mx::array(-std::numeric_limits<float>::infinity());
-  auto token =
-      mx::argmax(mx::where(mx::isnan(wide, s), least, wide, s), -1, /*keepdims=*/true, s);
-  auto most = mx::take_along_axis(wide, token, -1, s);
+  auto lowest = mx::array(-std::numeric_limits<float>::infinity());
+  auto token = mx::argmax(mx::where(mx::isnan(wide, s), lowest, wide, s), -1,
+                          /*keepdims=*/true, s);
+  auto max_logit = mx::take_along_axis(wide, token, -1, s);
   auto sum = mx::logsumexp(wide, -1, /*keepdims=*/true, s);
-  auto probability = mx::exp(mx::subtract(most, sum, s), s);
+  auto probability = mx::exp(mx::subtract(max_logit, sum, s), s);
   return {mx::squeeze(token, -1, s), mx::squeeze(probability, -1, s)};
 }
 
@@ -68,7 +68,7 @@ std::pair<mx::array, mx::array> greedy(const mx::array& logits, mx::StreamOrDevi
   check_size(NAME, "logits", logits.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return compose(logits, s);
+    return fallback(logits, s);
   }
   auto shape = logits.shape();
   shape.pop_back();

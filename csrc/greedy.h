@@ -7,9 +7,9 @@
 
 namespace voxfast {
 
-// Greedy decoding: the index of the greatest logit, the first of equal ones, and its
-// probability, softmax(logits) there. A NaN is never the greatest; the probability beside
-// one is NaN.
+// Greedy decoding: the index of the largest logit (of equal ones the first) and its
+// probability, softmax(logits) at that index. A NaN is never the largest; if any logit is
+// NaN, the probability is NaN.
 //
 // logits: [..., V] of float32, float16 or bfloat16. Returns uint32 and float32 [...].
 std::pair<mlx::core::array, mlx::core::array> greedy(const mlx::core::array& logits,

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "kernels/linear_arguments.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -21,21 +21,21 @@ namespace {
 
 constexpr const char* NAME = "linear";
 
-// What shape and dtype of one of the weights do not tell.
-struct Format {
+// Per-weight parameters that shape and dtype do not determine.
+struct WeightFormat {
   int group_size;
   int bits;  // 0: w is not packed
   bool has_bias;
   mx::Dtype out_dtype;
 
-  bool operator==(const Format&) const = default;
+  bool operator==(const WeightFormat&) const = default;
 
   int inputs() const { return 1 + (bits > 0 ? 2 : 0) + (has_bias ? 1 : 0); }
 };
 
-// One product in terms of MLX's own ops. inputs: w, [scales, biases], [bias].
-mx::array composed(const mx::array& x, const mx::array* inputs, const Format& format,
-                   const mx::Stream& s) {
+// A product composed of MLX's ops, for GPU streams. inputs: w, [scales, biases], [bias].
+mx::array fallback(const mx::array& x, const mx::array* inputs,
+                   const WeightFormat& format, const mx::Stream& s) {
   auto y = [&] {
     if (format.bits > 0) {
       auto product = mx::quantized_matmul(x, inputs[0], inputs[1], inputs[2], true,
@@ -49,7 +49,7 @@ mx::array composed(const mx::array& x, const mx::array* inputs, const Format& fo
   return mx::astype(y, format.out_dtype, s);
 }
 
-// Of the result.
+// The shape of the result. k_dims: how many last dimensions of x are inputs.
 mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
   auto shape = x.shape();
   shape.resize(shape.size() - k_dims);
@@ -57,21 +57,21 @@ mx::Shape shape_of(const mx::array& x, const mx::array& w, int k_dims) {
   return shape;
 }
 
-// ---- the CPU kernels --------------------------------------------------------------
+// ---- CPU streams ------------------------------------------------------------------
 
-// Several products of one x.
+// A call on a CPU stream: several products of one x.
 struct Products {
   std::vector<LinearArguments> each;
-  std::vector<int64_t> x_rows, x_parts;
+  std::vector<int64_t> x_row_offsets, x_span_offsets;
 
   void run() {
-    // Below this waking other threads costs more than they save.
+    // Below this, waking other threads costs more than they save.
     constexpr int64_t SERIAL_WORK = 1 << 20;
     int64_t work = 0, tasks = 0;
     const char* prepared = nullptr;
     for (auto& a : each) {
-      a.x_rows = x_rows.data();
-      a.x_parts = x_parts.data();
+      a.x_row_offsets = x_row_offsets.data();
+      a.x_span_offsets = x_span_offsets.data();
       work += a.n * a.w_stride + a.m * a.n * a.k / 4;
       tasks += a.tasks;
     }
@@ -86,7 +86,7 @@ struct Products {
     const auto& kernel = kernels();
     for (auto& a : each) {
       if (std::exchange(prepared, a.prepared) != a.prepared) {
-        call(a.m, [&](int64_t row) { kernel.linear_prepare(a, row); });
+        call(a.m, [&](int64_t m) { kernel.linear_prepare(a, m); });
       }
     }
     call(tasks, [&](int64_t task) {
@@ -101,8 +101,8 @@ struct Products {
 
 class Linear : public mx::Primitive {
  public:
-  // k_dims: how many dimensions of x, the last ones, are inputs.
-  Linear(mx::Stream s, std::vector<Format> formats, int k_dims)
+  // k_dims: how many last dimensions of x are inputs.
+  Linear(mx::Stream s, std::vector<WeightFormat> formats, int k_dims)
       : Primitive(s), formats_(std::move(formats)), k_dims_(k_dims) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs,
@@ -130,22 +130,22 @@ class Linear : public mx::Primitive {
   }
 
  private:
-  std::vector<Format> formats_;
+  std::vector<WeightFormat> formats_;
   int k_dims_;
 };
 
 // inputs: w, [scales, biases], [bias].
-LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs,
-                          const Format& format, mx::array& out,
-                          mx::cpu::CommandEncoder& encoder) {
-  auto w = with_dense_rows(NAME, inputs[0], encoder);
+LinearArguments make_arguments(const mx::array& x, int64_t k, const mx::array* inputs,
+                               const WeightFormat& format, mx::array& out,
+                               mx::cpu::CommandEncoder& encoder) {
+  auto w = make_rows_contiguous(NAME, inputs[0], encoder);
   LinearArguments a{};
   a.k = k;
   a.m = static_cast<int64_t>(x.size()) / k;
   a.n = w.shape(0);
   a.x = x.data<void>();
   a.x_type = float_type(x.dtype());
-  a.x_part = x.shape(-1);
+  a.x_span = x.shape(-1);
   a.x_stride = x.strides(-1);
   a.w = w.data<char>();
   a.w_stride = w.strides(0) * static_cast<int64_t>(w.itemsize());
@@ -153,8 +153,8 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
   a.group_size = format.group_size;
   if (format.bits > 0) {
     a.groups = a.k / a.group_size;
-    auto scales = with_dense_rows(NAME, inputs[1], encoder);
-    auto biases = with_dense_rows(NAME, inputs[2], encoder);
+    auto scales = make_rows_contiguous(NAME, inputs[1], encoder);
+    auto biases = make_rows_contiguous(NAME, inputs[2], encoder);
     a.scales = scales.data<void>();
     a.biases = biases.data<void>();
     a.scale_type = float_type(scales.dtype());
@@ -164,7 +164,7 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
     a.w_type = float_type(w.dtype());
   }
   if (format.has_bias) {
-    auto bias = with_dense_rows(NAME, inputs[format.inputs() - 1], encoder);
+    auto bias = make_rows_contiguous(NAME, inputs[format.inputs() - 1], encoder);
     a.bias = bias.data<void>();
     a.bias_type = float_type(bias.dtype());
   }
@@ -173,8 +173,8 @@ LinearArguments arguments(const mx::array& x, int64_t k, const mx::array* inputs
   return a;
 }
 
-// Whether x is prepared for both in the same way.
-bool prepares_alike(const LinearArguments& a, const LinearArguments& b) {
+// Whether both products use the same prepared x.
+bool same_preparation(const LinearArguments& a, const LinearArguments& b) {
   return a.bits == b.bits && a.group_size == b.group_size && a.w_type == b.w_type;
 }
 
@@ -196,22 +196,22 @@ void Linear::eval_cpu(const std::vector<mx::array>& inputs,
   for (const auto& out : outputs) {
     n += out.shape(-1);
   }
-  Products products{{}, offsets(x, 0, row_dims), offsets(x, row_dims, dims - 1)};
+  Products products{{}, row_offsets(x, 0, row_dims), row_offsets(x, row_dims, dims - 1)};
   const mx::array* weights = inputs.data() + 1;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    auto a = arguments(x, k, weights, formats_[i], outputs[i], encoder);
+    auto a = make_arguments(x, k, weights, formats_[i], outputs[i], encoder);
     weights += formats_[i].inputs();
-    // So many tasks in all that a delayed thread holds up little.
+    // About 8 tasks per thread in all, so that a delayed thread holds up little.
     kernels().linear_plan(a, (8 * num_threads() * a.n + n - 1) / n, num_threads());
-    if (i > 0 && prepares_alike(a, products.each.back())) {
+    if (i > 0 && same_preparation(a, products.each.back())) {
       a.prepared = products.each.back().prepared;
     } else {
-      // Vectors of it that begin cache lines are read fastest.
-      constexpr size_t LINE = 64;
-      mx::array prepared(allocate(NAME, a.prepared_bytes + LINE), {1}, mx::uint8);
+      // Aligned, so that no vector straddles cache lines.
+      constexpr size_t CACHE_LINE = 64;
+      mx::array prepared(allocate(NAME, a.prepared_bytes + CACHE_LINE), {1}, mx::uint8);
       encoder.add_temporary(prepared);
       auto* data = prepared.data<char>();
-      a.prepared = data + (LINE - reinterpret_cast<uintptr_t>(data) % LINE);
+      a.prepared = data + (CACHE_LINE - reinterpret_cast<uintptr_t>(data) % CACHE_LINE);
     }
     products.each.push_back(a);
   }
@@ -229,7 +229,7 @@ void check_float(const char* name, const mx::array& x) {
 void check_packed(const mx::array& x, const LinearWeights& weights) {
   const auto& [w, scales, biases, bias, group_size, bits] = weights;
   if (!scales || !biases) {
-    reject(NAME, "scales and biases come together or not at all");
+    reject(NAME, "scales and biases must be given together");
   }
   if (bits < 2 || bits > 8 || bits == 7) {
     reject(NAME, "bits must be 2, 3, 4, 5, 6 or 8; got ", bits);
@@ -265,8 +265,10 @@ void check(const mx::array& x, const LinearWeights& weights) {
            describe("w", w));
   }
   if (x.ndim() + 1 < w.ndim() || x.shape(-1) == 0 || w.size() == 0) {
-    reject(NAME, "x must be [..., K], or [..., K1, K2, ...] as w is, with K > 0",
-           describe("x", x), describe("w", w));
+    reject(
+        NAME,
+        "x must be [..., K], or [..., K1, K2, ...] if w is [N, K1, K2, ...], with K > 0",
+        describe("x", x), describe("w", w));
   }
   if (packed) {
     check_packed(x, weights);
@@ -277,7 +279,7 @@ void check(const mx::array& x, const LinearWeights& weights) {
     check_float("w", w);
     if (!std::equal(w.shape().begin() + 1, w.shape().end(),
                     x.shape().end() - (static_cast<int>(w.ndim()) - 1))) {
-      reject(NAME, "x must have the same last dimensions as w, all but its first",
+      reject(NAME, "x must have the same last dimensions as w has after N",
              describe("x", x), describe("w", w));
     }
   }
@@ -300,15 +302,15 @@ void check(const mx::array& x, const std::vector<LinearWeights>& weights,
   if (weights.empty()) {
     reject(NAME, "there are no weights");
   }
-  for (const auto& some : weights) {
-    if (some.w.ndim() != weights[0].w.ndim()) {
-      reject(NAME, "all weights must have as many dimensions",
-             describe("w", weights[0].w), describe("w", some.w));
+  for (const auto& other : weights) {
+    if (other.w.ndim() != weights[0].w.ndim()) {
+      reject(NAME, "all weights must have the same number of dimensions",
+             describe("w", weights[0].w), describe("w", other.w));
     }
-    check(x, some);
-    check_size(NAME, "w", some.w.shape());
+    check(x, other);
+    check_size(NAME, "w", other.w.shape());
     check_size(NAME, "the result",
-               shape_of(x, some.w, static_cast<int>(some.w.ndim()) - 1));
+               shape_of(x, other.w, static_cast<int>(other.w.ndim()) - 1));
   }
 }
 
@@ -330,7 +332,7 @@ std::vector<mx::array> linears(const mx::array& x,
   auto s = mx::to_stream(s_);
   int k_dims = static_cast<int>(weights[0].w.ndim()) - 1;
   std::vector<mx::array> inputs{x};
-  std::vector<Format> formats;
+  std::vector<WeightFormat> formats;
   std::vector<mx::Shape> shapes;
   std::vector<mx::Dtype> dtypes;
   for (const auto& [w, scales, biases, bias, group_size, bits] : weights) {
@@ -358,7 +360,7 @@ std::vector<mx::array> linears(const mx::array& x,
   auto rows = mx::flatten(x, -k_dims, -1, s);
   const mx::array* at = inputs.data() + 1;
   for (const auto& format : formats) {
-    results.push_back(composed(rows, at, format, s));
+    results.push_back(fallback(rows, at, format, s));
     at += format.inputs();
   }
   return results;

@@ -8,12 +8,13 @@
 
 namespace voxfast {
 
-// The matrix of a linear layer, N outputs by K inputs, and what is added to the outputs.
+// The weights of a linear layer with N outputs and K inputs.
 //
-// w: [N, K] of float32, float16 or bfloat16; or, with scales and biases [N, K /
-// group_size], MLX's affine packing: uint32 [N, K * bits / 32], bits 2, 3, 4, 5, 6 or 8,
-// group_size 32, 64 or 128, a weight being code * scale + bias of its group. Floats may
-// have several input dimensions, [N, K1, K2, ...]. bias: [N].
+// Float: w [N, K], or [N, K1, K2, ...], of float32, float16 or bfloat16.
+// Packed, as by mx.quantize in affine mode: w [N, K * bits / 32] of uint32, scales and
+// biases [N, K / group_size]; a weight is code * scale + bias of its group. bits: 2, 3,
+// 4, 5, 6 or 8. group_size: 32, 64 or 128.
+// bias: [N], added to the outputs.
 struct LinearWeights {
   mlx::core::array w;
   std::optional<mlx::core::array> scales = std::nullopt;
@@ -25,13 +26,16 @@ struct LinearWeights {
 
 // y = x w^T + bias for each of the weights, accumulated in float32.
 //
-// x: [..., K] of float32, float16 or bfloat16; [..., K1, K2, ...] for such weights, read
-// where it lies: patches of an image, for one.
+// x: [..., K] of float32, float16 or bfloat16, or [..., K1, K2, ...] if w is
+// [N, K1, K2, ...], for example patches of an image. Any strides, without a copy.
 //
-// Returns [..., N] each, of out_dtype, by default what MLX promotes the arguments to. On
-// CPU streams (but for macOS, where MLX has a good BLAS) one row's result depends neither
-// on the other rows nor on the number of threads; w is read as it lies. For packed w they
-// round x to 15 bits and sign, with one power of two for each group.
+// Returns [..., N] for each, of out_dtype; by default of the type that MLX promotes the
+// arguments to.
+//
+// CPU streams use kernels (except on macOS, where MLX has Accelerate): a row's result
+// depends neither on the other rows nor on the number of threads; w is copied only if its
+// rows are not contiguous. With packed w they quantize x to 15 bits and sign, with a
+// power of two per group as scale.
 std::vector<mlx::core::array> linears(
     const mlx::core::array& x, const std::vector<LinearWeights>& weights,
     std::optional<mlx::core::Dtype> out_dtype = std::nullopt,

@@ -11,8 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
+#include "kernels/log_mel_arguments.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/fft.h"
@@ -29,8 +30,8 @@ constexpr const char* NAME = "log_mel";
 constexpr int MAX_MELS = 512;
 constexpr double PI = 3.14159265358979323846;
 
-// Below this many frames the other threads are left asleep: waking them costs more than
-// they would save (benches/bench_log_mel.py).
+// With fewer frames, waking other threads costs more than they save
+// (benches/bench_log_mel.py).
 constexpr int64_t PARALLEL_FRAMES = 512;
 
 struct Options {
@@ -72,7 +73,7 @@ std::vector<float> mel_filterbank(int n_mels) {
   return weights;
 }
 
-// LogMelTables and the memory that they point to.
+// LogMelTables and the memory they point to.
 class Tables {
  public:
   explicit Tables(int n_mels) : filterbank_(mel_filterbank(n_mels)) {
@@ -106,9 +107,9 @@ class Tables {
     }
   }
 
-  // Each filter's run of bins that are not zero, as wide as the widest filter before it:
-  // filters widen with frequency, so little is added, and the kernel's inner loop has the
-  // same count for many filters in a row.
+  // The non-zero bins of each filter, padded to the width of the widest filter before it.
+  // Filters widen with frequency, so the padding is small, and consecutive filters mostly
+  // have the same number of bins, which the kernel's inner loop benefits from.
   void fill_filters(int n_mels) {
     int width = 1;
     for (int m = 0; m < n_mels; ++m) {
@@ -133,7 +134,7 @@ class Tables {
   std::vector<int32_t> first_bin_, n_bins_;
 };
 
-// Made once for each n_mels and kept: at most MAX_MELS of them.
+// Computed once per n_mels and cached; at most MAX_MELS of them.
 const Tables& tables(int n_mels) {
   static std::mutex mutex;
   static auto* made = new std::map<int, Tables>();
@@ -141,8 +142,8 @@ const Tables& tables(int n_mels) {
   return made->try_emplace(n_mels, n_mels).first->second;
 }
 
-// The op in terms of MLX's own: what GPU streams run.
-mx::array composed(const mx::array& samples, const Options& options,
+// The op composed of MLX's ops, for GPU streams and gradients.
+mx::array fallback(const mx::array& samples, const Options& options,
                    const mx::Stream& s) {
   const Tables& constants = tables(options.n_mels);
   auto x = mx::contiguous(mx::astype(samples, mx::float32, s), false, s);
@@ -177,7 +178,7 @@ void run(const Kernels& isa, const LogMelArguments& arguments) {
   }
 }
 
-// Only made for CPU streams.
+// CPU streams only.
 class LogMel : public mx::Primitive {
  public:
   LogMel(mx::Stream stream, const Options& options)
@@ -203,32 +204,33 @@ class LogMel : public mx::Primitive {
         .log_floor = options_.log_floor,
         .shift = options_.shift,
         .scale = options_.scale};
-    encoder.dispatch([&isa = kernels(), arguments,
-                      rows = offsets(x, 0, static_cast<int>(x.ndim()) - 1)]() mutable {
-      arguments.rows = rows.data();
-      run(isa, arguments);
-    });
+    encoder.dispatch(
+        [&isa = kernels(), arguments,
+         rows = row_offsets(x, 0, static_cast<int>(x.ndim()) - 1)]() mutable {
+          arguments.rows = rows.data();
+          run(isa, arguments);
+        });
   }
 
   void eval_gpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
-    throw std::runtime_error("[log_mel] the CPU kernel was scheduled on a GPU stream");
+    throw std::runtime_error("[log_mel] has no GPU kernel");
   }
 
   std::vector<mx::array> jvp(const std::vector<mx::array>& primals,
                              const std::vector<mx::array>& tangents,
                              const std::vector<int>& argnums) override {
-    return mx::jvp(composition(), primals, tangents).second;
+    return mx::jvp(fallback_of_inputs(), primals, tangents).second;
   }
 
   std::vector<mx::array> vjp(const std::vector<mx::array>& primals,
                              const std::vector<mx::array>& cotangents,
                              const std::vector<int>& argnums,
                              const std::vector<mx::array>& outputs) override {
-    return mx::vjp(composition(), primals, cotangents).second;
+    return mx::vjp(fallback_of_inputs(), primals, cotangents).second;
   }
 
-  // A mapped axis is one more batch dimension.
+  // A mapped axis becomes a batch dimension.
   std::pair<std::vector<mx::array>, std::vector<int>> vmap(
       const std::vector<mx::array>& inputs, const std::vector<int>& axes) override {
     auto x = mx::moveaxis(inputs[0], axes[0], 0, stream());
@@ -258,10 +260,11 @@ class LogMel : public mx::Primitive {
   }
 
  private:
-  // What gradients go through.
-  std::function<std::vector<mx::array>(const std::vector<mx::array>&)> composition() {
+  // The function that gradients are taken of.
+  std::function<std::vector<mx::array>(const std::vector<mx::array>&)>
+  fallback_of_inputs() {
     return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {
-      return std::vector<mx::array>{composed(inputs[0], options, s)};
+      return std::vector<mx::array>{fallback(inputs[0], options, s)};
     };
   }
 
@@ -293,7 +296,7 @@ mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log
   check_size(NAME, "the result", LogMel::output_shape(samples, options));
   auto s = mx::to_stream(s_);
   return use_kernels(s) ? LogMel::make(samples, options, s)
-                        : composed(samples, options, s);
+                        : fallback(samples, options, s);
 }
 
 }  // namespace voxfast

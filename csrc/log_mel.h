@@ -16,8 +16,8 @@ namespace voxfast {
 //   x = log10(max(filterbank . |rfft(hann . frame)|^2, 1e-10))
 //   (max(x, log_floor) + shift) * scale
 // with the periodic Hann window and Slaney's mel filterbank (Slaney norm, 0-8000 Hz). On
-// the CPU the power is computed in float64, and a frame is the same, bit for bit,
-// wherever it lies in samples.
+// CPU streams the power is computed in float64, and a frame depends on its 400 samples
+// only, bit for bit.
 mlx::core::array log_mel(const mlx::core::array& samples, int n_mels = 128,
                          std::optional<float> log_floor = std::nullopt,
                          float shift = 0.0f, float scale = 1.0f,

@@ -1,7 +1,7 @@
 #pragma once
 
-// What every op shares: the switch between kernels and composition, messages for
-// rejected arguments, and the types of the CPU kernels.
+// What all ops share: the choice between kernel and fallback, errors for invalid
+// arguments, and allocation.
 
 #include <atomic>
 #include <sstream>
@@ -18,14 +18,15 @@ namespace voxfast {
 
 namespace mx = mlx::core;
 
-// When false, ops on CPU streams are composed of MLX's own ops, as they are on GPUs.
+// If false, CPU streams use the fallback, composed of MLX's ops, as GPU streams do.
 inline std::atomic<bool> native_enabled{true};
 
 inline bool use_kernels(const mx::Stream& s) {
   return s.device == mx::Device::cpu && native_enabled.load(std::memory_order_relaxed);
 }
 
-// Throws std::invalid_argument (ValueError in Python) that starts with the op's name.
+// Throws std::invalid_argument (ValueError in Python) with the op's name before the
+// message.
 template <typename... Parts>
 [[noreturn]] void reject(const char* op, const Parts&... parts) {
   std::ostringstream message;
@@ -34,32 +35,32 @@ template <typename... Parts>
   throw std::invalid_argument(message.str());
 }
 
-// "name has shape (2, 3) and dtype float32", for the end of a rejection.
+// "; name has shape (2, 3) and dtype float32", the end of such a message.
 inline std::string describe(const char* name, const mx::array& x) {
   std::ostringstream text;
   text << "; " << name << " has shape " << x.shape() << " and dtype " << x.dtype();
   return text.str();
 }
 
-// Rejects an array that no memory holds. Views of few elements may have such shapes, and
-// then counts of elements and bytes wrap around.
+// Rejects shapes that no memory can hold, whose element and byte counts would overflow. A
+// broadcast view may have such a shape.
 inline void check_size(const char* op, const char* name, const mx::Shape& shape) {
   constexpr int64_t MOST = int64_t{1} << 48;
   int64_t count = 1;
   for (int64_t size : shape) {
     if (size != 0 && count > MOST / size) {
-      reject(op, name, " would have more than 2^48 elements; its shape is ", shape);
+      reject(op, name, " must have at most 2^48 elements; its shape is ", shape);
     }
     count *= size;
   }
 }
 
-// Memory that MLX owns; throws where there is none, for which MLX gives a null pointer.
+// Allocates through MLX. Throws if memory is exhausted, where MLX returns a null pointer.
 inline mx::allocator::Data allocate(const char* op, size_t bytes) {
   auto data = mx::allocator::malloc(bytes);
   if (bytes > 0 && data.buffer().ptr() == nullptr) {
     std::ostringstream message;
-    message << "[" << op << "] there is no memory for " << bytes << " bytes";
+    message << "[" << op << "] cannot allocate " << bytes << " bytes";
     throw std::runtime_error(message.str());
   }
   return data;

@@ -4,13 +4,13 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/fast.h"
 #include "mlx/primitives.h"
 #include "op.h"
-#include "rows.h"
+#include "rowwise.h"
 
 namespace voxfast {
 
@@ -25,20 +25,21 @@ class RMSNorm : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto x = dense(NAME, inputs[0], encoder), weight = dense(NAME, inputs[1], encoder);
+    auto x = make_contiguous(NAME, inputs[0], encoder),
+         weight = make_contiguous(NAME, inputs[1], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a{};
     a.columns = x.shape(-1);
     a.rows = static_cast<int64_t>(x.size()) / a.columns;
-    a.first = x.data<void>(), a.first_type = float_type(x.dtype());
-    a.second = weight.data<void>(), a.second_type = float_type(weight.dtype());
+    a.x = x.data<void>(), a.x_type = float_type(x.dtype());
+    a.y = weight.data<void>(), a.y_type = float_type(weight.dtype());
     a.out = out.data<void>(), a.out_type = float_type(out.dtype());
     a.eps = eps_;
     encoder.dispatch([a] { for_rows(a, kernels().rms_norm); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[rms_norm] GPU streams run the composition");
+    throw std::runtime_error("[rms_norm] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastRMSNorm"; }

@@ -35,17 +35,17 @@ mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
   return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
 }
 
-// Replaces the rows of ring [B, H_kv, C, D] at slots [B, L] by rows [B, L, H_kv, D].
-mx::array write_rows(const mx::array& ring, const mx::array& rows, const mx::array& slots,
+// Writes x [B, L, H_kv, D] to slots [B, L] of ring [B, H_kv, C, D].
+mx::array write_ring(const mx::array& ring, const mx::array& x, const mx::array& slots,
                      const mx::Stream& s) {
   auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
   index = mx::broadcast_to(
       index, {ring.shape(0), ring.shape(1), slots.shape(1), ring.shape(3)}, s);
-  return mx::put_along_axis(ring, index, mx::transpose(rows, {0, 2, 1, 3}, s), 2, s);
+  return mx::put_along_axis(ring, index, mx::transpose(x, {0, 2, 1, 3}, s), 2, s);
 }
 
-// The op in terms of MLX's own: what GPU streams run.
-std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window,
+// The op composed of MLX's ops, for GPU streams.
+std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window,
                                 float scale, bool traditional, bool causal,
                                 const mx::Stream& s) {
   auto q = inputs[0], k = inputs[1];
@@ -59,21 +59,23 @@ std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window
   auto positions = mx::add(mx::expand_dims(offset, 1, s),
                            mx::arange(0, length, 1, mx::int64, s), s);  // [B, L]
   auto slots = mx::remainder(positions, size, s);
-  auto keys = write_rows(inputs[3], k, slots, s);
-  auto values = write_rows(inputs[4], v, slots, s);
+  auto keys = write_ring(inputs[3], k, slots, s);
+  auto values = write_ring(inputs[4], v, slots, s);
 
-  // The newest position that slot c can hold: last - (last - c) mod C.
+  // Slot c holds position last - (last - c) mod C.
   auto last = mx::expand_dims(
       mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s), 1, s);
   auto age = mx::remainder(
       mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
-  auto held = mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
-  auto asking =
+  auto slot_positions =
+      mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
+  auto query_positions =
       mx::expand_dims(causal ? positions : last, {1, 3}, s);  // [B, 1, L or 1, 1]
-  auto oldest = mx::subtract(asking, mx::array(static_cast<int64_t>(window)), s);
+  auto oldest = mx::subtract(query_positions, mx::array(static_cast<int64_t>(window)), s);
   auto mask = mx::logical_and(
-      mx::greater_equal(held, mx::array(static_cast<int64_t>(0)), s),
-      mx::logical_and(mx::less_equal(held, asking, s), mx::greater(held, oldest, s), s),
+      mx::greater_equal(slot_positions, mx::array(static_cast<int64_t>(0)), s),
+      mx::logical_and(mx::less_equal(slot_positions, query_positions, s),
+                      mx::greater(slot_positions, oldest, s), s),
       s);
   auto out =
       mx::fast::scaled_dot_product_attention(mx::transpose(q, {0, 2, 1, 3}, s), keys,
@@ -81,7 +83,7 @@ std::vector<mx::array> composed(const std::vector<mx::array>& inputs, int window
   return {mx::transpose(out, {0, 2, 1, 3}, s), keys, values};
 }
 
-void check_rows(const char* name, const mx::array& x, const mx::array& q) {
+void check_kv(const char* name, const mx::array& x, const mx::array& q) {
   if (x.ndim() != 4 || x.shape(0) != q.shape(0) || x.shape(1) != q.shape(1) ||
       x.shape(3) != q.shape(3)) {
     reject(NAME, name, " must be [B, L, H_kv, D] like q", describe(name, x),
@@ -120,8 +122,8 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
     reject(NAME, "q must be [B, L, H, D], not empty, with D <= ", MAX_HEAD_SIZE,
            describe("q", q));
   }
-  check_rows("k", k, q);
-  check_rows("v", v, q);
+  check_kv("k", k, q);
+  check_kv("v", v, q);
   if (k.shape(2) == 0 || q.shape(2) % k.shape(2) != 0 || v.shape(2) != k.shape(2)) {
     reject(NAME, "the heads of q must be a multiple of the heads of k and v",
            describe("q", q), describe("k", k), describe("v", v));
@@ -129,7 +131,7 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
   check_ring("keys", keys, k);
   check_ring("values", values, v);
   if (keys.shape(2) != values.shape(2)) {
-    reject(NAME, "keys and values must have one capacity", describe("keys", keys),
+    reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
            describe("values", values));
   }
   for (int i = 1; i < 5; ++i) {
@@ -158,7 +160,7 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
   std::vector<mx::array> inputs{q, k, v, keys, values, offset};
   check(inputs, window, scale);
   if (cos.has_value() != sin.has_value()) {
-    reject(NAME, "cos and sin come together or not at all");
+    reject(NAME, "cos and sin must be given together");
   }
   if (cos) {
     check_table("cos", *cos, q);
@@ -173,7 +175,7 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
                                               std::make_shared<SlidingAttention>(
                                                   s, window, scale, traditional, causal),
                                               inputs)
-                     : composed(inputs, window, scale, traditional, causal, s);
+                     : fallback(inputs, window, scale, traditional, causal, s);
   return {outputs[0], outputs[1], outputs[2]};
 }
 

@@ -23,7 +23,7 @@ constexpr const char* NAME = "sliding_attention";
 
 std::atomic<int64_t> copies{0};
 
-// A ring that has to be copied before the new rows are written.
+// A ring to copy before new keys or values are written to it.
 struct RingCopy {
   const char* from;
   char* to;
@@ -34,17 +34,17 @@ struct RingCopy {
 
 void copy_ring(const RingCopy& ring) {
   const auto& shape = ring.shape;
-  size_t row = shape[3] * ring.itemsize;
+  size_t row_bytes = shape[3] * ring.itemsize;
   int64_t step = ring.strides[3] * static_cast<int64_t>(ring.itemsize);
-  bool dense = ring.strides[3] == 1;
+  bool contiguous = ring.strides[3] == 1;
   parallel_for(int64_t{shape[0]} * shape[1], [&](int64_t head) {
     int64_t start = head / shape[1] * ring.strides[0] + head % shape[1] * ring.strides[1];
-    char* to = ring.to + head * shape[2] * row;
-    for (int64_t slot = 0; slot < shape[2]; ++slot, to += row) {
+    char* to = ring.to + head * shape[2] * row_bytes;
+    for (int64_t slot = 0; slot < shape[2]; ++slot, to += row_bytes) {
       const char* from = ring.from + (start + slot * ring.strides[2]) *
                                          static_cast<int64_t>(ring.itemsize);
-      if (dense) {
-        std::memcpy(to, from, row);
+      if (contiguous) {
+        std::memcpy(to, from, row_bytes);
         continue;
       }
       for (int d = 0; d < shape[3]; ++d) {
@@ -54,44 +54,46 @@ void copy_ring(const RingCopy& ring) {
   });
 }
 
-// Checks the offsets, whose values are only known now, and returns the greatest number
-// of keys that one batch row's queries span.
+// Checks the offsets, whose values are known only at evaluation. Returns the largest
+// number of keys that the queries of a sequence attend to.
 int64_t check_offsets(const SlidingAttentionArguments& a) {
   constexpr int64_t MAX_OFFSET = int64_t{1} << 62;
-  int64_t most = 0;
+  int64_t max_span = 0;
   for (int b = 0; b < a.batch; ++b) {
     int64_t offset = a.offset[b * a.offset_stride];
     if (offset < 0 || offset > MAX_OFFSET) {
-      reject(NAME, "offset must lie in 0 ... 2^62; got ", offset);
+      reject(NAME, "offset must be in 0 ... 2^62; got ", offset);
     }
     int64_t span = std::min(offset, int64_t{a.window} - 1) + a.length;
     if (a.capacity < span) {
-      reject(NAME, "a ring of ", a.capacity, " rows is too small for ", a.length,
-             " new rows at offset ", offset, " with a window of ", a.window,
-             "; it needs ", span);
+      reject(NAME, "a ring of capacity ", a.capacity, " is too small for ", a.length,
+             " new positions at offset ", offset, " with a window of ", a.window,
+             "; it needs a capacity of ", span);
     }
-    most = std::max(most, span);
+    max_span = std::max(max_span, span);
   }
-  return most;
+  return max_span;
 }
 
-// Cuts the work so that every thread has some, into tiles that a kernel's scratch holds.
+// Plans tiles and splits: tiles that fit the kernels' scratch memory, tasks for all
+// threads.
 void plan(SlidingAttentionArguments& a, int64_t span) {
-  constexpr int64_t SPLIT_KEYS = 256;  // fewer are not worth a merge
-  int rows = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
+  constexpr int64_t SPLIT_KEYS = 256;  // with fewer a merge costs more than it saves
+  int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
   int64_t heads = int64_t{a.batch} * a.kv_heads;
   int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
   int padded = 64;
   while (padded < a.head_size) {
     padded *= 2;
   }
-  // As few tiles as the scratch allows, or as the threads want, of about equal size.
-  int most = std::min(MANY_ROWS_TILE / padded, rows);
-  int64_t tiles =
-      std::max<int64_t>((rows + most - 1) / most, (wanted + heads - 1) / heads);
-  int even = static_cast<int>((rows + tiles - 1) / tiles);
-  a.tile_rows = std::min(std::max((even + lanes - 1) / lanes * lanes, 2 * lanes), most);
-  a.tiles = (rows + a.tile_rows - 1) / a.tile_rows;
+  // The fewest tiles that fit the scratch memory and occupy the threads, of similar size.
+  int max_span = std::min(MANY_QUERIES_FLOATS / padded, queries);
+  int64_t tiles = std::max<int64_t>((queries + max_span - 1) / max_span,
+                                    (wanted + heads - 1) / heads);
+  int balanced = static_cast<int>((queries + tiles - 1) / tiles);
+  a.tile_queries =
+      std::min(std::max((balanced + lanes - 1) / lanes * lanes, 2 * lanes), max_span);
+  a.tiles = (queries + a.tile_queries - 1) / a.tile_queries;
   int64_t tasks = heads * a.tiles;
   a.splits = static_cast<int>(
       std::max<int64_t>(1, std::min((wanted + tasks - 1) / tasks, span / SPLIT_KEYS)));
@@ -109,42 +111,44 @@ void for_each(bool parallel, int64_t count, const SlidingAttentionArguments& a,
 }
 
 void run(SlidingAttentionArguments a) {
-  static thread_local std::vector<float> partials;  // of this stream's thread
-  constexpr int64_t SERIAL_WORK = 1 << 18;          // multiplications, about 10 us
+  static thread_local std::vector<float>
+      partials;                             // one per stream, as MLX gives each a thread
+  constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
   int64_t span = check_offsets(a);
   plan(a, span);
   int64_t heads = int64_t{a.batch} * a.kv_heads, tasks = heads * a.tiles * a.splits;
-  int64_t row_work = int64_t{a.batch} * a.length * a.heads * a.head_size;
+  int64_t output_size = int64_t{a.batch} * a.length * a.heads * a.head_size;
   const auto& kernel = kernels();
   if (a.splits > 1) {
-    auto size = static_cast<size_t>(tasks * a.tile_rows * (a.head_size + 2));
+    auto size = static_cast<size_t>(tasks * a.tile_queries * (a.head_size + 2));
     partials.resize(std::max(partials.size(), size));
     a.partials = partials.data();
   }
   if (a.tiles > 1 || a.splits > 1) {
-    for_each(row_work > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
+    for_each(output_size > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
   }
-  bool parallel = row_work * std::min<int64_t>(span, a.window) > SERIAL_WORK;
+  bool parallel = output_size * std::min<int64_t>(span, a.window) > SERIAL_WORK;
   for_each(parallel, tasks, a, kernel.sliding_attention_attend);
   if (a.splits > 1) {
-    for_each(row_work * a.splits > SERIAL_WORK, heads * a.tiles, a,
+    for_each(output_size * a.splits > SERIAL_WORK, heads * a.tiles, a,
              kernel.sliding_attention_merge);
   }
 }
 
-// The inputs of all outputs of one primitive are the same arrays, held once by each
-// output. This lets go of all but the evaluated output's, which MLX does itself as soon
-// as eval_cpu returns (array::detach), so that is_donatable() sees what others hold. If
-// eval_cpu throws instead, the outputs keep their inputs and can be evaluated again.
-class SoleInputs {
+// Sibling outputs of a primitive share its inputs, and each holds a reference to them.
+// This drops the references of all but the evaluated output, so that is_donatable() is
+// true for rings that nothing else holds. MLX drops them anyway once eval_cpu returns
+// (array::detach). If eval_cpu throws, the destructor restores them, and the outputs can
+// be evaluated again.
+class DropSiblingInputs {
  public:
-  SoleInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
+  DropSiblingInputs(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs)
       : inputs_(inputs) {
     auto evaluated = [&](const mx::array& out) { return &out.inputs() == &inputs; };
     auto traced = [](const mx::array& out) { return out.is_tracer(); };
     if (std::none_of(outputs.begin(), outputs.end(), evaluated) ||
         std::any_of(outputs.begin(), outputs.end(), traced)) {
-      return;  // nobody else would keep the inputs, or the graph is still wanted
+      return;  // no output owns `inputs`, or a transformation still needs the graph
     }
     for (auto& out : outputs) {
       if (!evaluated(out)) {
@@ -153,13 +157,13 @@ class SoleInputs {
       }
     }
   }
-  ~SoleInputs() {
+  ~DropSiblingInputs() {
     for (auto& out : cleared_) {
       out.inputs() = inputs_;
     }
   }
-  SoleInputs(const SoleInputs&) = delete;
-  SoleInputs& operator=(const SoleInputs&) = delete;
+  DropSiblingInputs(const DropSiblingInputs&) = delete;
+  DropSiblingInputs& operator=(const DropSiblingInputs&) = delete;
 
   void keep() { cleared_.clear(); }
 
@@ -168,30 +172,31 @@ class SoleInputs {
   std::vector<mx::array> cleared_;
 };
 
-// Waits until the stream has done what was queued so far. With a GPU about, not forever:
-// the stream may itself be waiting for work that the GPU is given only after this.
-void drain(const mx::Stream& s) {
-  constexpr auto PATIENCE = std::chrono::milliseconds(100);
-  static const bool alone = !mx::is_available(mx::Device::gpu);
+// Waits until the stream has run the tasks queued so far. Where there is a GPU the wait
+// has a timeout: the stream may itself wait for GPU work that is submitted only after
+// this call.
+void wait_for_stream(const mx::Stream& s) {
+  constexpr auto TIMEOUT = std::chrono::milliseconds(100);
+  static const bool cpu_only = !mx::is_available(mx::Device::gpu);
   auto done = std::make_shared<std::promise<void>>();
   auto future = done->get_future();
   mx::scheduler::enqueue(s, [done] { done->set_value(); });
-  if (alone) {
+  if (cpu_only) {
     future.wait();
   } else {
-    future.wait_for(PATIENCE);
+    future.wait_for(TIMEOUT);
   }
 }
 
-// Gives `out` the buffer of `ring` if nobody else can see it; else a new one, and the
-// copy that has to be made.
-std::optional<RingCopy> take_ring(const mx::array& ring, mx::array& out,
-                                  const mx::Stream& s) {
+// Donates the buffer of `ring` to `out` if nothing else references it. Otherwise
+// allocates one, and returns the copy to make.
+std::optional<RingCopy> donate_ring(const mx::array& ring, mx::array& out,
+                                    const mx::Stream& s) {
   if (ring.flags().row_contiguous) {
-    // Tasks that are still queued hold the buffers they were made with; that of the last
-    // step does when nobody has waited for it.
+    // Queued tasks hold references to their buffers. The previous step's task may still
+    // be queued if its result was not waited for.
     if (!ring.is_donatable()) {
-      drain(s);
+      wait_for_stream(s);
     }
     if (ring.is_donatable()) {
       out.copy_shared_buffer(ring);
@@ -213,11 +218,11 @@ void set_strides(int64_t* to, const mx::array& x) {
 void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
                                 std::vector<mx::array>& outputs) {
   const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &offset = inputs[5];
-  SoleInputs sole(inputs, outputs);
+  DropSiblingInputs siblings(inputs, outputs);
   outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
   std::vector<RingCopy> to_copy;
   for (int i : {1, 2}) {
-    if (auto copy = take_ring(inputs[i + 2], outputs[i], stream())) {
+    if (auto copy = donate_ring(inputs[i + 2], outputs[i], stream())) {
       to_copy.push_back(std::move(*copy));
     }
   }
@@ -242,7 +247,7 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
     std::for_each(to_copy.begin(), to_copy.end(), copy_ring);
     run(a);
   });
-  sole.keep();
+  siblings.keep();
 }
 
 int64_t ring_copies() { return copies.load(std::memory_order_relaxed); }

@@ -7,9 +7,9 @@
 
 namespace voxfast {
 
-// sliding_attention on a CPU stream. Inputs: q, k, v, keys, values, offset and, with
-// rotation, cos and sin, as sliding_attention() has checked them; outputs: out, keys,
-// values.
+// sliding_attention on a CPU stream. Inputs: q, k, v, keys, values, offset and, for
+// rotary embedding, cos and sin, all validated by sliding_attention(). Outputs: out,
+// keys, values.
 class SlidingAttention : public mlx::core::Primitive {
  public:
   SlidingAttention(mlx::core::Stream s, int window, float scale, bool traditional,

@@ -4,12 +4,12 @@
 #include <utility>
 #include <vector>
 
+#include "contiguous.h"
 #include "cpu.h"
-#include "dense.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
-#include "rows.h"
+#include "rowwise.h"
 
 namespace voxfast {
 
@@ -24,17 +24,18 @@ class SwiGLU : public mx::Primitive {
   void eval_cpu(const std::vector<mx::array>& inputs,
                 std::vector<mx::array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto gate = dense(NAME, inputs[0], encoder), up = dense(NAME, inputs[1], encoder);
+    auto gate = make_contiguous(NAME, inputs[0], encoder),
+         up = make_contiguous(NAME, inputs[1], encoder);
     auto& out = outputs[0];
     out.set_data(allocate(NAME, out.nbytes()));
     RowwiseArguments a = elementwise(gate);
-    a.first = gate.data<void>(), a.first_type = float_type(gate.dtype());
-    a.second = up.data<void>(), a.second_type = a.first_type;
-    a.out = out.data<void>(), a.out_type = a.first_type;
+    a.x = gate.data<void>(), a.x_type = float_type(gate.dtype());
+    a.y = up.data<void>(), a.y_type = a.x_type;
+    a.out = out.data<void>(), a.out_type = a.x_type;
     encoder.dispatch([a] { for_rows(a, kernels().swiglu); });
   }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
-    throw std::logic_error("[swiglu] GPU streams run the composition");
+    throw std::runtime_error("[swiglu] has no GPU kernel");
   }
 
   const char* name() const override { return "VoxfastSwiGLU"; }

@@ -28,28 +28,28 @@ int processors() {
   return count > 0 ? count : 1;
 }
 
-int wanted_threads() {
-  constexpr int most = 256;
+int configured_threads() {
+  constexpr int limit = 256;
   const char* text = std::getenv("VOXFAST_NUM_THREADS");
   if (text != nullptr && *text != '\0') {
     char* end = nullptr;
     long value = std::strtol(text, &end, 10);
     if (end == text || *end != '\0' || value < 1) {
       throw std::runtime_error("[voxfast] VOXFAST_NUM_THREADS=" + std::string(text) +
-                               " is no number of threads; give 1 or more");
+                               " is not a number of threads; it must be 1 or more");
     }
-    return value < most ? static_cast<int>(value) : most;
+    return value < limit ? static_cast<int>(value) : limit;
   }
   int count = processors();
-  return count < most ? count : most;
+  return count < limit ? count : limit;
 }
 
-// Waits until `value` is no longer `old`. The ops of one step follow each other within
-// microseconds, and waking a thread takes longer: so a thread looks out for some 20
-// microseconds before it sleeps.
-void await_change(const std::atomic<uint64_t>& value, uint64_t old) {
-  constexpr int LOOKS = 1000;
-  for (int i = 0; i < LOOKS; ++i) {
+// Waits until `value` differs from `old`. Consecutive ops are a few microseconds apart,
+// and waking a thread takes longer, so this spins for about 20 microseconds before it
+// sleeps.
+void spin_then_wait(const std::atomic<uint64_t>& value, uint64_t old) {
+  constexpr int SPINS = 1000;
+  for (int i = 0; i < SPINS; ++i) {
     if (value.load(std::memory_order_acquire) != old) {
       return;
     }
@@ -62,9 +62,9 @@ void await_change(const std::atomic<uint64_t>& value, uint64_t old) {
   value.wait(old, std::memory_order_acquire);
 }
 
-// One job at a time. A job is open while its gate says so; workers that come late find it
-// closed and go back to sleep, so a caller never waits for a worker that the system has
-// not scheduled, only for those that are at work.
+// Runs one job at a time. Workers enter a job through the gate, which the caller closes
+// when no index is left. The caller then waits for the workers inside, but never for one
+// that the operating system has not scheduled yet: that one finds the gate closed.
 class Pool {
  public:
   explicit Pool(int threads) : workers_(threads - 1) {
@@ -90,19 +90,20 @@ class Pool {
     jobs_.store(number, std::memory_order_release);
     jobs_.notify_all();
     drain();
-    uint64_t inside = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
-    while (inside & INSIDE) {
-      await_change(gate_, inside);
-      inside = gate_.load(std::memory_order_acquire);
+    uint64_t workers = gate_.fetch_and(~OPEN, std::memory_order_acq_rel) & ~OPEN;
+    while (workers & WORKERS) {
+      spin_then_wait(gate_, workers);
+      workers = gate_.load(std::memory_order_acquire);
     }
   }
 
-  // A forked child has this object but none of its threads.
+  // For a forked child, which inherits the pool but not its threads.
   void forget_workers() { workers_ = 0; }
 
  private:
-  // The gate: number of the job, whether it is open, workers inside.
-  static constexpr uint64_t INSIDE = 0xffff;
+  // The bits of the gate: the number of workers inside, whether it is open, the job
+  // number.
+  static constexpr uint64_t WORKERS = 0xffff;
   static constexpr uint64_t OPEN = 0x10000;
   static constexpr int NUMBER_SHIFT = 17;
 
@@ -124,14 +125,14 @@ class Pool {
   }
 
   void work() {
-    uint64_t seen = 0;
+    uint64_t last_job = 0;
     for (;;) {
-      await_change(jobs_, seen);
-      seen = jobs_.load(std::memory_order_acquire);
-      if (enter(seen)) {
+      spin_then_wait(jobs_, last_job);
+      last_job = jobs_.load(std::memory_order_acquire);
+      if (enter(last_job)) {
         drain();
         uint64_t before = gate_.fetch_sub(1, std::memory_order_acq_rel);
-        if (!(before & OPEN) && (before & INSIDE) == 1) {
+        if (!(before & OPEN) && (before & WORKERS) == 1) {
           gate_.notify_one();
         }
       }
@@ -148,7 +149,7 @@ class Pool {
   alignas(64) std::atomic<uint64_t> jobs_{0};
 };
 
-// Never destroyed: workers may still sleep on it while the process exits.
+// Never destroyed, since workers may still wait on it when the process exits.
 Pool& pool() {
   static Pool* instance = [] {
     auto* made = new Pool(num_threads());
@@ -161,7 +162,7 @@ Pool& pool() {
 }  // namespace
 
 int num_threads() {
-  static const int count = wanted_threads();
+  static const int count = configured_threads();
   return count;
 }
 

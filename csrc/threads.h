@@ -5,9 +5,9 @@
 
 namespace voxfast {
 
-// Threads that work on one parallel_for: VOXFAST_NUM_THREADS if set, else every
-// processor this process may run on. Throws std::runtime_error if it is no number from 1
-// on.
+// The number of threads of a parallel_for: VOXFAST_NUM_THREADS if set, else the number of
+// processors that this process may run on. Throws std::runtime_error if the variable is
+// not a number >= 1.
 int num_threads();
 
 namespace detail {
@@ -15,12 +15,12 @@ using Body = void (*)(void* context, int64_t index);
 void parallel_for(int64_t count, Body body, void* context);
 }  // namespace detail
 
-// Calls body(i) for every i in [0, count), on the one pool that all ops share.
+// Calls body(i) for every i in [0, count), on a thread pool that all ops share.
 //
-// Indices are handed out one by one, so uneven bodies balance. The calling thread
-// works too. When the pool is busy with another stream's op, or in a forked child
-// (which has no workers), the caller does all of it. Bodies must not throw.
-// Workers without work sleep after some 20 microseconds.
+// Threads take one index at a time, so tasks of different lengths balance. The calling
+// thread works too. It does all the work while the pool is busy with another stream's op,
+// and in a forked child, which has no workers. Bodies must not throw. Idle workers spin
+// for about 20 microseconds, then sleep.
 template <typename F>
 void parallel_for(int64_t count, F&& body) {
   detail::parallel_for(

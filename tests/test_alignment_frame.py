@@ -268,7 +268,7 @@ def test_every_instruction_set_and_any_number_of_threads(variable, value):
         ({"count": 9}, r"got 0 and 9.*\(1,2,8,16\)"),
         ({"first": 1}, "got 1 and 8"),
         ({"first": 2**31 - 1, "count": 2**31 - 1}, "got 2147483647 and 2147483647"),
-        ({"heads": [[]]}, "needs a head"),
+        ({"heads": [[]]}, "at least one head"),
         ({"heads": [[0, 4]]}, r"head 4 .*\(1,4,1,16\)"),
         ({"heads": [[-1]]}, "head -1"),
         ({"heads": [[1, 2, 1]]}, "twice"),

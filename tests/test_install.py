@@ -1,6 +1,7 @@
 """An installation that cannot work says so, in words; an old processor is slower, not wrong."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 import voxfast
 from voxfast._native import MLX_VERSION, _ext
+
+ISAS = ", ".join(_ext.available_isas())
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -111,9 +114,9 @@ def test_an_extension_that_does_not_load_is_named_with_the_reason(tmp_path: Path
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VOXFAST_ISA", "sse9", "VOXFAST_ISA=sse9 is not available here; choose one of: baseline"),
-        ("VOXFAST_NUM_THREADS", "many", "VOXFAST_NUM_THREADS=many is no number of threads"),
-        ("VOXFAST_NUM_THREADS", "0", "VOXFAST_NUM_THREADS=0 is no number of threads"),
+        ("VOXFAST_ISA", "sse9", f"VOXFAST_ISA=sse9 is not available here; choose one of: {ISAS}"),
+        ("VOXFAST_NUM_THREADS", "many", "VOXFAST_NUM_THREADS=many is not a number of threads"),
+        ("VOXFAST_NUM_THREADS", "0", "VOXFAST_NUM_THREADS=0 is not a number of threads"),
     ],
 )
 def test_settings_that_cannot_be_are_named_on_import(
@@ -121,6 +124,14 @@ def test_settings_that_cannot_be_are_named_on_import(
 ) -> None:
     line = last_line(run("import voxfast", **{variable: value}))
     assert line.startswith(f"ImportError: [voxfast] {message}")
+
+
+@pytest.mark.parametrize("isa", ["baseline", _ext.available_isas()[0]])
+def test_the_narrowest_instruction_set_is_the_one_of_the_architecture(isa: str) -> None:
+    """``baseline`` is its name of before, for every architecture."""
+    done = run("from voxfast._native import _ext; print(_ext.isa())", VOXFAST_ISA=isa)
+    names = {"x86_64": "sse2", "AMD64": "sse2", "arm64": "neon", "aarch64": "neon"}
+    assert done.stdout.strip() == names.get(platform.machine(), "generic"), done.stderr
 
 
 @pytest.mark.parametrize("isa", _ext.available_isas())

@@ -422,7 +422,7 @@ def test_weights_that_do_not_go_together():
     with pytest.raises(ValueError, match=r"^\[linear\] there are no weights"):
         linears(X, [])
     flat, patches = mx.zeros((8, 128)), mx.zeros((8, 2, 128))
-    with pytest.raises(ValueError, match=r"as many dimensions.*\(8,128\).*\(8,2,128\)"):
+    with pytest.raises(ValueError, match=r"same number of dimensions.*\(8,128\).*\(8,2,128\)"):
         linears(X, [LinearWeights(flat), LinearWeights(patches)])
     with pytest.raises(ValueError, match=r"same last dimensions.*\(8,127\)"):
         linears(X, [LinearWeights(flat), LinearWeights(mx.zeros((8, 127)))])

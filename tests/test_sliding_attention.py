@@ -324,7 +324,7 @@ def test_many_threads_may_call_at_once():
         ({"v": mx.zeros((1, 1, 1, 16))}, "heads"),
         ({"v": mx.zeros((1, 1, 2, 16), mx.float16)}, "v must have the dtype of q"),
         ({"keys": mx.zeros((1, 2, 8, 8))}, "keys must be"),
-        ({"values": mx.zeros((1, 2, 7, 16))}, "one capacity"),
+        ({"values": mx.zeros((1, 2, 7, 16))}, "same capacity"),
         ({"values": mx.zeros((2, 2, 8, 16))}, "values must be"),
         ({"offset": -1}, "-1"),
         ({"offset": mx.array([0, 0], dtype=mx.int64)}, r"offset must be \[B\]"),

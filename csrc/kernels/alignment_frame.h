@@ -1,39 +1,39 @@
 #pragma once
 
-// alignment_frame: every key is read once and multiplied with the query rows that share
-// it, as in the attention over few rows; each lane keeps the best of the keys it has
-// seen.
+// alignment_frame: scores as in attention_few_queries.h. Each lane keeps the best score
+// of its keys.
 
 #include "kernels/alignment_frame_arguments.h"
-#include "kernels/attention_few_rows.h"
+#include "kernels/attention_few_queries.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-static_assert(MAX_FEW_ROWS <= MAX_ALIGNMENT_ROWS);
+static_assert(MAX_FEW_QUERIES <= MAX_ALIGNMENT_QUERIES);
 
-// The best score so far and its key; lane i belongs to row i % R. Comparisons with NaN
-// fail, so that a NaN is never the best.
-template <int R>
-struct Best {
-  f32v score = broadcast(-INFINITE);
+// The best score so far and its key. Lane i belongs to query i % Q. Comparisons with NaN
+// are false, so a NaN is never the best.
+template <int Q>
+struct BestKey {
+  f32v score = broadcast(-INF);
   i32v key = {};
 
-  // Scores of keys from `first` on.
+  // scores: as score_keys returns them, for keys from `first` on.
   void add(f32v scores, int32_t first) {
     i32v keys;
     for (int i = 0; i < LANES; ++i) {
-      keys[i] = first + i / R;
+      keys[i] = first + i / Q;
     }
     i32v better = scores > score;
     score = better ? scores : score;
     key = better ? keys : key;
   }
 
-  // Of equal scores the first key.
-  int32_t of_row(int r) const {
+  // The best key of query r; of equal scores the first.
+  int32_t key_of(int r) const {
     int best = r;
-    for (int i = r + R; i < LANES; i += R) {
+    for (int i = r + Q; i < LANES; i += Q) {
       if (score[i] > score[best] || (score[i] == score[best] && key[i] < key[best])) {
         best = i;
       }
@@ -42,83 +42,78 @@ struct Best {
   }
 };
 
-// STAGED: rows that cannot be multiplied where they lie are widened to float32 first.
-template <typename T, int R, bool STAGED>
-void align_rows(const AlignmentTile& t) {
-  typedef typename Choose<STAGED, float, T>::type U;
-  constexpr int KEYS = LANES / R, AHEAD = 4;  // groups of keys that are fetched early
+// WIDENED: keys whose size or stride score_keys cannot read are converted to float32
+// first.
+template <typename T, int Q, bool WIDENED>
+void align_queries(const AlignmentTile& t) {
+  typedef typename Conditional<WIDENED, float, T>::type U;
+  constexpr int KEYS = LANES / Q,
+                PREFETCH_VECTORS = 4;  // prefetch distance in vectors of scores
   int size = round_up(t.head_size, CHUNK);
-  alignas(64) float q[R * MAX_HEAD_SIZE], row[MAX_HEAD_SIZE];
-  alignas(64) float stage[STAGED ? KEYS * MAX_HEAD_SIZE : 1];
-  std::memset(q, 0, sizeof(float) * R * size);
-  for (int r = 0; r < t.rows; ++r) {
+  alignas(64) float q[Q * MAX_HEAD_SIZE], row[MAX_HEAD_SIZE];
+  alignas(64) float widened[WIDENED ? KEYS * MAX_HEAD_SIZE : 1];
+  std::memset(q, 0, sizeof(float) * Q * size);
+  for (int r = 0; r < t.n_queries; ++r) {
     load_row(static_cast<const T*>(t.queries[r]), t.query_element_stride, t.head_size,
              row);
     for (int d = 0; d < t.head_size; ++d) {
-      q[r * size + packed<U>(d)] = row[d];
+      q[r * size + chunk_index<U>(d)] = row[d];
     }
   }
   const T* keys = static_cast<const T*>(t.keys);
-  Best<R> best;
-  if constexpr (STAGED) {
-    std::memset(stage, 0, sizeof(float) * KEYS * size);
+  BestKey<Q> best;
+  if constexpr (WIDENED) {
+    std::memset(widened, 0, sizeof(float) * KEYS * size);
   }
-  // Behind the last key its score is repeated, which does not win against itself.
+  // score_keys repeats the last key, which cannot beat itself.
   for (int64_t first = 0; first < t.count; first += KEYS) {
-    int count = static_cast<int>(smaller(t.count - first, int64_t{KEYS}));
+    int count = static_cast<int>(min(t.count - first, int64_t{KEYS}));
     const T* block = keys + first * t.key_stride;
-    if constexpr (STAGED) {
+    if constexpr (WIDENED) {
       for (int k = 0; k < count; ++k) {
         load_row(block + k * t.key_stride, t.key_element_stride, t.head_size,
-                 stage + k * size);
+                 widened + k * size);
       }
-      best.add(score_keys<float, R>(q, stage, stage, size, size, count),
+      best.add(score_keys<float, Q>(q, widened, widened, size, size, count),
                static_cast<int32_t>(first));
     } else {
-      const T* soon =
-          keys + smaller(first + AHEAD * KEYS, t.count - count) * t.key_stride;
-      best.add(score_keys<T, R>(q, block, soon, t.key_stride, size, count),
+      const T* prefetch =
+          keys + min(first + PREFETCH_VECTORS * KEYS, t.count - count) * t.key_stride;
+      best.add(score_keys<T, Q>(q, block, prefetch, t.key_stride, size, count),
                static_cast<int32_t>(first));
     }
   }
-  for (int r = 0; r < t.rows; ++r) {
-    *t.frames[r] = best.of_row(r);
+  for (int r = 0; r < t.n_queries; ++r) {
+    *t.frames[r] = best.key_of(r);
   }
 }
 
-template <typename T, int R>
-void align_rows(const AlignmentTile& t) {
+template <typename T, int Q>
+void align_queries(const AlignmentTile& t) {
   if (t.head_size % CHUNK == 0 && t.key_element_stride == 1) {
-    align_rows<T, R, false>(t);
+    align_queries<T, Q, false>(t);
   } else {
-    align_rows<T, R, true>(t);
+    align_queries<T, Q, true>(t);
   }
 }
 
 template <typename T>
-void align_rows(const AlignmentTile& t) {
-  if (t.rows == 1) {
-    align_rows<T, 1>(t);
-  } else if (t.rows == 2) {
-    align_rows<T, 2>(t);
+void align_queries(const AlignmentTile& t) {
+  if (t.n_queries == 1) {
+    align_queries<T, 1>(t);
+  } else if (t.n_queries == 2) {
+    align_queries<T, 2>(t);
 #if defined(__AVX512F__)
-  } else if (t.rows <= 4) {
-    align_rows<T, 4>(t);
+  } else if (t.n_queries <= 4) {
+    align_queries<T, 4>(t);
 #endif
   } else {
-    align_rows<T, MAX_FEW_ROWS>(t);
+    align_queries<T, MAX_FEW_QUERIES>(t);
   }
 }
 
 void alignment_frame(const AlignmentTile& t) {
-  switch (t.type) {
-    case FloatType::float32:
-      return align_rows<float>(t);
-    case FloatType::float16:
-      return align_rows<f16>(t);
-    case FloatType::bfloat16:
-      return align_rows<bf16>(t);
-  }
+  with_type(t.type, [&]<typename T>(T*) { align_queries<T>(t); });
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #pragma once
 
-// One task of alignment_frame, as the kernel sees it. Plain data: see kernels.h. Strides
-// count elements.
+// A task of alignment_frame. Plain data: see kernels.h. Strides are in elements.
 
 #include <cstdint>
 
@@ -9,19 +8,19 @@
 
 namespace voxfast {
 
-constexpr int MAX_ALIGNMENT_ROWS = 8;
+constexpr int MAX_ALIGNMENT_QUERIES = 8;
 
-// Query rows that share a KV head, and the keys that they are compared with.
+// Queries (one head at one position each) of a KV head, and its keys.
 struct AlignmentTile {
   FloatType type;
   int head_size;
-  int rows;  // 1 ... lanes / 2 of the kernels, at most MAX_ALIGNMENT_ROWS
+  int n_queries;  // 1 ... Kernels::lanes / 2
   int64_t count;
   const void* keys;  // the first of `count`
   int64_t key_stride, key_element_stride;
-  const void* queries[MAX_ALIGNMENT_ROWS];
+  const void* queries[MAX_ALIGNMENT_QUERIES];
   int64_t query_element_stride;
-  int32_t* frames[MAX_ALIGNMENT_ROWS];  // where the rows' results go
+  int32_t* frames[MAX_ALIGNMENT_QUERIES];  // the queries' results
 };
 
 }  // namespace voxfast

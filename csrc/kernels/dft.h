@@ -1,16 +1,16 @@
 #pragma once
 
-// Power spectra of LANES64 frames of 400 real samples at once, one frame per lane, so
-// that no step moves data across lanes. In float64: the spectrum of speech spans nine
-// decades of power, and float32 leaves the quiet bins of loud frames with an error of
-// 1e-4.
+// Power spectra of LANES64 frames of 400 real samples, one frame per lane, so that no
+// step mixes lanes. In float64: the power of speech spans nine decades, and with float32
+// the quiet bins of loud frames are off by 1e-4.
 //
-// 400 = 16 * 25 has coprime factors: the transform is one of 16 points by one of 25
-// without twiddle factors between (I. J. Good, 1958). The 16-point transforms see real
-// samples; of their conjugate-symmetric outputs 0 and 8 are real, 1 ... 7 complex, and
-// the pair (0, 8) passes as one complex column, so eight complex transforms of 25 follow.
+// 16 and 25 are coprime, so the DFT of 400 points is 25 DFTs of 16 points and 16 DFTs of
+// 25 points without twiddle factors (prime-factor algorithm; I. J. Good, 1958). The
+// samples are real, so of the outputs of a 16-point DFT 0 and 8 are real, 1 ... 7
+// complex, and the others their conjugates. Columns 0 and 8 are combined to one complex
+// column, which leaves eight complex DFTs of 25 points.
 
-#include "kernels/kernels.h"
+#include "kernels/log_mel_arguments.h"
 #include "kernels/simd.h"
 
 namespace voxfast::VOXFAST_ISA {
@@ -37,10 +37,10 @@ constexpr double SQRT_HALF = 0.707106781186547524;
 constexpr double COS_PI_8 = 0.923879532511286756;
 constexpr double SIN_PI_8 = 0.382683432365089772;
 
-// In place: x[0 ... 8] become the real parts of outputs 0 ... 8, x[9 ... 15] the
-// imaginary parts of outputs 1 ... 7.
+// The DFT of 16 real samples, in place: x[0 ... 8] become the real parts of outputs 0 ...
+// 8, x[9 ... 15] the imaginary parts of outputs 1 ... 7.
 VOXFAST_INLINE void real_dft16(f64v (&x)[16]) {
-  // Transforms of 4 over stride 4; output 3 is the conjugate of output 1.
+  // DFTs of 4 points with stride 4; output 3 is the conjugate of output 1.
   f64v zero[4], two[4];
   Complex one[4];
   for (int r = 0; r < 4; ++r) {
@@ -97,11 +97,11 @@ VOXFAST_INLINE void dft5(Complex (&x)[5]) {
   x[4] = a - times_minus_i(c);
 }
 
-// Transform of column `column` of x [25, 16], whose imaginary parts are 8 further on.
-// 25 = 5 * 5: transforms of 5 over stride 5, twiddle factors, transforms of 5.
+// The DFT of column `column` of x [25, 16], with the imaginary parts in column + 8, as
+// DFTs of 5 points with stride 5, twiddle factors, and DFTs of 5 points.
 VOXFAST_INLINE void dft25(const f64v* x, int column, const LogMelTables& tables,
                           Complex (&out)[25]) {
-  Complex between[5][5];  // [output of the first transforms, n mod 5]
+  Complex between[5][5];  // [output of the first DFTs, n mod 5]
   for (int n = 0; n < 5; ++n) {
     Complex y[5];
     for (int i = 0; i < 5; ++i) {
@@ -122,10 +122,10 @@ VOXFAST_INLINE void dft25(const f64v* x, int column, const LogMelTables& tables,
   }
 }
 
-// |X|^2 of the windowed real transform of 400. samples: [N_FFT, LANES64]. power: LANES64
-// frames of bin k go to power + k * LANES.
+// The power spectrum |X|^2 of windowed samples [N_FFT, LANES64]. Bin k is written to
+// power + k * LANES.
 void power_spectrum(const float* samples, const LogMelTables& tables, float* power) {
-  // Far below what counts, it keeps subnormal numbers, which are slow, out of float32.
+  // Negligible; keeps float32 results from being subnormal, which is slow.
   constexpr double TINY = 1e-30;
   auto put = [&](int row, int k, f64v re, f64v im) {
     store(power + tables.bins[row][k] * LANES, re * re + (im * im + TINY));
@@ -143,7 +143,7 @@ void power_spectrum(const float* samples, const LogMelTables& tables, float* pow
     }
   }
   Complex z[25];
-  // Column 0 carries the two real columns 0 and 8: split into its symmetric parts.
+  // Column 0 combines the real columns 0 and 8: separate them by symmetry.
   dft25(columns, 0, tables, z);
   put(0, 0, z[0].re, f64v{});
   put(8, 0, z[0].im, f64v{});

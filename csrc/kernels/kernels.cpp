@@ -1,15 +1,15 @@
-// Compiled once per instruction set, with VOXFAST_ISA naming the set (CMakeLists.txt).
-// Everything below lives in namespace voxfast::VOXFAST_ISA and, but for the table, has
-// internal linkage: a function shared by the linker could carry instructions that the
-// processor lacks. For the same reason no kernel header may use the standard library
-// beyond <cstdint> and <cstring>.
+// Compiled once per instruction set, which VOXFAST_ISA names (CMakeLists.txt). All
+// kernels are in namespace voxfast::VOXFAST_ISA, and all but the table have internal
+// linkage: the linker merges inline functions, and might keep one with instructions that
+// the processor lacks. For the same reason kernels use no standard header but <cstdint>
+// and <cstring>.
 
 #include "kernels/kernels.h"
 
 #include "kernels/alignment_frame.h"
 #include "kernels/linear.h"
 #include "kernels/log_mel.h"
-#include "kernels/rowwise_kernels.h"
+#include "kernels/rowwise.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// One call of linear, as the kernels see it. Plain data: see kernels.h.
+// The arguments of linear. Plain data: see kernels.h. Glossary: linear.h.
 
 #include <cstdint>
 
@@ -12,41 +12,40 @@ namespace voxfast {
 struct LinearArguments {
   int64_t m, n, k;
 
-  // A row is made of parts of x_part inputs: part j of row i begins at
-  // x + x_rows[i] + x_parts[j]. Offsets and strides of x count elements.
+  // A row of x consists of spans of x_span inputs, x_stride apart. Span j of row m begins
+  // at element x_row_offsets[m] + x_span_offsets[j]. Offsets and strides are in elements.
   const void* x;
   FloatType x_type;
-  const int64_t *x_rows, *x_parts;
-  int64_t x_part, x_stride;
+  const int64_t *x_row_offsets, *x_span_offsets;
+  int64_t x_span, x_stride;
 
-  // [N, K] of w_type, or, if bits is not 0, rows of K codes of so many bits, lowest bits
-  // first, worth code * scale + bias of their group. Rows lie w_stride bytes apart.
+  // bits = 0: [N, K] of w_type. Otherwise K codes per row, packed lowest bits first. Rows
+  // are contiguous, and w_stride bytes apart.
   const char* w;
   FloatType w_type;
   int64_t w_stride;
   int bits, group_size;
-  int64_t groups;  // of a row
-  // [N, K / group_size] with dense rows; the strides between rows count elements.
+  int64_t groups;  // per row
+  // [N, groups], rows contiguous. Strides between rows are in elements.
   const void *scales, *biases;
   FloatType scale_type;
   int64_t scale_stride, bias_stride;
 
-  const void* bias;  // [N], dense, or null
+  const void* bias;  // [N], contiguous, or null
   FloatType bias_type;
-  void* out;  // [M, N], dense
+  void* out;  // [M, N], contiguous
   FloatType out_type;
 
-  // Written by linear_plan. `prepared` is memory for x as the kernel reads it;
-  // linear_prepare is called for every row, then linear_multiply for every task, which
-  // computes task_rows outputs (rows of w) for all rows of x. Few rows of x read w in
-  // runs of `run` rows, some runs side by side, a segment; their tasks take task_rows
-  // rows of each run of a segment, and go on where the segment's last task ended.
-  int64_t prepared_bytes, task_rows, tasks;
-  int64_t segments, run;
-  int64_t stretch;          // inputs that are summed up at a time
-  int64_t whole_k;          // K in whole stretches
-  int64_t panels_ahead;     // weights are fetched so far ahead: panels,
-  int64_t inputs_ahead;     // and inputs in whole stretches
+  // The plan, written by linear_plan. The caller allocates `prepared`, calls
+  // linear_prepare for every row of x, then linear_multiply for every task.
+  int64_t prepared_bytes;
+  int64_t task_outputs;  // outputs per task; gemv: per task and strip
+  int64_t tasks;
+  int64_t splits, strip;    // gemv: number of splits, rows of w per strip
+  int64_t slice;            // inputs per slice
+  int64_t padded_k;         // K rounded up to whole slices
+  int64_t prefetch_panels;  // prefetch distance: panels,
+  int64_t prefetch_inputs;  // plus inputs, a multiple of `slice`
   int64_t prepared_stride;  // bytes from one row of x to the next
   char* prepared;
 };

@@ -1,18 +1,19 @@
 #pragma once
 
-// LANES frames of log-mel at once: samples transposed to one frame per lane, power
-// spectra (of LANES64 frames at a time, in float64), filterbank and logarithm lane by
-// lane, and transposed back. Lanes never meet, so a frame's result does not depend on its
-// place.
+// log_mel computes LANES frames at once, one per lane: it transposes the samples,
+// computes power spectra (LANES64 frames at a time, in float64), filterbank and
+// logarithm, and transposes the result. No step mixes lanes, so a frame does not depend
+// on its lane.
 
 #include "kernels/dft.h"
-#include "kernels/kernels.h"
+#include "kernels/log_mel_arguments.h"
 #include "kernels/simd.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-// The 400 samples from p on, `stride` elements apart, in float32.
+// Converts the N_FFT samples from element `at` on, `stride` elements apart, to float32.
 template <typename T>
 VOXFAST_INLINE void convert(const void* samples, int64_t at, int64_t stride, float* out) {
   static_assert(N_FFT % LANES == 0);
@@ -28,30 +29,22 @@ VOXFAST_INLINE void convert(const void* samples, int64_t at, int64_t stride, flo
   }
 }
 
-// The samples of one frame as contiguous float32: in place, or in `copy` [N_FFT].
+// The samples of a frame as contiguous float32: the input itself, or `copy` [N_FFT].
 VOXFAST_INLINE const float* frame_samples(const LogMelArguments& arguments, int64_t frame,
                                           float* copy) {
   int64_t row = frame / arguments.frames_per_row;
   int64_t start = (frame - row * arguments.frames_per_row) * HOP_LENGTH;
   int64_t stride = arguments.stride, at = arguments.rows[row] + start * stride;
-  switch (arguments.type) {
-    case FloatType::float32:
-      if (stride == 1) {
-        return static_cast<const float*>(arguments.samples) + at;
-      }
-      convert<float>(arguments.samples, at, stride, copy);
-      break;
-    case FloatType::float16:
-      convert<f16>(arguments.samples, at, stride, copy);
-      break;
-    case FloatType::bfloat16:
-      convert<bf16>(arguments.samples, at, stride, copy);
-      break;
+  if (arguments.type == FloatType::float32 && stride == 1) {
+    return static_cast<const float*>(arguments.samples) + at;
   }
+  with_type(arguments.type, [&]<typename T>(T*) __attribute__((always_inline)) {
+    convert<T>(arguments.samples, at, stride, copy);
+  });
   return copy;
 }
 
-// LANES64 frames from `first` on, transposed to [N_FFT, LANES64]. Lanes beyond the last
+// Transposes LANES64 frames from `first` on to [N_FFT, LANES64]. Lanes beyond the last
 // frame repeat it.
 void gather_frames(const LogMelArguments& arguments, int64_t first, float* out) {
   float copies[LANES64][N_FFT];
@@ -72,7 +65,7 @@ void gather_frames(const LogMelArguments& arguments, int64_t first, float* out) 
   }
 }
 
-// log10 with the clamps; NaN and infinity pass through.
+// max(log10(x), least). NaN and infinity are returned as they are.
 VOXFAST_INLINE f32v log10_above(f32v x, f32v least) {
   constexpr float LOG10_E = 0.434294481903251828f;
   const f32v infinity = broadcast(__builtin_inff()), normal = broadcast(0x1p-126f);
@@ -80,8 +73,8 @@ VOXFAST_INLINE f32v log10_above(f32v x, f32v least) {
   return max(least, x < infinity ? y : x);
 }
 
-// One filter over its bins, [n_bins, LANES].
-VOXFAST_INLINE f32v weigh(const float* bins, const float* weights, int n_bins) {
+// Applies one filter to its bins, [n_bins, LANES].
+VOXFAST_INLINE f32v apply_filter(const float* bins, const float* weights, int n_bins) {
   f32v mel = load(bins) * weights[0];
   for (int b = 1; b < n_bins; ++b) {
     mel += load(bins + b * LANES) * weights[b];
@@ -89,12 +82,12 @@ VOXFAST_INLINE f32v weigh(const float* bins, const float* weights, int n_bins) {
   return mel;
 }
 
-// Filters, logarithm, clamp, shift and scale, and the way back to frames first.
+// Filterbank, logarithm, clamps, shift and scale; transposes to [frames, n_mels].
 void mel_rows(const LogMelArguments& arguments, const float* power, int64_t first) {
   const LogMelTables& tables = *arguments.tables;
   int64_t left = arguments.n_frames - first;
   int n_rows = left < LANES ? static_cast<int>(left) : LANES;
-  // log10(max(x, 1e-10)) is max(log10(x), -10): exact, and one clamp with the floor.
+  // log10(max(x, 1e-10)) = max(log10(x), -10), so one clamp serves both limits.
   f32v least = max(broadcast(arguments.log_floor), broadcast(-10.0f));
   const float* weights = tables.weights;
   float* out = arguments.out + first * tables.n_mels;
@@ -103,7 +96,7 @@ void mel_rows(const LogMelArguments& arguments, const float* power, int64_t firs
     f32v square[LANES] = {};
     for (int i = 0; i < n_columns; ++i) {
       int n_bins = tables.n_bins[m + i];
-      square[i] = weigh(power + tables.first_bin[m + i] * LANES, weights, n_bins);
+      square[i] = apply_filter(power + tables.first_bin[m + i] * LANES, weights, n_bins);
       weights += n_bins;
     }
     for (f32v& x : square) {

@@ -1,9 +1,9 @@
 #pragma once
 
-// One vector of float32 for the instruction set being compiled: 16 lanes with AVX-512,
-// 8 with AVX2, 4 elsewhere (SSE2, NEON). Built on the vector extensions that GCC and
-// Clang share; intrinsics only where a conversion has no portable spelling. The
-// arithmetic operators are the compiler's own, and `a * b + c` contracts to one FMA.
+// Vectors of float32 for the instruction set being compiled: 16 lanes with AVX-512, 8
+// with AVX2, 4 with SSE2 and NEON. They are vector extensions of GCC and Clang, whose
+// operators work lane by lane, and `a * b + c` contracts to an FMA. Intrinsics serve
+// where these extensions have no equivalent, or where GCC 12 compiles it badly.
 
 #include <cstdint>
 #include <cstring>
@@ -29,16 +29,16 @@ typedef float f32v __attribute__((vector_size(LANES * 4)));
 typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
 typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
 
-// As many bits in 16-bit numbers: 2 * LANES of them.
+// Vectors of the same width of 2 * LANES 16-bit integers.
 typedef int16_t i16v __attribute__((vector_size(LANES * 4)));
 typedef uint16_t u16v __attribute__((vector_size(LANES * 4)));
 
-// The same width in float64, and as many numbers in float32.
+// Vectors of the same width of LANES64 float64, and of LANES64 float32.
 constexpr int LANES64 = LANES / 2;
 typedef double f64v __attribute__((vector_size(LANES * 4)));
 typedef float f32h __attribute__((vector_size(LANES * 2)));
 
-// Half-precision numbers as they lie in memory.
+// Storage types of half precision.
 struct f16 {
   uint16_t bits;
 };
@@ -48,7 +48,16 @@ struct bf16 {
 
 #define VOXFAST_INLINE inline __attribute__((always_inline))
 
-// ---- one number -------------------------------------------------------------------
+// ---- scalars ----------------------------------------------------------------------
+
+VOXFAST_INLINE int min(int a, int b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+VOXFAST_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+VOXFAST_INLINE int round_up(int x, int step) { return (x + step - 1) / step * step; }
+VOXFAST_INLINE int64_t round_up(int64_t x, int64_t step) {
+  return (x + step - 1) / step * step;
+}
 
 VOXFAST_INLINE float bits_to_float(uint32_t bits) {
   float x;
@@ -81,8 +90,8 @@ VOXFAST_INLINE float to_float(f16 x) {
   if (rest >= 0x7c00u) {  // infinity, NaN
     return bits_to_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
   }
-  // Reading the bits as a float32 exponent and mantissa leaves a factor 2^112, exact
-  // for subnormal numbers too.
+  // Reading the bits as a float32 exponent and mantissa leaves a factor 2^112, exact for
+  // subnormal numbers too.
   return bits_to_float(sign | float_to_bits(bits_to_float(rest << 13) * 0x1p112f));
 #endif
 }
@@ -108,7 +117,9 @@ VOXFAST_INLINE bf16 from_float<bf16>(float x) {
 template <>
 VOXFAST_INLINE f16 from_float<f16>(float x) {
 #if defined(__F16C__)
-  return {static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
+  // Not _cvtss_sh, for whose definition Clang warns.
+  __m128i halves = _mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT);
+  return {static_cast<uint16_t>(_mm_extract_epi16(halves, 0))};
 #elif defined(__aarch64__)
   __fp16 half = static_cast<__fp16>(x);
   f16 result;
@@ -133,8 +144,9 @@ VOXFAST_INLINE f16 from_float<f16>(float x) {
 #endif
 }
 
-// ---- a vector ---------------------------------------------------------------------
+// ---- vectors ----------------------------------------------------------------------
 
+// An unaligned load.
 template <typename T>
 VOXFAST_INLINE T read(const void* p) {
   T x;
@@ -142,11 +154,11 @@ VOXFAST_INLINE T read(const void* p) {
   return x;
 }
 
-// Has the cache line at p fetched into the second cache: the first has few places for
-// lines that are on their way, fewer than it takes to read memory as fast as it can be.
-VOXFAST_INLINE void fetch_line(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Prefetches the cache line at p into L2. L1 has too few line fill buffers to keep as
+// many lines in flight as the full bandwidth of memory takes.
+VOXFAST_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-// (x - 0 is x, whatever x is; x + 0 would be an addition.)
+// (x - 0 is x for every x, so it compiles to no subtraction; -0 + 0 is not -0.)
 VOXFAST_INLINE f32v broadcast(float x) { return x - f32v{}; }
 
 VOXFAST_INLINE f32v load(const float* p) {
@@ -156,7 +168,7 @@ VOXFAST_INLINE f32v load(const float* p) {
 }
 
 VOXFAST_INLINE f32v load(const bf16* p) {
-#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+#if defined(__AVX512F__)  // GCC 12 compiles convertvector to several instructions
   __m512i raw = _mm512_maskz_cvtepu16_epi32(
       0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return (f32v)_mm512_maskz_slli_epi32(0xffff, raw, 16);
@@ -191,7 +203,7 @@ VOXFAST_INLINE f32v load(const f16* p) {
 }
 
 VOXFAST_INLINE f64v load_f64(const float* p) {
-#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+#if defined(__AVX512F__)  // GCC 12 compiles convertvector to several instructions
   return (f64v)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
 #elif defined(__AVX2__)
   return (f64v)_mm256_cvtps_pd(_mm_loadu_ps(p));
@@ -216,7 +228,7 @@ VOXFAST_INLINE void store(bf16* p, f32v x) {
   u32v bits = (u32v)x;
   u32v rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   bits = (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded;
-#if defined(__AVX512F__)  // GCC 12 makes several instructions of a convertvector
+#if defined(__AVX512F__)  // GCC 12 compiles convertvector to several instructions
   __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits);
 #else
   typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
@@ -242,7 +254,8 @@ VOXFAST_INLINE void store(f16* p, f32v x) {
 #endif
 }
 
-// b where either is NaN. The x86 instructions do just that, but GCC does not find them.
+// b where either is NaN, as x86's instructions have it; GCC 12 does not emit them for the
+// portable form.
 VOXFAST_INLINE f32v max(f32v a, f32v b) {
 #if defined(__AVX512F__)
   return (f32v)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
@@ -267,7 +280,7 @@ VOXFAST_INLINE f32v min(f32v a, f32v b) {
 #endif
 }
 
-// Products of 16-bit numbers, neighbours added: lane i is a[2i] b[2i] + a[2i+1] b[2i+1].
+// madd: lane i is a[2i] * b[2i] + a[2i + 1] * b[2i + 1].
 VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
 #if defined(__AVX512BW__)
   return (i32v)_mm512_madd_epi16((__m512i)a, (__m512i)b);
@@ -281,9 +294,10 @@ VOXFAST_INLINE i32v multiply_pairs(i16v a, i16v b) {
 #endif
 }
 
-// x, computed here: the compiler neither moves nor fuses what made it.
+// Returns x. The compiler can neither move its computation across this nor fuse it with
+// what follows.
 template <typename V>
-VOXFAST_INLINE V computed_here(V x) {
+VOXFAST_INLINE V value_barrier(V x) {
 #if defined(__AVX512F__)
   asm("" : "+v"(x));
 #elif defined(__x86_64__)
@@ -294,8 +308,9 @@ VOXFAST_INLINE V computed_here(V x) {
   return x;
 }
 
-// By halves. (GCC 12 warns about its own header in the reductions of AVX-512.)
-VOXFAST_INLINE float sum(f32v x) {
+// The sum of the lanes, added by halves. (For AVX-512's reductions GCC 12 warns about its
+// own header.)
+VOXFAST_INLINE float reduce_sum(f32v x) {
   float lanes[LANES];
   std::memcpy(lanes, &x, sizeof lanes);
   for (int half = LANES / 2; half > 0; half /= 2) {
@@ -306,7 +321,7 @@ VOXFAST_INLINE float sum(f32v x) {
   return lanes[0];
 }
 
-VOXFAST_INLINE float maximum(f32v x) {
+VOXFAST_INLINE float reduce_max(f32v x) {
   float lanes[LANES];
   std::memcpy(lanes, &x, sizeof lanes);
   for (int half = LANES / 2; half > 0; half /= 2) {
@@ -317,8 +332,8 @@ VOXFAST_INLINE float maximum(f32v x) {
   return lanes[0];
 }
 
-// The first halves of a and b, one lane of each in turn; and the second halves.
-VOXFAST_INLINE f32v zip_low(f32v a, f32v b) {
+// Lanes of a and b in turn: of their lower halves, and of their upper halves.
+VOXFAST_INLINE f32v interleave_low(f32v a, f32v b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
                                  23);
@@ -329,7 +344,7 @@ VOXFAST_INLINE f32v zip_low(f32v a, f32v b) {
 #endif
 }
 
-VOXFAST_INLINE f32v zip_high(f32v a, f32v b) {
+VOXFAST_INLINE f32v interleave_high(f32v a, f32v b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14,
                                  30, 15, 31);
@@ -340,16 +355,15 @@ VOXFAST_INLINE f32v zip_high(f32v a, f32v b) {
 #endif
 }
 
-// Transposes N rows of LANES columns, N a power of two: afterwards the rows hold, one
-// after the other, the N numbers of column 0, those of column 1, ... . Each of the
-// log2(N) perfect shuffles moves one bit of the row number below the column number.
+// Transposes [N, LANES] to [LANES, N] in place, N a power of two. Each of the log2(N)
+// perfect shuffles moves one bit of the row index below the column index.
 template <int N>
 VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
   for (int done = 1; done < N; done *= 2) {
     f32v next[N];
     for (int i = 0; i < N / 2; ++i) {
-      next[2 * i] = zip_low(rows[i], rows[i + N / 2]);
-      next[2 * i + 1] = zip_high(rows[i], rows[i + N / 2]);
+      next[2 * i] = interleave_low(rows[i], rows[i + N / 2]);
+      next[2 * i + 1] = interleave_high(rows[i], rows[i + N / 2]);
     }
     for (int i = 0; i < N; ++i) {
       rows[i] = next[i];
@@ -357,12 +371,12 @@ VOXFAST_INLINE void transpose(f32v (&rows)[N]) {
   }
 }
 
-// ---- quads: four lanes in a row ----------------------------------------------------
+// ---- quads: four neighbouring lanes -------------------------------------------------
 
 constexpr int QUAD = 4;
 
-// The four 32-bit words at p, in every quad.
-VOXFAST_INLINE f32v quad_at(const char* p) {
+// The quad at p, in all quads.
+VOXFAST_INLINE f32v broadcast_quad(const char* p) {
 #if defined(__AVX512F__)
   return (f32v)_mm512_maskz_broadcast_f32x4(0xffff, read<__m128>(p));
 #elif defined(__AVX2__)
@@ -377,7 +391,7 @@ VOXFAST_INLINE f32v quad_at(const char* p) {
   (f32v) _mm512_maskz_shuffle_f32x4(0xffff, (__m512)(a), (__m512)(b), which)
 #endif
 
-// Of as many vectors as one has quads: afterwards the first has their first quads, ... .
+// Transposes a matrix of quads in place: x[i] becomes quad i of every vector.
 VOXFAST_INLINE void transpose_quads(f32v (&x)[LANES / QUAD]) {
 #if defined(__AVX512F__)
   f32v low = VOXFAST_QUADS(x[0], x[1], 0x44), high = VOXFAST_QUADS(x[0], x[1], 0xee);
@@ -395,13 +409,13 @@ VOXFAST_INLINE void transpose_quads(f32v (&x)[LANES / QUAD]) {
 
 #undef VOXFAST_QUADS
 
-// e^x within 2 units in the last place; 0 below -87.3, so that -infinity gives 0.
-// Range reduction by ln 2 in two parts, then the degree-6 polynomial of Cephes' expf
-// (S. Moshier, netlib.org/cephes).
+// e^x within 2 units in the last place; 0 below -87.3, so that -infinity gives 0. Range
+// reduction by ln 2 in two parts, then the degree-6 polynomial of Cephes' expf (S.
+// Moshier, netlib.org/cephes).
 VOXFAST_INLINE f32v exp(f32v x) {
-  const f32v least = broadcast(-87.33654f);
+  const f32v lowest = broadcast(-87.33654f);
   const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-  f32v y = max(min(x, broadcast(88.37626f)), least);
+  f32v y = max(min(x, broadcast(88.37626f)), lowest);
   f32v n = (y * 1.44269504f + shifter) - shifter;
   f32v r = y - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
@@ -412,7 +426,7 @@ VOXFAST_INLINE f32v exp(f32v x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   i32v exponent = (__builtin_convertvector(n, i32v) + 127) << 23;
-  return x < least ? f32v{} : p * (f32v)exponent;
+  return x < lowest ? f32v{} : p * (f32v)exponent;
 }
 
 // Natural logarithm of positive, normal numbers, within 2 units in the last place

@@ -1,7 +1,7 @@
 #pragma once
 
-// One call of sliding_attention, as the kernels see it. Plain data: see kernels.h.
-// Strides count elements.
+// The arguments of sliding_attention. Plain data: see kernels.h. Strides are in elements.
+// Dimension letters: csrc/sliding_attention.h.
 
 #include <cstdint>
 
@@ -9,9 +9,9 @@
 
 namespace voxfast {
 
-// Floats that a tile of many rows may hold per [rows, D], D rounded up to a power of two
-// of at least 64.
-constexpr int MANY_ROWS_TILE = 8192;
+// The largest [queries, D] of a tile, in floats, with D rounded up to a power of two of
+// at least 64.
+constexpr int MANY_QUERIES_FLOATS = 8192;
 
 struct SlidingAttentionArguments {
   FloatType type;
@@ -29,15 +29,16 @@ struct SlidingAttentionArguments {
   const float *cos, *sin;
   int64_t cos_strides[3], sin_strides[3];
 
-  // Dense: the rings [B, H_kv, C, D], the output [B, L, H, D].
+  // Contiguous: the rings [B, H_kv, C, D], the output [B, L, H, D].
   void *keys, *values, *out;
 
-  // How the work is cut. The query rows that share a KV head, r = l * (H / H_kv) + g, lie
-  // in tiles of tile_rows (the last may be shorter); the keys that a tile sees lie in
-  // splits. Task ((b * H_kv + h) * tiles + tile) * splits + split.
-  int tile_rows, tiles, splits;
-  // With splits > 1: [tasks, tile_rows, D + 2] floats; per row the weighted sum of the
-  // values, the greatest score and the sum of the weights.
+  // The plan. The queries of a KV head, l * (H / H_kv) + g, are cut into tiles of
+  // tile_queries (the last one may be smaller), the keys of a tile into splits. The task
+  // is
+  // ((b * H_kv + h) * tiles + tile) * splits + split.
+  int tile_queries, tiles, splits;
+  // With splits > 1: [tasks, tile_queries, D + 2]. Per query the weighted sum of the
+  // values, the largest score and the sum of the weights.
   float* partials;
 };
 

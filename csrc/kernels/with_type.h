@@ -6,9 +6,10 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-// Calls f with null pointers of the element types that a FloatType names.
+// Calls f with a null pointer to the element type, for example
+//   with_type(type, [&]<typename T>(T*) { ... });
 template <typename F>
-void with_type(FloatType type, F&& f) {
+VOXFAST_INLINE void with_type(FloatType type, F&& f) {
   switch (type) {
     case FloatType::float32:
       return f(static_cast<float*>(nullptr));

@@ -1,8 +1,8 @@
 """The native ops, typed.
 
-All are lazy MLX ops: they return unevaluated ``mx.array``, take a stream or device, and
-compose with ``mx.eval``, ``mx.async_eval`` and ``mx.compile``. On a CPU stream they run
-voxfast's kernels, on a GPU stream the same function composed of MLX's ops.
+All are lazy MLX ops: they return unevaluated arrays, take a stream or device, and work with
+``mx.eval``, ``mx.async_eval`` and ``mx.compile``. CPU streams run voxfast's kernels; GPU
+streams run a fallback composed of MLX's ops.
 
 Dimension letters: B batch, L new positions, S stored positions, C ring capacity, T mel
 frames, N samples, H query heads, H_kv KV heads, D head size; of matrix products: N outputs,
@@ -40,10 +40,10 @@ Rotary = tuple[mx.array, mx.array]
 
 @contextmanager
 def use_native(enabled: bool) -> Iterator[None]:
-    """Choose between the CPU kernels (True) and the composition of MLX ops (False).
+    """Run CPU streams on voxfast's kernels (True) or on the fallback of MLX ops (False).
 
-    Holds for ops that are made inside the ``with`` block, in the whole process. The
-    environment variable ``VOXFAST_NATIVE=0`` sets it for good.
+    Applies to ops created inside the ``with`` block, in all threads. The environment variable
+    ``VOXFAST_NATIVE=0`` makes False the default.
     """
     before = _ext.set_native(enabled)
     try:
@@ -65,21 +65,22 @@ def alignment_frame(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array:
-    """The audio position that the alignment heads attend to (AlignAtt, arXiv 2305.11408).
+    """The attended frame: the audio position that alignment heads attend to.
 
-    For each head the argmax of ``q · k`` over the positions of the audio, then the median
-    over all heads of all layers. Products accumulate in float32; of equal ones the first
-    position wins; a NaN never does.
+    For each head the argmax of ``q · k`` over the audio positions, then the median over all
+    heads of all layers (AlignAtt, arXiv 2305.11408). Products accumulate in float32. Of equal
+    scores the first position wins; a NaN never wins.
 
     Args:
-        queries: [B, H, L, D] rotated queries of each layer that has alignment heads;
-            float32, float16 or bfloat16, in any layout.
-        keys: [B, H_kv, S, D] rotated keys of the same layers and dtypes, in any layout (a
-            slice of a cache is not copied); H is a multiple of H_kv. They are held until
-            the result is evaluated: evaluate it before the next step, which could not
-            write a ring in place that is held here.
-        heads: the query heads used of each layer, each once.
-        first, count: position of the first audio token among the S, and their number.
+        queries: [B, H, L, D] for each layer with alignment heads, rotated; float32, float16 or
+            bfloat16, in any layout.
+        keys: [B, H_kv, S, D] for the same layers, of the same dtypes, rotated, in any layout;
+            H is a multiple of H_kv. A slice of a cache is not copied. Evaluate the result
+            before the next step: until then it references the keys, and a referenced ring
+            cannot be updated in place.
+        heads: for each layer the indices of its alignment heads, without repetition.
+        first: position of the first audio token among the S.
+        count: number of audio tokens.
         stream: where to compute; the default stream if None.
 
     Returns:
@@ -87,8 +88,8 @@ def alignment_frame(
         ascending order.
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit together, a head that is not there
-            or is given twice, and positions beyond S.
+        ValueError: for shapes or dtypes that do not match, a head that is out of range or
+            given twice, and positions beyond S.
     """
     return _ext.alignment_frame(queries, keys, heads, first, count, stream=stream)
 
@@ -105,35 +106,35 @@ def linear(
     out_dtype: mx.Dtype | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array:
-    """Matrix product with weights as models store them: ``x @ w.T + bias``.
+    """A linear layer, ``x @ w.T + bias``, with float or packed weights.
 
-    Products are accumulated in float32 whatever the dtypes. On CPU streams a row's result
-    depends neither on the rows beside it nor on the number of threads; weights are read as
-    they lie. Products with packed weights are exact integers up to the
-    size of a group: x is rounded to 15 bits and sign with one power of two for each group,
-    which loses 2⁻¹⁵ of the greatest number in it at most, and of half precision hardly
-    anything. GPU streams and macOS use MLX's own products.
+    Accumulates in float32. On CPU streams a row's result depends neither on the other rows nor
+    on the number of threads. With packed weights they quantize x to 15 bits and sign, with a
+    power of two as the scale of each group, and multiply integers exactly. The error of an
+    input is at most 2⁻¹⁵ of the largest input of its group; half-precision inputs are nearly
+    exact. GPU streams and macOS use MLX's matrix products.
 
     Args:
-        x: [..., K], float32, float16 or bfloat16, of any strides.
-        w: [N, K] of such floats, or [N, K1, K2, ...] where x is [..., K1, K2, ...]; or uint32
-            [N, K · bits / 32] as ``mx.quantize`` packs it.
-        scales, biases: [N, K / group_size] floats of one dtype, for packed w only: a weight
-            is ``code * scale + bias`` of its group.
-        bias: [N] floats, added to every row.
-        group_size: of packed w: 32, 64 or 128.
-        bits: of packed w: 2, 3, 4, 5, 6 or 8.
-        out_dtype: float32, float16 or bfloat16; None for what MLX promotes the arguments to.
-            Asking for float32 keeps what is accumulated; where MLX multiplies, it is
-            rounded first.
+        x: [..., K], or [..., K1, K2, ...] if w is [N, K1, K2, ...]; float32, float16 or
+            bfloat16; any strides.
+        w: [N, K] or [N, K1, K2, ...] of float32, float16 or bfloat16; or packed by
+            ``mx.quantize``: [N, K · bits / 32] of uint32.
+        scales, biases: [N, K / group_size], for packed w only, of the same float dtype. A
+            weight is ``code * scale + bias`` of its group.
+        bias: [N] of float32, float16 or bfloat16, added to every row.
+        group_size: inputs per group of packed w: 32, 64 or 128.
+        bits: bits per code of packed w: 2, 3, 4, 5, 6 or 8.
+        out_dtype: float32, float16 or bfloat16; None for the type that MLX promotes the
+            arguments to. float32 returns the accumulated sums on CPU streams; MLX's products
+            are rounded before they are converted.
         stream: where to compute; the default stream if None.
 
     Returns:
         [..., N].
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit together, and on another group size,
-            number of bits, or dtype.
+        ValueError: for shapes or dtypes that do not match, and for another group size, number
+            of bits or dtype.
     """
     weights = LinearWeights(w, scales, biases, bias, group_size, bits)
     return _ext.linears(x, [weights], out_dtype=out_dtype, stream=stream)[0]
@@ -146,22 +147,22 @@ def linears(
     out_dtype: mx.Dtype | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> list[mx.array]:
-    """Several products of one ``x``: what :func:`linear` gives for each, as one op.
+    """Several linear layers of one ``x`` as one op, for example queries, keys and values.
 
-    Queries, keys and values, for one. A CPU prepares ``x`` once and divides all outputs among
-    its threads at once, which counts where ``x`` is one row.
+    The results are those of :func:`linear`. On a CPU stream x is prepared once, and all outputs
+    are divided among the threads together, which is faster if x has few rows.
 
     Args:
-        x: as of :func:`linear`.
-        weights: ``LinearWeights(w, scales, biases, bias, group_size, bits)`` each, with the
-            arguments of :func:`linear`; of any formats.
-        out_dtype, stream: as of :func:`linear`.
+        x: as for :func:`linear`.
+        weights: one ``LinearWeights(w, scales, biases, bias, group_size, bits)`` per layer, with
+            the arguments of :func:`linear`. Formats may differ.
+        out_dtype, stream: as for :func:`linear`.
 
     Returns:
-        [..., N] for each of the weights.
+        [..., N] for each layer.
 
     Raises:
-        ValueError: as :func:`linear`, and if there are no weights.
+        ValueError: as :func:`linear`, and if ``weights`` is empty.
     """
     return _ext.linears(x, weights, out_dtype=out_dtype, stream=stream)
 
@@ -182,16 +183,16 @@ def log_mel(
     is the periodic Hann window, the filterbank Slaney's (0-8000 Hz, Slaney norm), as in
     Whisper's front end (arXiv 2212.04356) and those of Voxtral and Qwen3-ASR.
 
-    On the CPU the power is computed in float64: on speech x is within 1e-6 of the exact
-    logarithm (1e-4 when composed of MLX's float32 ops). A frame depends on its own 400
-    samples alone, bit for bit, not on its place among others; with a NaN among them it is
-    NaN. Gradients go through the composition.
+    CPU streams compute the power in float64: on speech x is within 1e-6 of the exact logarithm
+    (1e-4 with the float32 fallback). A frame depends on its 400 samples only, bit for bit, not
+    on its position; if one of them is NaN, the frame is NaN. Gradients are those of the
+    fallback.
 
     Args:
         samples: [..., N] audio at 16 kHz; float32, float16 or bfloat16; N ≥ 400. Frame t
             covers samples 160·t to 160·t + 399. Nothing is padded.
         n_mels: number of mel bins.
-        log_floor: least value of x, in log10 units; None leaves x alone.
+        log_floor: lower limit of x, in log10 units; None for no limit but that of 1e-10.
         shift, scale: applied last.
         stream: where to compute; the default stream if None.
 
@@ -199,20 +200,20 @@ def log_mel(
         [..., T, n_mels] of float32, T = (N - 400) // 160 + 1.
 
     Raises:
-        ValueError: on another dtype, fewer than 400 samples, or options out of range.
+        ValueError: for another dtype, fewer than 400 samples, or options out of range.
     """
     return _ext.log_mel(samples, n_mels, log_floor, shift, scale, stream=stream)
 
 
 def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rotary:
-    """Cosines and sines of the rotary angles of ``length`` positions from ``offset``.
+    """Cosines and sines of the rotary embedding (RoFormer, arXiv 2104.09864).
 
-    Angles are computed in float64 and only then rounded, so a position after months is as
-    exact as one in the first minute; in float32 (``mx.fast.rope``) the angles of a
-    position after a day are off by 2 %. Roformer, arXiv 2104.09864.
+    Angles are computed in float64 and the results rounded, so positions after months are as
+    exact as those of the first minute. In float32 (``mx.fast.rope``) the angles of a position
+    after a day are off by 2 %.
 
     Args:
-        offset: absolute position of the first row, ≥ 0.
+        offset: first position, ≥ 0.
         length: number of positions, L.
         head_size: D, even.
         theta: base of the geometric progression of wavelengths.
@@ -221,8 +222,8 @@ def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rot
         (cos, sin), each [1, L, D / 2] of float32.
 
     Raises:
-        ValueError: on a negative offset, an odd head size, a length below 1, or positions
-            beyond 2^53, where float64 has no integers left.
+        ValueError: for a negative offset, an odd head size, a length below 1, or positions
+            beyond 2^53, up to which float64 represents all integers.
     """
     if offset < 0 or length < 1 or head_size < 2 or head_size % 2:
         raise ValueError(
@@ -255,35 +256,35 @@ def sliding_attention(
     causal: bool = True,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Write L new rows into a ring of keys and values and attend within the window.
+    """Sliding-window attention over ring buffers of keys and values.
 
-    Position p lies at slot ``p mod C`` of the ring and attends to positions
-    ``max(0, p - window + 1)`` to p. No row is moved, no mask is made, nothing is
-    concatenated.
+    Writes the keys and values of L new positions to the rings, then attends from those
+    positions. Position p is stored in slot ``p mod C`` and attends to positions
+    ``max(0, p - window + 1)`` to p. The rings are not shifted or concatenated, and there is no
+    mask array.
 
     Args:
         q: [B, L, H, D], float32, float16 or bfloat16; L ≥ 1.
         k, v: [B, L, H_kv, D] of the same dtype; H is a multiple of H_kv.
-        keys, values: the rings, [B, H_kv, C, D] of the same dtype. They are donated: hold
-            no other reference to them, and use the returned ones afterwards; a ring that
-            is still held elsewhere has to be copied.
-        offset: position of the first new row: an int, or [B] of int64, one for each row of
-            the batch.
-        window: positions that one position sees, itself included.
+        keys, values: the rings, [B, H_kv, C, D] of the same dtype. They are donated: hold no
+            other reference, and use the returned rings from then on. A ring that is referenced
+            elsewhere is copied.
+        offset: the first new position: an int, or [B] of int64, one per sequence.
+        window: number of positions that a position attends to, including itself.
         scale: factor of the scores, usually ``D ** -0.5``.
         rotary: (cos, sin) of the new positions, [1 or B, L, D / 2] of float32, from
-            :func:`rotary_tables`; q and k are rotated, and k is stored rotated.
+            :func:`rotary_tables`. q and k are rotated, and k is stored rotated.
         traditional: rotate the pairs (0, 1), (2, 3), …; False: (0, D/2), (1, D/2 + 1), ….
-        causal: False lets every new position attend to what the last of them attends to.
+        causal: if False, all new positions attend to what the last one attends to.
         stream: where to compute; the default stream if None.
 
     Returns:
         (out, keys, values): out is [B, L, H, D] of q's dtype, accumulated in float32.
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit together, and when the ring is too
-            small: it takes C ≥ window + L - 1, or C ≥ offset + L while nothing wraps.
-        RuntimeError: at evaluation, when that is so for an offset given as an array.
+        ValueError: for shapes or dtypes that do not match, and for too small a ring: C must be
+            at least window + L - 1, or at least offset + L.
+        RuntimeError: at evaluation, for too small a ring if ``offset`` is an array.
     """
     if isinstance(offset, int):
         capacity, length = keys.shape[2] if keys.ndim == 4 else 0, q.shape[1] if q.ndim > 1 else 0
@@ -291,8 +292,8 @@ def sliding_attention(
             raise ValueError(f"[sliding_attention] offset must not be negative; got {offset}")
         if capacity < min(offset + length, window + length - 1):
             raise ValueError(
-                f"[sliding_attention] a ring of {capacity} rows is too small for {length} new "
-                f"rows at offset {offset} with a window of {window}; it needs "
+                f"[sliding_attention] a ring of capacity {capacity} is too small for {length} new "
+                f"positions at offset {offset} with a window of {window}; it needs a capacity of "
                 f"{min(offset + length, window + length - 1)}"
             )
         batch = q.shape[0] if q.ndim else 1
@@ -316,7 +317,7 @@ def rms_norm(
 
     Args:
         x: [..., D], float32, float16 or bfloat16.
-        weight: [D] of such floats.
+        weight: [D], float32, float16 or bfloat16.
         eps: ≥ 0.
         stream: where to compute; the default stream if None.
 
@@ -325,23 +326,23 @@ def rms_norm(
         float32 and rounded once.
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit together, or a negative eps.
+        ValueError: for shapes or dtypes that do not match, or a negative eps.
     """
     return _ext.rms_norm(x, weight, eps, stream=stream)
 
 
 def gelu(x: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array:
-    """``x · (1 + erf(x / √2)) / 2`` (arXiv 1606.08415), not its approximation by tanh.
+    """``x · (1 + erf(x / √2)) / 2`` (arXiv 1606.08415), not the tanh approximation.
 
     Args:
-        x: of any shape; float32, float16 or bfloat16.
+        x: any shape; float32, float16 or bfloat16.
         stream: where to compute; the default stream if None.
 
     Returns:
         The same shape and dtype, computed in float32 and rounded once.
 
     Raises:
-        ValueError: on another dtype.
+        ValueError: for another dtype.
     """
     return _ext.gelu(x, stream=stream)
 
@@ -349,19 +350,20 @@ def gelu(x: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.arra
 def greedy(
     logits: mx.array, *, stream: mx.Stream | mx.Device | None = None
 ) -> tuple[mx.array, mx.array]:
-    """Greedy decoding: the likeliest token of each row and its probability.
+    """Greedy decoding: the most likely token of each row and its probability.
 
     Args:
         logits: [..., V]; float32, float16 or bfloat16.
         stream: where to compute; the default stream if None.
 
     Returns:
-        tokens [...], uint32: the index of the greatest logit, the first of equal ones; a NaN
-            is never the greatest.
-        probabilities [...], float32: softmax(logits) there; NaN where any logit is.
+        tokens [...], uint32: the index of the largest logit, the first of equal ones; a NaN is
+            never the largest.
+        probabilities [...], float32: softmax(logits) at that index; NaN if any logit of the
+            row is NaN.
 
     Raises:
-        ValueError: on another dtype, or V = 0.
+        ValueError: for another dtype, or V = 0.
     """
     return _ext.greedy(logits, stream=stream)
 
@@ -372,13 +374,13 @@ def swiglu(
     """``gate · sigmoid(gate) · up``, the gated unit of a feed-forward layer (arXiv 2002.05202).
 
     Args:
-        gate, up: of one shape and dtype, float32, float16 or bfloat16.
+        gate, up: the same shape and dtype: float32, float16 or bfloat16.
         stream: where to compute; the default stream if None.
 
     Returns:
         The same shape and dtype; on CPU streams computed in float32 and rounded once.
 
     Raises:
-        ValueError: on different shapes or dtypes.
+        ValueError: for different shapes, or other or different dtypes.
     """
     return _ext.swiglu(gate, up, stream=stream)

@@ -1,7 +1,7 @@
 #pragma once
 
-// Horizontal sums of LANES vectors at once: log2(LANES) steps instead of one reduction
-// for each vector.
+// Horizontal sums of several vectors at once: log2(WIDTH) steps for WIDTH vectors,
+// instead of a reduction for each.
 
 #include "kernels/simd.h"
 
@@ -46,18 +46,18 @@ namespace {
   (__builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7))
 #endif
 
-// Sums of runs of RUN lanes of RUN vectors: of each vector the first run, then of each
-// the second one, ... . Each step adds the halves of two vectors' runs and leaves half as
-// many vectors.
-template <int RUN, typename V>
-VOXFAST_INLINE V run_sums(V* x) {
+// Sums of WIDTH neighbouring lanes of each of WIDTH vectors, [LANES / WIDTH, WIDTH]: the
+// sum of the first WIDTH lanes of every vector, then of the next WIDTH lanes, ... . A
+// step adds the halves of two vectors' lanes and leaves half as many vectors.
+template <int WIDTH, typename V>
+VOXFAST_INLINE V horizontal_sums(V* x) {
 #if defined(__AVX512F__)
-  for (int i = 0; RUN == 16 && i < 8; ++i) {
+  for (int i = 0; WIDTH == 16 && i < 8; ++i) {
     x[i] = VOXFAST_HALVES_16(x[i], x[i + 8]);
   }
 #endif
 #if defined(__AVX2__)
-  for (int i = 0; RUN >= 8 && i < 4; ++i) {
+  for (int i = 0; WIDTH >= 8 && i < 4; ++i) {
     x[i] = VOXFAST_HALVES_8(x[i], x[i + 4]);
   }
 #endif
@@ -67,12 +67,9 @@ VOXFAST_INLINE V run_sums(V* x) {
   return VOXFAST_HALVES_2(x[0], x[1]);
 }
 
-// Lane i of the result is the sum of the lanes of x[i].
-VOXFAST_INLINE f32v sums(f32v* x) { return run_sums<LANES>(x); }
-
-// Sums of quads of lanes: those of x[0], then those of x[1], ... .
+// Sums of quads, [QUAD, LANES / QUAD]: those of x[0], then those of x[1], ... .
 VOXFAST_INLINE f32v quad_sums(f32v (&x)[QUAD]) {
-  f32v mixed = run_sums<QUAD>(x);
+  f32v mixed = horizontal_sums<QUAD>(x);
 #if defined(__AVX512F__)
   return __builtin_shufflevector(mixed, mixed, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3,
                                  7, 11, 15);

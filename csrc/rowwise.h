@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include "kernels/rowwise.h"
+#include "kernels/rowwise_arguments.h"
 #include "mlx/array.h"
 #include "threads.h"
 
 namespace voxfast {
 
-// The rows and columns of an op that works element by element on x and its like.
+// The arguments of a row-wise op on x: rows and columns.
 inline RowwiseArguments elementwise(const mlx::core::array& x) {
   RowwiseArguments a{};
   a.columns = x.ndim() > 0 ? x.shape(-1) : 1;
@@ -16,7 +16,7 @@ inline RowwiseArguments elementwise(const mlx::core::array& x) {
   return a;
 }
 
-// Runs a kernel over all rows; on several threads where that is worth waking them.
+// Runs a kernel over all rows, on several threads if there is enough work.
 inline void for_rows(const RowwiseArguments& a,
                      void (*kernel)(const RowwiseArguments&, int64_t, int64_t)) {
   constexpr int64_t SERIAL_ELEMENTS = 1 << 16;  // about 10 us

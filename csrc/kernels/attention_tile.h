@@ -1,7 +1,8 @@
 #pragma once
 
-// sliding_attention: rows of queries, keys and values as they come in, and the tile of
-// query rows that one task answers.
+// sliding_attention: loads and rotates queries, keys and values, writes the rings, and
+// defines the tile of queries that one task computes. A query is a row of q: one head at
+// one position.
 
 #include "kernels/simd.h"
 #include "kernels/sliding_attention_arguments.h"
@@ -11,19 +12,14 @@ namespace {
 
 constexpr int MAX_HEAD_SIZE = 512;
 constexpr float LOG2_E = 1.44269504f;
-constexpr float INFINITE = __builtin_inff();
+constexpr float INF = __builtin_inff();
 
-VOXFAST_INLINE int smaller(int a, int b) { return a < b ? a : b; }
-VOXFAST_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-VOXFAST_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-VOXFAST_INLINE int round_up(int x, int step) { return (x + step - 1) / step * step; }
-
-// 2^x for x <= 0 within 3 half units in the last place: 0 below -126, NaN for NaN. The
-// polynomial is a minimax fit of relative error 1e-7 on [-0.5, 0.5].
+// 2^x for x <= 0 within 1.5 units in the last place; 0 below -126, NaN for NaN. The
+// polynomial is a minimax fit on [-0.5, 0.5] with a relative error of 1e-7.
 VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
-  const f32v least = broadcast(-126.0f);
+  const f32v lowest = broadcast(-126.0f);
   const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
-  f32v y = max(least, x);
+  f32v y = max(lowest, x);
   f32v n = (y + shifter) - shifter;
   f32v r = y - n;
   f32v p = r * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
@@ -32,7 +28,7 @@ VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
   p = p * r + 0x1.62e42ap-1f;
   p = p * r + 1.0f;
   i32v exponent = (__builtin_convertvector(n, i32v) + 127) << 23;
-  return x < least ? f32v{} : p * (f32v)exponent;
+  return x < lowest ? f32v{} : p * (f32v)exponent;
 }
 
 VOXFAST_INLINE float exp2_nonpositive(float x) {
@@ -65,7 +61,7 @@ void store_row(T* p, const float* x, int n) {
   }
 }
 
-void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t l) {
+void apply_rope(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t l) {
   float cos[MAX_HEAD_SIZE / 2], sin[MAX_HEAD_SIZE / 2];
   int half = a.head_size / 2;
   load_row(a.cos + b * a.cos_strides[0] + l * a.cos_strides[1], a.cos_strides[2], half,
@@ -87,46 +83,46 @@ void rotate_row(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t
   }
 }
 
-// Row [b, l, head] of an array [B, L, heads, D]. Rows of one head lie far from each
-// other, so one that comes soon is fetched on the way.
+// Loads row [b, l, head] of an array [B, L, heads, D]. The rows of a head are far apart
+// in memory, so the row of a later position is prefetched.
 template <typename T>
 void read_row(const SlidingAttentionArguments& a, const void* base,
               const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
-  constexpr int SOON = 4, LINE = 64 / sizeof(T);
+  constexpr int PREFETCH_ROWS = 4, LINE = 64 / sizeof(T);
   const T* p =
       static_cast<const T*>(base) + b * strides[0] + l * strides[1] + head * strides[2];
-  if (l + SOON < a.length) {
+  if (l + PREFETCH_ROWS < a.length) {
     for (int d = 0; d < a.head_size; d += LINE) {
-      __builtin_prefetch(p + SOON * strides[1] + d);
+      __builtin_prefetch(p + PREFETCH_ROWS * strides[1] + d);
     }
   }
   load_row(p, strides[3], a.head_size, out);
 }
 
-// The same, rotated where there are tables, and rounded to T as a stored row is.
+// The same with rotary embedding, if the call has tables; rounded to T, as stored keys
+// are.
 template <typename T>
-void read_rotated(const SlidingAttentionArguments& a, const void* base,
-                  const int64_t* strides, int64_t b, int64_t l, int64_t head,
-                  float* out) {
+void read_rope(const SlidingAttentionArguments& a, const void* base,
+               const int64_t* strides, int64_t b, int64_t l, int64_t head, float* out) {
   read_row<T>(a, base, strides, b, l, head, out);
   if (a.cos != nullptr) {
-    rotate_row(out, a, b, l);
+    apply_rope(out, a, b, l);
     T rounded[MAX_HEAD_SIZE];
     store_row(rounded, out, a.head_size);
     load_row(rounded, 1, a.head_size, out);
   }
 }
 
-// Writes the new rows of one KV head of one batch row into the rings.
+// Writes the new keys and values of KV head h of sequence b, index = b * H_kv + h.
 template <typename T>
-void write_rows(const SlidingAttentionArguments& a, int64_t index) {
+void write_ring(const SlidingAttentionArguments& a, int64_t index) {
   int64_t b = index / a.kv_heads, h = index % a.kv_heads;
   int64_t size = a.head_size, ring = index * a.capacity * size;
   T *keys = static_cast<T*>(a.keys) + ring, *values = static_cast<T*>(a.values) + ring;
   int64_t slot = a.offset[b * a.offset_stride] % a.capacity;
   float row[MAX_HEAD_SIZE];
   for (int64_t l = 0; l < a.length; ++l) {
-    read_rotated<T>(a, a.k, a.k_strides, b, l, h, row);
+    read_rope<T>(a, a.k, a.k_strides, b, l, h, row);
     store_row(keys + slot * size, row, a.head_size);
     read_row<T>(a, a.v, a.v_strides, b, l, h, row);
     store_row(values + slot * size, row, a.head_size);
@@ -134,27 +130,27 @@ void write_rows(const SlidingAttentionArguments& a, int64_t index) {
   }
 }
 
-// ---- the tile of one task -----------------------------------------------------------
+// ---- the tile of a task -------------------------------------------------------------
 
 template <typename T>
 struct Tile {
   const SlidingAttentionArguments& a;
   int64_t task;
-  int64_t b, h;        // batch row, KV head
-  int group;           // query heads of one KV head
-  int row, rows;       // the tile's first row and their number; row = l * group + g
-  int64_t offset;      // position of l = 0
-  int64_t begin, end;  // positions of the keys of this split
-  const T *keys, *values;
+  int64_t b, h;                // sequence, KV head
+  int group;                   // query heads per KV head
+  int first_query, n_queries;  // query = l * group + head within the group
+  int64_t offset;              // position of l = 0
+  int64_t begin, end;          // positions of this split's keys
+  const T *keys, *values;      // of slot 0
 
-  // The last position that row r sees.
-  int64_t position(int r) const {
-    return offset + (a.causal ? (row + r) / group : a.length - 1);
+  // The newest position that query r of the tile attends to.
+  int64_t newest(int r) const {
+    return offset + (a.causal ? (first_query + r) / group : a.length - 1);
   }
 
-  // Whether all of these keys are in the windows of all rows.
-  bool all_see(int64_t from, int64_t to) const {
-    return to <= position(0) + 1 && from > position(rows - 1) - a.window;
+  // Whether positions [from, to) are in the windows of all queries.
+  bool all_visible(int64_t from, int64_t to) const {
+    return to <= newest(0) + 1 && from > newest(n_queries - 1) - a.window;
   }
 };
 
@@ -174,11 +170,11 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
             0,
             nullptr,
             nullptr};
-  t.row = static_cast<int>(tile * a.tile_rows);
-  t.rows = smaller(a.tile_rows, a.length * t.group - t.row);
+  t.first_query = static_cast<int>(tile * a.tile_queries);
+  t.n_queries = min(a.tile_queries, a.length * t.group - t.first_query);
   t.offset = a.offset[t.b * a.offset_stride];
-  int64_t from = larger(0, t.position(0) - a.window + 1);
-  int64_t count = t.position(t.rows - 1) + 1 - from;
+  int64_t from = max(0, t.newest(0) - a.window + 1);
+  int64_t count = t.newest(t.n_queries - 1) + 1 - from;
   t.begin = from + count * split / a.splits;
   t.end = from + count * (split + 1) / a.splits;
   int64_t ring = head * a.capacity * a.head_size;
@@ -187,12 +183,12 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
   return t;
 }
 
-// Row r's query, ready for products with keys that give scores in powers of two.
+// Loads query r of the tile, scaled so that weights are exp2(score).
 template <typename T>
 void read_query(const Tile<T>& t, int r, float* out) {
-  int row = t.row + r;
-  read_rotated<T>(t.a, t.a.q, t.a.q_strides, t.b, row / t.group,
-                  t.h * t.group + row % t.group, out);
+  int query = t.first_query + r;
+  read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, query / t.group,
+               t.h * t.group + query % t.group, out);
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
     out[d] *= factor;
@@ -200,54 +196,55 @@ void read_query(const Tile<T>& t, int r, float* out) {
 }
 
 template <typename T>
-void write_output(const Tile<T>& t, int r, float* weighted, float total) {
+void write_output(const Tile<T>& t, int r, float* weighted, float weight_sum) {
   const auto& a = t.a;
-  float factor = 1.0f / total;
+  float factor = 1.0f / weight_sum;
   for (int d = 0; d < a.head_size; ++d) {
     weighted[d] *= factor;
   }
-  int row = t.row + r;
-  int64_t head = t.h * t.group + row % t.group;
+  int query = t.first_query + r;
+  int64_t head = t.h * t.group + query % t.group;
   T* out = static_cast<T*>(a.out) +
-           ((t.b * a.length + row / t.group) * a.heads + head) * a.head_size;
+           ((t.b * a.length + query / t.group) * a.heads + head) * a.head_size;
   store_row(out, weighted, a.head_size);
 }
 
-// What one split found for row r: weighted sum of values, greatest score, sum of weights.
+// Writes query r's output, or, if its keys are split, the partial result of this split.
 template <typename T>
-void write_result(const Tile<T>& t, int r, float* weighted, float most, float total) {
+void finish_query(const Tile<T>& t, int r, float* weighted, float max_score,
+                  float weight_sum) {
   const auto& a = t.a;
   if (a.splits == 1) {
-    write_output(t, r, weighted, total);
+    write_output(t, r, weighted, weight_sum);
     return;
   }
-  float* partial = a.partials + (t.task * a.tile_rows + r) * (a.head_size + 2);
+  float* partial = a.partials + (t.task * a.tile_queries + r) * (a.head_size + 2);
   std::memcpy(partial, weighted, sizeof(float) * a.head_size);
-  partial[a.head_size] = most;
-  partial[a.head_size + 1] = total;
+  partial[a.head_size] = max_score;
+  partial[a.head_size + 1] = weight_sum;
 }
 
 template <typename T>
 void merge_splits(const SlidingAttentionArguments& a, int64_t index) {
   auto t = make_tile<T>(a, index * a.splits);
-  int64_t row_size = a.head_size + 2, split_size = a.tile_rows * row_size;
-  for (int r = 0; r < t.rows; ++r) {
-    const float* first = a.partials + (t.task * a.tile_rows + r) * row_size;
-    float most = -INFINITE, total = 0.0f, weighted[MAX_HEAD_SIZE] = {};
+  int64_t query_size = a.head_size + 2, split_size = a.tile_queries * query_size;
+  for (int r = 0; r < t.n_queries; ++r) {
+    const float* first = a.partials + (t.task * a.tile_queries + r) * query_size;
+    float max_score = -INF, weight_sum = 0.0f, weighted[MAX_HEAD_SIZE] = {};
     for (int s = 0; s < a.splits; ++s) {
       float score = first[s * split_size + a.head_size];
-      most = score > most ? score : most;
+      max_score = score > max_score ? score : max_score;
     }
     for (int s = 0; s < a.splits; ++s) {
       const float* partial = first + s * split_size;
       float score = partial[a.head_size];
-      float weight = score == most ? 1.0f : exp2_nonpositive(score - most);
-      total += weight * partial[a.head_size + 1];
+      float weight = score == max_score ? 1.0f : exp2_nonpositive(score - max_score);
+      weight_sum += weight * partial[a.head_size + 1];
       for (int d = 0; d < a.head_size; ++d) {
         weighted[d] += weight * partial[d];
       }
     }
-    write_output(t, r, weighted, total);
+    write_output(t, r, weighted, weight_sum);
   }
 }
 
