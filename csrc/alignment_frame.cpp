@@ -180,9 +180,8 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
            describe("keys", k), describe("queries", q));
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
-    reject(NAME,
-           "first must be >= 0, count >= 1 and first + count <= S; got first and count ",
-           first, " and ", count, describe("keys", k));
+    reject(NAME, "first must be >= 0, count >= 1 and first + count <= S; got ", first,
+           " and ", count, describe("keys", k));
   }
   if (heads.empty()) {
     reject(NAME, "every layer needs at least one head");
