@@ -1,0 +1,185 @@
+"""Everything that FFmpeg decodes, through PyAV: compressed audio, and video's audio track.
+
+FFmpeg sees one input only, which is open already. Demuxers that open further files (playlists,
+concatenations, image sequences), protocols, and decoders of anything but audio are not allowed.
+PyAV keeps FFmpeg's own messages off the terminal.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from voxfast._decoder import Decoder
+from voxfast._pcm import Block
+from voxfast._sniff import index_is_last
+from voxfast._streams import ByteReader, PipeFile
+from voxfast.errors import AudioFileError
+
+if TYPE_CHECKING:
+    import io
+
+    from av.container import InputContainer
+
+_DEMUXERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,nistsphere,"
+    "ogg,tta,voc,w64,wav,wv"
+)
+_DECODERS = (
+    "aac,aac_fixed,aac_latm,ac3,ac3_fixed,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,"
+    "adpcm_yamaha,alac,amrnb,amrwb,ape,dca,eac3,flac,g722,g723_1,g726,g726le,gsm,gsm_ms,"
+    "libopencore_amrnb,libopencore_amrwb,libopus,libspeex,libvorbis,mp1,mp1float,mp2,mp2float,"
+    "mp3,mp3float,nellymoser,opus,speex,truespeech,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,"
+    "wmav2,wmavoice,pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd,pcm_f32be,pcm_f32le,pcm_f64be,"
+    "pcm_f64le,pcm_s16be,pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,pcm_s24le,"
+    "pcm_s24le_planar,pcm_s32be,pcm_s32le,pcm_s32le_planar,pcm_s64be,pcm_s64le,pcm_s8,"
+    "pcm_s8_planar,pcm_u16be,pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,pcm_vidc"
+)
+_OPTIONS = {
+    "format_whitelist": _DEMUXERS,
+    "codec_whitelist": _DECODERS,
+    "protocol_whitelist": "none",
+}
+# Containers whose beginning tells all: without this, FFmpeg waits for up to 5 MB of a pipe.
+_EARLY = ("aac", "aiff", "amr", "au", "caf", "mp3", "tta", "voc", "w64", "wav")
+# Containers that may have to be sought in, so that a pipe is held if it does not do without.
+_SOUGHT = ("aiff", "ape", "asf", "avi", "caf", "matroska", "mov", "w64", "wv")
+_MOST_TAIL = 1 << 17
+
+
+class UnknownContainerError(AudioFileError):
+    """A file that begins like nothing that is known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open recording.
+
+    Attributes:
+        seconds: of audio that it promises; None if it does not say, or is a pipe.
+        blocks: its audio; raises AudioFileError after the last good block if it is cut off or
+            damaged.
+    """
+
+    seconds: float | None
+    blocks: Iterator[Block]
+
+
+@contextmanager
+def open_file(file: "io.FileIO", demuxer: str | None, name: str) -> Iterator[Source]:
+    """Decode a regular file.
+
+    Args:
+        file: at any position. A FileIO is read in C, where an interrupt cannot get lost.
+        demuxer: FFmpeg's name of the container; None: to be found out.
+
+    Raises:
+        AudioFileError: if it is no audio, has no audio track, or is encrypted.
+    """
+    file.seek(0)
+    with _opened(file, demuxer, name, dict(_OPTIONS)) as container:
+        decoder = Decoder(container, _FileInput(file), name)
+        yield Source(decoder.seconds(), decoder.blocks())
+
+
+@contextmanager
+def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
+    """Decode a pipe as it comes; held in a temporary file first if it cannot be.
+
+    Raises:
+        AudioFileError: as :func:`open_file`, or if the temporary file cannot be written.
+    """
+    reader.keep()
+    if demuxer == "mov" and index_is_last(reader):
+        with reader.to_file() as whole, open_file(whole, demuxer, name) as source:
+            yield source
+        return
+    file = PipeFile(reader, _MOST_TAIL)
+    options = _OPTIONS | ({"probesize": "4096"} if demuxer in _EARLY else {})
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(_opened(file, demuxer, name, options))
+        except AudioFileError:
+            file.check()
+            if demuxer not in _SOUGHT:
+                raise
+            whole = stack.enter_context(reader.to_file())
+            yield stack.enter_context(open_file(whole, demuxer, name))
+            return
+        yield Source(None, Decoder(container, _PipeInput(file, reader), name).blocks())
+
+
+@contextmanager
+def _opened(
+    file: Any, demuxer: str | None, name: str, options: dict[str, str]
+) -> Iterator["InputContainer"]:
+    """FFmpeg's container of an input."""
+    import av
+
+    try:
+        # Tags may be in any encoding.
+        container = av.open(
+            file, "r", format=demuxer, container_options=options, metadata_errors="replace"
+        )
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        known = f"{name} is not audio that can be read (WAV, FLAC, Ogg, MP3, M4A, WebM, ...)"
+        if demuxer is None:
+            raise UnknownContainerError(known) from error
+        if demuxer == "mov":
+            reason = "its index is missing; the recording was cut off or never finished"
+        else:
+            reason = f"it begins as {demuxer}, and what follows is damaged or cut off"
+        raise AudioFileError(f"{known}: {reason}") from error
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+class _FileInput:
+    """A regular file, beside FFmpeg; see :class:`voxfast._decoder.Input`."""
+
+    def __init__(self, file: "io.FileIO") -> None:
+        self._descriptor = file.fileno()
+
+    def check(self) -> None:
+        pass  # What goes wrong with a file, FFmpeg reports.
+
+    def begin(self) -> None:
+        pass
+
+    def at(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def has(self, size: int) -> bool:
+        return os.fstat(self._descriptor).st_size >= size
+
+    def tail(self) -> bytes:
+        size = os.fstat(self._descriptor).st_size
+        return self.at(max(0, size - _MOST_TAIL), _MOST_TAIL)
+
+
+class _PipeInput:
+    """A pipe, beside FFmpeg; see :class:`voxfast._decoder.Input`."""
+
+    def __init__(self, file: PipeFile, reader: ByteReader) -> None:
+        self._file, self._reader = file, reader
+
+    def check(self) -> None:
+        self._file.check()
+
+    def begin(self) -> None:
+        self._reader.forget()
+
+    def at(self, offset: int, size: int) -> bytes:
+        return self._reader.kept_at(offset, size)
+
+    def has(self, size: int) -> bool:
+        while self._reader.count < size and self._file.read(1 << 16):
+            pass
+        self.check()
+        return self._reader.count >= size
+
+    def tail(self) -> bytes:
+        return self._file.tail
