@@ -29,6 +29,8 @@ _SLACK = {
 }  # fmt: skip
 _PADDING = 0.1  # seconds: the longest frame of an encoder that fills up its last one
 _SHORTEST_GAP, _MOST_GAPS = 0.1, 600.0
+_MOST_EXCESS = 2 * 8192  # samples of Vorbis: two packets of the longest kind
+_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS")  # of MP3 files, between joined ones, too
 _MOST_FAULTS = 10_000  # in a row: a file that holds nothing else is given up
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
 
@@ -45,11 +47,11 @@ class Input(Protocol):
     def at(self, offset: int, size: int) -> bytes:
         """Bytes near the beginning."""
 
-    def has(self, size: int) -> bool:
-        """Whether there are so many bytes; called at the end."""
+    def end(self) -> int | None:
+        """Samples of the track by the last page of Ogg, once that was read."""
 
-    def tail(self) -> bytes:
-        """The last bytes; called at the end."""
+    def is_complete(self, size: int | None) -> bool:
+        """At the end: whether all bytes have come, ``size`` of them if that is known."""
 
 
 class Decoder:
@@ -175,12 +177,13 @@ class Decoder:
         try:
             return [*packet.decode()]
         except (av.FFmpegError, ValueError):
-            self._new_faults += 1
+            is_tag = self._kind == "mp3" and bytes(packet).startswith(_TAGS)
+            self._new_faults += not is_tag
             return []
 
     def _take(self, frame: "AudioFrame") -> Iterator[Block]:
         """What a frame adds; audio beyond the promised length is held back, it may be padding."""
-        samples, rate = as_array(frame), frame.sample_rate
+        samples, rate = self._before_end(frame), frame.sample_rate
         check_encoding(rate, samples.shape[1], self._name)
         if not len(samples):
             return
@@ -205,6 +208,17 @@ class Decoder:
             self._samples += sum(len(held) for _, held in self._held)
             yield from self._held
             self._held = []
+
+    def _before_end(self, frame: "AudioFrame") -> Frames:
+        """A frame's samples up to the end of the track.
+
+        FFmpeg cuts the last packet of Vorbis, but not the one before it, where that is needed.
+        """
+        samples, end = as_array(frame), self._source.end()
+        if end is None or self._stream.codec_context.name != "vorbis":
+            return samples
+        excess = self._samples + frame.samples - end
+        return samples[:-excess] if 0 < excess <= _MOST_EXCESS else samples
 
     def _note_faults(self, count: int) -> None:
         """Take note of losses before the next frame."""
@@ -272,11 +286,7 @@ class Decoder:
         if seconds is not None and reached + _SLACK[self._kind] + 0.5 / self._rate < seconds:
             raise truncated(self._name, done, seconds)
         is_cut = self._is_cut and self._kind != "mpegts"
-        if self._kind == "ogg":
-            is_cut |= not _promises.ogg_is_complete(self._source.tail())
-        if self._promised_bytes is not None and not is_cut:
-            is_cut = not self._source.has(self._promised_bytes - 16)
-        if is_cut:
+        if is_cut or not self._source.is_complete(self._promised_bytes):
             raise truncated(self._name, done, seconds)
 
 

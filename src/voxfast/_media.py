@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from voxfast._decoder import Decoder
+from voxfast._ogg import OggLinks
 from voxfast._pcm import Block
 from voxfast._sniff import index_is_last
 from voxfast._streams import ByteReader, PipeFile
@@ -45,7 +46,7 @@ _OPTIONS = {
 _EARLY = ("aac", "aiff", "amr", "au", "caf", "mp3", "tta", "voc", "w64", "wav")
 # Containers that may have to be sought in, so that a pipe is held if it does not do without.
 _SOUGHT = ("aiff", "ape", "asf", "avi", "caf", "matroska", "mov", "w64", "wv")
-_MOST_TAIL = 1 << 17
+_SLACK = 16  # bytes by which a container may be shorter than it says: padding
 
 
 class UnknownContainerError(AudioFileError):
@@ -78,9 +79,13 @@ def open_file(file: "io.FileIO", demuxer: str | None, name: str) -> Iterator[Sou
         AudioFileError: if it is no audio, has no audio track, or is encrypted.
     """
     file.seek(0)
-    with _opened(file, demuxer, name, dict(_OPTIONS)) as container:
+    with _opened(file, demuxer, name, _OPTIONS) as container:
         decoder = Decoder(container, _FileInput(file), name)
-        yield Source(decoder.seconds(), decoder.blocks())
+        blocks = decoder.blocks()
+        if demuxer == "ogg":
+            file.seek(0)
+            blocks = _ogg_blocks(ByteReader(file, name), name)
+        yield Source(decoder.seconds(), blocks)
 
 
 @contextmanager
@@ -90,12 +95,15 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
     Raises:
         AudioFileError: as :func:`open_file`, or if the temporary file cannot be written.
     """
+    if demuxer == "ogg":
+        yield Source(None, _ogg_blocks(reader, name))
+        return
     reader.keep()
     if demuxer == "mov" and index_is_last(reader):
         with reader.to_file() as whole, open_file(whole, demuxer, name) as source:
             yield source
         return
-    file = PipeFile(reader, _MOST_TAIL)
+    file = PipeFile(reader.some)
     options = _OPTIONS | ({"probesize": "4096"} if demuxer in _EARLY else {})
     with ExitStack() as stack:
         try:
@@ -137,6 +145,22 @@ def _opened(
         container.close()
 
 
+def _ogg_blocks(reader: ByteReader, name: str) -> Iterator[Block]:
+    """The audio of all links of an Ogg chain; a damaged one does not keep from the next."""
+    links = OggLinks(reader)
+    failure: AudioFileError | None = None
+    while links.begin():
+        file = PipeFile(links.some)
+        try:
+            with _opened(file, "ogg", name, _OPTIONS) as container:
+                yield from Decoder(container, _OggInput(file, links), name).blocks()
+        except AudioFileError as error:
+            file.check()
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
 class _FileInput:
     """A regular file, beside FFmpeg; see :class:`voxfast._decoder.Input`."""
 
@@ -152,12 +176,11 @@ class _FileInput:
     def at(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
-    def has(self, size: int) -> bool:
-        return os.fstat(self._descriptor).st_size >= size
+    def end(self) -> int | None:
+        return None
 
-    def tail(self) -> bytes:
-        size = os.fstat(self._descriptor).st_size
-        return self.at(max(0, size - _MOST_TAIL), _MOST_TAIL)
+    def is_complete(self, size: int | None) -> bool:
+        return size is None or os.fstat(self._descriptor).st_size >= size - _SLACK
 
 
 class _PipeInput:
@@ -175,11 +198,35 @@ class _PipeInput:
     def at(self, offset: int, size: int) -> bytes:
         return self._reader.kept_at(offset, size)
 
-    def has(self, size: int) -> bool:
-        while self._reader.count < size and self._file.read(1 << 16):
-            pass
-        self.check()
-        return self._reader.count >= size
+    def end(self) -> int | None:
+        return None
 
-    def tail(self) -> bytes:
-        return self._file.tail
+    def is_complete(self, size: int | None) -> bool:
+        if size is None:
+            return True
+        missing = size - _SLACK - self._reader.count
+        return missing <= 0 or self._reader.skip(missing)
+
+
+class _OggInput:
+    """A link of an Ogg chain, beside FFmpeg; see :class:`voxfast._decoder.Input`."""
+
+    def __init__(self, file: PipeFile, links: OggLinks) -> None:
+        self._file, self._links = file, links
+
+    def check(self) -> None:
+        self._file.check()
+
+    def begin(self) -> None:
+        pass
+
+    def at(self, offset: int, size: int) -> bytes:
+        return b""
+
+    def end(self) -> int | None:
+        return self._links.end
+
+    def is_complete(self, size: int | None) -> bool:
+        while self._links.some(1 << 16):
+            pass
+        return self._links.is_complete

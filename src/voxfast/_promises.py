@@ -95,17 +95,3 @@ def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
     length = 9 - data[at].bit_length()
     value = int.from_bytes(data[at : at + length], "big") & (1 << 7 * length) - 1
     return (None if value == (1 << 7 * length) - 1 else value), at + length
-
-
-def ogg_is_complete(tail: bytes) -> bool:
-    """Whether a file that ends so is Ogg whose last page is whole and marked so (RFC 3533).
-
-    Args:
-        tail: at least the last 65307 bytes, the most that a page takes.
-    """
-    at = tail.rfind(b"OggS")
-    if at < 0 or len(tail) < at + 27:
-        return False
-    segments = tail[at + 27 : at + 27 + tail[at + 26]]
-    end = at + 27 + len(segments) + sum(segments)
-    return len(segments) == tail[at + 26] and end <= len(tail) and bool(tail[at + 5] & 4)

@@ -1,5 +1,7 @@
 """What bytes are, by how they begin: a container of audio, something else by name, or unknown."""
 
+from collections.abc import Callable
+
 from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError
 
@@ -94,23 +96,25 @@ def demuxer_of(reader: ByteReader, name: str) -> str | None:
         return "wav"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "avi"
-    if head[:3] == b"ID3" and len(head) > 10 and head[3] < 0x10:
+    if head[:3] == b"ID3" and len(head) > 3 and head[3] < 0x10:
         return _behind_id3(reader)
     for at, magic, demuxer in _CONTAINERS:
         if head[at : at + len(magic)] == magic and (at != 8 or head[:4] == b"FORM"):
             return demuxer
+    if head[:4] == b"FORM" and len(head) < 12:
+        return "aiff"
     if head[:1] == b"G" and (packets := reader.peek(377))[188:189] == packets[376:377] == b"G":
         return "mpegts"
     if head[:2] == b"\x0bw" and len(head) > 5 and head[5] >> 3 <= 16:
         return "ac3" if head[5] >> 3 <= 10 else "eac3"
     _refuse(reader, head, name)
-    if (_mp3_size(head) or _adts_size(head)) and (kind := _frames_at(reader.peek(1 << 13), 0)):
+    if kind := _frames_at(reader.peek, 0):
         return kind
     # A radio stream that was joined between two frames, or zeros before the first.
     data = reader.arrived()
     at = data.find(b"\xff", 1)
     while 0 < at < len(data) - 4:
-        if kind := _frames_at(data, at):
+        if kind := _frames_at(lambda size: data[:size], at):
             return kind
         at = data.find(b"\xff", at + 1)
     return None
@@ -166,8 +170,9 @@ def _is_text(data: bytes) -> bool:
 
 def _behind_id3(reader: ByteReader) -> str:
     """The container that an ID3v2 tag stands before: MP3, as a rule."""
-    head = reader.peek(10)
-    size = 0
+    head, size = reader.peek(10), 0
+    if len(head) < 10:
+        return "mp3"
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
     size += 20 if head[5] & 0x10 else 10
@@ -180,15 +185,20 @@ def _behind_id3(reader: ByteReader) -> str:
     return "mp3"
 
 
-def _frames_at(data: bytes, at: int) -> str | None:
-    """The demuxer of three MPEG audio frames in a row, or as many as there are; None: none."""
+def _frames_at(peek: Callable[[int], bytes], at: int) -> str | None:
+    """The demuxer of three MPEG audio frames in a row; None: there are none.
+
+    Args:
+        peek: gives the first bytes, as many as are asked for, or fewer at the end.
+        at: where the frames begin; at 0, a short stream may have fewer than three.
+    """
     for demuxer, size_of in (("mp3", _mp3_size), ("aac", _adts_size)):
-        end, first = at, data[at : at + 4]
+        end, first = at, b""
         for count in range(3):
-            frame = data[end : end + 7]
-            if count and at == 0 and end == len(data):
-                return demuxer  # a short file, all of it frames
-            size = size_of(frame)
+            frame = peek(end + 7)[end:]
+            if count and at == 0 and len(frame) < 7:
+                return demuxer
+            size, first = size_of(frame), first or frame
             # The version, the layer and the sample rate stay.
             if not size or frame[1] & 0xFE != first[1] & 0xFE or (frame[2] ^ first[2]) & 0x0C:
                 break
