@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from voxfast._sentences import ends_sentence, is_abbreviation
 from voxfast.timed import Word
 
 COLUMNS = 42
@@ -16,9 +17,11 @@ PAUSE_SECONDS = 0.8
 MOST_SECONDS = 7.0
 LEAST_SECONDS = 1.0
 """A caption stays this long on the screen if the next one leaves room for it."""
+SHORTEST_SECONDS = 0.3
+"""No caption is shorter: it takes in the next sentence, or the next one waits."""
+_LONGEST_UNIT = 500
+"""Characters that are held together at most, so that a stream without spaces is shown, too."""
 
-_SENTENCE_ENDS = frozenset(".!?…。！？｡؟।॥።")
-_CLOSERS = "\"'”’»›)]}」』）】》〉"
 # Scripts that write no spaces between words, by the first word of their Unicode names.
 _UNSPACED = frozenset(
     {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "IDEOGRAPHIC", "FULLWIDTH"}
@@ -39,19 +42,86 @@ def captions(words: Iterable[Word]) -> list[Caption]:
 
     A caption ends before a pause of more than 0.8 s, after a sentence, and where it would
     otherwise be longer than 7 s or than two lines of 42 columns (21 full-width characters).
-    Captions do not overlap, and each lasts at least a millisecond.
+    Captions start at least 0.3 s apart, do not overlap, and last at least 0.3 s: a shorter
+    sentence shares the caption of the next one, and where the words' times leave no room,
+    captions are late.
     """
-    groups: list[list[_Unit]] = []
-    for word in _words_between_breaks(words):
-        unit = _Unit.of(word)
-        if not groups or _begins_caption(groups[-1], unit):
-            groups.append([])
-        groups[-1].append(unit)
-    found = [
-        Caption(_lines(group), group[0].word.start, max(unit.word.end for unit in group))
-        for group in groups
-    ]
-    return _spread(found)
+    stream = CaptionStream()
+    return [*stream.step(words), *stream.finish()]
+
+
+class CaptionStream:
+    """Groups words into captions while they come.
+
+    Parity: for any split of the words, the captions of :meth:`step` and :meth:`finish` joined
+    are those of :func:`captions`. The last caption is held back, because its end, and whether
+    it takes another word, depend on what follows.
+    """
+
+    def __init__(self) -> None:
+        self._word: Word | None = None  # may grow by what cannot be parted from it
+        self._group: list[_Unit] = []  # of the caption that is not complete
+        self._start = -math.inf  # of that caption
+        self._clock = 0.0  # start of the latest word
+
+    def step(self, words: Iterable[Word]) -> list[Caption]:
+        """Take more words; return the captions that they complete."""
+        found: list[Caption] = []
+        for word in words:
+            text = visible(word.text).rstrip()
+            if not text:
+                continue
+            word = self._timed(replace(word, text=text))
+            last = self._word
+            if last is not None and _is_joined(last, word):
+                self._word = replace(
+                    word,
+                    text=last.text + text,
+                    start=last.start,
+                    end=max(last.end, word.end),
+                )
+                continue
+            found += self._close_word()
+            self._word = word
+        return found
+
+    def finish(self) -> list[Caption]:
+        """The captions that were held back."""
+        found = self._close_word()
+        if self._group:
+            found.append(self._caption(math.inf))
+            self._group = []
+        return found
+
+    def _timed(self, word: Word) -> Word:
+        """A word with times that never go back and are numbers."""
+        start = word.start if math.isfinite(word.start) else self._clock
+        self._clock = max(start, self._clock)
+        end = word.end if math.isfinite(word.end) else self._clock
+        return replace(word, start=self._clock, end=max(end, self._clock))
+
+    def _close_word(self) -> list[Caption]:
+        """Put the open word into the caption; return what that completes."""
+        if self._word is None:
+            return []
+        found = []
+        for piece in _pieces(self._word):
+            unit = _Unit.of(piece)
+            if self._group and _begins_caption(self._group, unit):
+                start = max(piece.start, self._start + SHORTEST_SECONDS)
+                found.append(self._caption(start))
+                self._group, self._start = [], start
+            elif not self._group:
+                self._start = piece.start
+            self._group.append(unit)
+        self._word = None
+        return found
+
+    def _caption(self, following: float) -> Caption:
+        """The caption of the group, if the next one starts at ``following`` seconds."""
+        end = max(unit.word.end for unit in self._group)
+        end = min(max(end, self._start + LEAST_SECONDS), following)
+        return Caption(_lines(self._group), self._start, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +143,25 @@ class _Unit:
 
 def _begins_caption(group: Sequence[_Unit], unit: _Unit) -> bool:
     """Whether ``unit`` cannot join the words of a caption."""
-    last = group[-1].word
+    first, last = group[0].word, group[-1].word
     return (
         unit.word.start - last.end > PAUSE_SECONDS
-        or last.text.rstrip(_CLOSERS)[-1:] in _SENTENCE_ENDS
-        or unit.word.end - group[0].word.start > MOST_SECONDS
+        or unit.word.end - first.start > MOST_SECONDS
         or _first_line([*group, unit]) is None
+        or (
+            unit.word.start - first.start >= SHORTEST_SECONDS
+            and ends_sentence("".join(u.word.text for u in group), unit.word.text)
+        )
     )
 
 
-def _spread(found: list[Caption]) -> list[Caption]:
-    """Give short captions time on the screen, and let none run into the next."""
-    spread = []
-    for i, caption in enumerate(found):
-        limit = found[i + 1].start if i + 1 < len(found) else math.inf
-        end = min(max(caption.end, caption.start + LEAST_SECONDS), limit)
-        spread.append(replace(caption, end=max(end, caption.start + 0.001)))
-    return spread
+def visible(text: str) -> str:
+    """A text whose control characters and line separators are spaces."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
 
 
-def _words_between_breaks(words: Iterable[Word]) -> list[Word]:
-    """Words joined where no line may break between them, without control characters."""
-    units: list[Word] = []
-    for word in words:
-        text = "".join(
-            " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in word.text
-        )
-        if not text.strip():
-            continue
-        text = text.rstrip()
-        if units and not _may_break(units[-1].text, text):
-            last = units.pop()
-            word = replace(
-                word, text=last.text + text, start=last.start, end=max(last.end, word.end)
-            )
-        else:
-            word = replace(word, text=text)
-        units.append(word)
-    return [piece for unit in units for piece in _pieces(unit)]
-
-
-def _may_break(before: str, text: str) -> bool:
-    """Whether a line may end between two words."""
+def may_break(before: str, text: str) -> bool:
+    """Whether a line may end between two words, both with some visible text."""
     if text[0].isspace():
         return True
     category = unicodedata.category(text[0])
@@ -123,6 +170,18 @@ def _may_break(before: str, text: str) -> bool:
     if unicodedata.category(before[-1]) in ("Ps", "Pi"):
         return False
     return _is_unspaced(before[-1]) or _is_unspaced(text[0])
+
+
+def _is_joined(last: Word, word: Word) -> bool:
+    """Whether no line ends between two words: "3" and ".5", "Mr." and "Smith"."""
+    length = len(last.text) + len(word.text)
+    if not may_break(last.text, word.text):
+        return length <= _LONGEST_UNIT
+    return (
+        is_abbreviation(last.text, word.text)
+        and length <= COLUMNS
+        and word.start - last.end <= PAUSE_SECONDS
+    )
 
 
 def _is_unspaced(character: str) -> bool:

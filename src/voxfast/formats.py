@@ -1,4 +1,8 @@
-"""Transcripts as text, JSON, JSON Lines, SubRip, WebVTT and TSV. Pure functions.
+"""Transcripts as text, JSON, JSON Lines, TSV, SubRip, WebVTT, Advanced SubStation and LRC.
+
+Pure functions; all text is valid Unicode: a lone surrogate, as a file name may hold one, is
+written as U+FFFD. Each format but JSON has a :class:`Writer`, which writes it while the words
+come; the functions write it whole, by the same code.
 
 The JSON of a transcript, in this order of keys:
 
@@ -6,6 +10,7 @@ The JSON of a transcript, in this order of keys:
 ``schema``      1; rises when a key changes its meaning
 ``version``     of voxfast
 ``source``      what was transcribed: a file name; null if it has none
+``channel``     number of the channel, from 1; only if channels are kept apart
 ``model``       name of the model
 ``language``    that was asked for or detected, or null
 ``duration``    seconds of audio that were heard
@@ -16,24 +21,35 @@ The JSON of a transcript, in this order of keys:
 
 A word's ``text`` carries its own leading space, so that joined words give the text; its
 ``start`` and ``end`` are seconds of the audio, to the millisecond; its ``probability`` is
-0 to 1, or null. A line of JSON Lines is one word in the same form, with ``source`` first if
-there is one.
+0 to 1, or null. A line of JSON Lines is one word in the same form, with ``source`` and
+``channel`` first if there are any. TSV has the columns ``start``, ``end``, ``probability``
+and ``text``, with ``channel`` first if there is one. Words have the times that the model gave
+them and may overlap; captions never do.
+
+In text, a line is a sentence, or what was said up to a pause. Text, subtitles and lyrics of a
+channel carry a label: ``[1] ``, and in WebVTT ``<v Channel 1>``.
 """
 
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from voxfast._captions import Caption, captions
+from voxfast._captions import PAUSE_SECONDS, Caption, CaptionStream, captions, may_break, visible
+from voxfast._sentences import ends_sentence
 from voxfast.timed import Transcript, Word
 
 __all__ = [
+    "WRITERS",
     "Caption",
+    "Writer",
     "captions",
     "timestamp",
+    "to_ass",
     "to_json",
     "to_jsonl",
+    "to_lrc",
     "to_srt",
     "to_text",
     "to_tsv",
@@ -43,14 +59,233 @@ __all__ = [
 
 _TSV_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# libass takes "\{" for a brace; a backslash is one unless what follows makes it a command, so a
+# word joiner follows.
+_ASS_ESCAPES = str.maketrans({"\\": "\\\u2060", "{": r"\{", "}": r"\}"})
+_ASS_HEADER = """\
+[Script Info]
+ScriptType: v4.00+
+PlayResX: 1280
+PlayResY: 720
+WrapStyle: 2
+ScaledBorderAndShadow: yes
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, \
+Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, \
+Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,48,&H00FFFFFF,&H000000FF,&H00000000,&H80000000,0,0,0,0,100,100,0,0,1,2,1,2,\
+40,40,40,1
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+_REMEMBERED = 200
+"""Characters of a line of text from which the end of a sentence is told."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def to_text(transcript: Transcript) -> str:
-    """The text and a newline; nothing if there are no words."""
-    return f"{transcript.text}\n" if transcript.text else ""
+class Writer:
+    """Writes one transcript while its words come.
+
+    Parity: for any split of the words, the texts of :meth:`step` and :meth:`finish` joined are
+    what the function of the format makes of the whole transcript.
+
+    Args:
+        source: the name of the audio, for formats that hold it.
+        channel: the number of the channel, from 1; None if channels are not kept apart.
+    """
+
+    header = ""
+
+    def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
+        self._source, self._channel = source, channel
+        self._label = "" if channel is None else f"[{channel}] "
+        self._begun = False
+
+    def step(self, words: Sequence[Word]) -> str:
+        """Take more words; return the text that they make certain."""
+        return self._after_header(self._step(words))
+
+    def finish(self) -> str:
+        """The rest of the text."""
+        return self._after_header(self._finish(), always=True)
+
+    def _after_header(self, text: str, *, always: bool = False) -> str:
+        if not self._begun and (text or always):
+            self._begun = True
+            text = self.header + text
+        return _SURROGATE.sub("\ufffd", text)
+
+    def _step(self, words: Sequence[Word]) -> str:
+        raise NotImplementedError
+
+    def _finish(self) -> str:
+        return ""
 
 
-def to_json(transcript: Transcript, *, source: str | None = None, complete: bool = True) -> str:
+class _Text(Writer):
+    """Words as they come; a line for each sentence, and for what was said before a pause."""
+
+    def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
+        super().__init__(source=source, channel=channel)
+        self._line = ""  # what was said in this line
+        self._end = 0.0  # of the last word
+
+    def _step(self, words: Sequence[Word]) -> str:
+        return "".join(map(self._word, words))
+
+    def _word(self, word: Word) -> str:
+        text = visible(word.text)
+        if not text.strip():
+            return text if self._line else ""
+        if not self._line:
+            begin = self._label
+        elif may_break(self._line, text) and (
+            word.start - self._end > PAUSE_SECONDS or ends_sentence(self._line, text)
+        ):
+            begin = "\n" + self._label
+        else:
+            begin = None
+        self._end = word.end
+        if begin is None:
+            self._line = (self._line + text)[-_REMEMBERED:]
+            return text
+        self._line = text
+        return begin + text.lstrip()
+
+    def _finish(self) -> str:
+        return "\n" if self._line else ""
+
+
+class _JsonLines(Writer):
+    def _step(self, words: Sequence[Word]) -> str:
+        return "".join(
+            word_line(word, source=self._source, channel=self._channel) for word in words
+        )
+
+
+class _Tsv(Writer):
+    def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
+        super().__init__(source=source, channel=channel)
+        self._column = "" if channel is None else f"{channel}\t"
+        self.header = ("channel\t" if self._column else "") + "start\tend\tprobability\ttext\n"
+
+    def _step(self, words: Sequence[Word]) -> str:
+        return "".join(map(self._row, words))
+
+    def _row(self, word: Word) -> str:
+        start, end = (_rounded(seconds, 3) for seconds in (word.start, word.end))
+        times = "\t".join("" if time is None else f"{time:.3f}" for time in (start, end))
+        probability = _rounded(word.probability, 4)
+        return (
+            f"{self._column}{times}\t{'' if probability is None else probability}\t"
+            f"{word.text.translate(_TSV_ESCAPES)}\n"
+        )
+
+
+class _Captions(Writer):
+    """Base of the formats made of captions."""
+
+    def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
+        super().__init__(source=source, channel=channel)
+        self._stream = CaptionStream()
+        self._number = 0
+
+    def _step(self, words: Sequence[Word]) -> str:
+        return "".join(map(self._numbered, self._stream.step(words)))
+
+    def _finish(self) -> str:
+        return "".join(map(self._numbered, self._stream.finish()))
+
+    def _numbered(self, caption: Caption) -> str:
+        self._number += 1
+        return self._caption(caption)
+
+    def _caption(self, caption: Caption) -> str:
+        raise NotImplementedError
+
+
+class _Srt(_Captions):
+    def _caption(self, caption: Caption) -> str:
+        lines = "\n".join(caption.lines)
+        return f"{self._number}\n{_span(caption, ',')}\n{self._label}{lines}\n\n"
+
+
+class _Vtt(_Captions):
+    header = "WEBVTT\n"
+
+    def _caption(self, caption: Caption) -> str:
+        voice = "" if self._channel is None else f"<v Channel {self._channel}>"
+        lines = "\n".join(caption.lines).translate(_VTT_ESCAPES)
+        return f"\n{_span(caption, '.')}\n{voice}{lines}\n"
+
+
+class _Ass(_Captions):
+    header = _ASS_HEADER
+
+    def _caption(self, caption: Caption) -> str:
+        start, end = (_centiseconds(seconds) for seconds in (caption.start, caption.end))
+        name = "" if self._channel is None else f"Channel {self._channel}"
+        lines = r"\N".join(line.translate(_ASS_ESCAPES) for line in caption.lines)
+        return f"Dialogue: 0,{start},{end},Default,{name},0,0,0,,{self._label}{lines}\n"
+
+
+class _Lrc(_Captions):
+    """A line for each caption, and an empty one where a pause follows it."""
+
+    def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
+        super().__init__(source=source, channel=channel)
+        self._end = ""
+
+    def _caption(self, caption: Caption) -> str:
+        start, end = (_minutes(seconds) for seconds in (caption.start, caption.end))
+        pause = f"[{self._end}]\n" if self._end and self._end != start else ""
+        self._end = end
+        text = self._label + " ".join(caption.lines)
+        # A bracket right behind the time would be taken for another time.
+        return f"{pause}[{start}]{' ' * text.startswith('[')}{text}\n"
+
+    def _finish(self) -> str:
+        text = super()._finish()
+        return text + (f"[{self._end}]\n" if self._end else "")
+
+
+WRITERS: dict[str, type[Writer]] = {
+    "text": _Text,
+    "jsonl": _JsonLines,
+    "srt": _Srt,
+    "vtt": _Vtt,
+    "tsv": _Tsv,
+    "ass": _Ass,
+    "lrc": _Lrc,
+}
+"""The formats that can be written while the words come: all but JSON."""
+
+
+def _whole(
+    format_: str, transcript: Transcript, source: str | None = None, channel: int | None = None
+) -> str:
+    """A transcript that is there, written at once."""
+    writer = WRITERS[format_](source=source, channel=channel)
+    return writer.step(transcript.words) + writer.finish()
+
+
+def to_text(transcript: Transcript, *, channel: int | None = None) -> str:
+    """The text, a line for each sentence or pause; nothing if there are no words.
+
+    ``Transcript.text`` is the same in one line.
+    """
+    return _whole("text", transcript, channel=channel)
+
+
+def to_json(
+    transcript: Transcript,
+    *,
+    source: str | None = None,
+    complete: bool = True,
+    channel: int | None = None,
+) -> str:
     """One indented JSON object; see the module's docstring for its keys."""
     from voxfast import _version
 
@@ -58,6 +293,7 @@ def to_json(transcript: Transcript, *, source: str | None = None, complete: bool
         "schema": 1,
         "version": _version.version(),
         "source": source,
+        **({} if channel is None else {"channel": channel}),
         "model": transcript.model,
         "language": transcript.language,
         "duration": _rounded(transcript.duration, 3),
@@ -65,54 +301,53 @@ def to_json(transcript: Transcript, *, source: str | None = None, complete: bool
         "text": transcript.text,
         "words": [_word_object(word) for word in transcript.words],
     }
-    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    return _SURROGATE.sub("\ufffd", text)
 
 
-def to_jsonl(transcript: Transcript, *, source: str | None = None) -> str:
+def to_jsonl(
+    transcript: Transcript, *, source: str | None = None, channel: int | None = None
+) -> str:
     """One line of JSON for each word."""
-    return "".join(word_line(word, source=source) for word in transcript.words)
+    return _whole("jsonl", transcript, source, channel)
 
 
-def word_line(word: Word, *, source: str | None = None) -> str:
+def word_line(word: Word, *, source: str | None = None, channel: int | None = None) -> str:
     """One word as a line of JSON, newline included."""
-    document = _word_object(word)
-    if source is not None:
-        document = {"source": source, **document}
-    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    document = {"source": source, "channel": channel}
+    document = {key: value for key, value in document.items() if value is not None}
+    text = json.dumps({**document, **_word_object(word)}, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub("\ufffd", text) + "\n"
 
 
-def to_srt(transcript: Transcript) -> str:
+def to_srt(transcript: Transcript, *, channel: int | None = None) -> str:
     """SubRip subtitles."""
-    return "".join(
-        f"{number}\n{_span(caption, ',')}\n{_lines(caption)}\n\n"
-        for number, caption in enumerate(captions(transcript.words), 1)
-    )
+    return _whole("srt", transcript, channel=channel)
 
 
-def to_vtt(transcript: Transcript) -> str:
+def to_vtt(transcript: Transcript, *, channel: int | None = None) -> str:
     """WebVTT captions (W3C WebVTT 1)."""
-    cues = (
-        f"\n{_span(caption, '.')}\n{_lines(caption).translate(_VTT_ESCAPES)}\n"
-        for caption in captions(transcript.words)
-    )
-    return "WEBVTT\n" + "".join(cues)
+    return _whole("vtt", transcript, channel=channel)
 
 
-def to_tsv(transcript: Transcript) -> str:
+def to_ass(transcript: Transcript, *, channel: int | None = None) -> str:
+    """Advanced SubStation subtitles (``ScriptType: v4.00+``); times are hundredths of a second."""
+    return _whole("ass", transcript, channel=channel)
+
+
+def to_lrc(transcript: Transcript, *, channel: int | None = None) -> str:
+    """LRC lyrics: ``[mm:ss.xx]`` before each caption; an empty line clears it at a pause."""
+    return _whole("lrc", transcript, channel=channel)
+
+
+def to_tsv(transcript: Transcript, *, channel: int | None = None) -> str:
     r"""A header line, then start, end, probability and text of each word, tab-separated.
 
     Times are seconds with three decimals; an unknown probability is empty. In the text,
     which keeps its leading space, a tab, line feed, carriage return or backslash is written
     as ``\t``, ``\n``, ``\r`` or ``\\``.
     """
-    rows = ["start\tend\tprobability\ttext\n"]
-    for word in transcript.words:
-        probability = _rounded(word.probability, 4)
-        rows.append(
-            f"{word.start:.3f}\t{word.end:.3f}\t{'' if probability is None else probability}\t"
-            f"{word.text.translate(_TSV_ESCAPES)}\n"
-        )
-    return "".join(rows)
+    return _whole("tsv", transcript, channel=channel)
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {
@@ -122,6 +357,8 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "srt": to_srt,
     "vtt": to_vtt,
     "tsv": to_tsv,
+    "ass": to_ass,
+    "lrc": to_lrc,
 }
 
 
@@ -140,14 +377,23 @@ def timestamp(seconds: float, point: str = ".") -> str:
 
 
 def _span(caption: Caption, point: str) -> str:
-    """The line of times of a caption; its end comes after its start when rounded, too."""
-    start = round(caption.start * 1000)
-    end = max(round(caption.end * 1000), start + 1)
-    return f"{timestamp(start / 1000, point)} --> {timestamp(end / 1000, point)}"
+    """The line of times of a caption."""
+    return f"{timestamp(caption.start, point)} --> {timestamp(caption.end, point)}"
 
 
-def _lines(caption: Caption) -> str:
-    return "\n".join(caption.lines)
+def _centiseconds(seconds: float) -> str:
+    """Seconds as ``H:MM:SS.cc``."""
+    whole, fraction = divmod(max(0, round(seconds * 100)), 100)
+    minutes, whole = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}.{fraction:02d}"
+
+
+def _minutes(seconds: float) -> str:
+    """Seconds as ``MM:SS.cc``; minutes may pass 99."""
+    whole, fraction = divmod(max(0, round(seconds * 100)), 100)
+    minutes, whole = divmod(whole, 60)
+    return f"{minutes:02d}:{whole:02d}.{fraction:02d}"
 
 
 def _word_object(word: Word) -> dict[str, Any]:

@@ -8,23 +8,22 @@ Exit codes:
     1: something failed, or is not there: an input, a model, a data set, an extra package. The
         rest was done.
     2: wrong usage: an option, or a value of one, that cannot be.
-    130, 141, 143: interrupted; the reader of the output went away; terminated.
+    129, 130, 143: SIGHUP, Ctrl-C, SIGTERM; what was transcribed until then is kept.
+    141: the reader of stdout went away.
 """
 
 import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 from voxfast._version import version
 from voxfast.cli import align_heads, bench, convert, doctor, listen, transcribe
 from voxfast.cli.console import StdoutError, complain, describe, exit_code
+from voxfast.cli.signals import Interrupted, interruptible
 
 __all__ = ["COMMANDS", "run"]
 
@@ -35,12 +34,9 @@ _EPILOG = """\
 voxfast COMMAND --help shows the options of a command.
 
 exit codes: 0 all is well; 1 something failed or is not there, and the rest was done; 2 wrong
-usage; 130 interrupted
+usage; 130 interrupted (129 SIGHUP, 143 SIGTERM), and what was transcribed is kept; 141 the
+reader of stdout went away
 """
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: like an interrupt, but with its own exit code."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +59,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 2
     _log(quiet=args.quiet, debug=args.debug)
     try:
-        with _terminable():
+        with interruptible():
             code: int = args.run(args)
             return code
     except StdoutError as error:
@@ -76,7 +72,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         complain(describe(error))
         return exit_code(error)
     except KeyboardInterrupt as interrupt:
-        return 143 if isinstance(interrupt, Terminated) else 130
+        return interrupt.exit_code if isinstance(interrupt, Interrupted) else 130
     except Exception as error:
         if args.debug:
             raise
@@ -125,20 +121,3 @@ def _log(*, quiet: bool, debug: bool) -> None:
     if quiet:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what was transcribed is kept."""
-
-    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,8 @@
 """What the command says, and to whom: results to stdout, everything else to stderr."""
 
 import contextlib
+import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 
@@ -15,22 +17,49 @@ class StdoutError(Exception):
     """Stdout takes no more: its reader went away, its disk is full, it was closed."""
 
 
-def say(text: str) -> None:
-    """Write to stdout at once.
+def say(text: str, *, encoding: str | None = None) -> None:
+    """Write to stdout at once, all of it, also to a pipe that does not block.
+
+    Args:
+        text: characters that the encoding lacks are shown as their codes.
+        encoding: None: the terminal's.
 
     Raises:
         StdoutError: if that is not possible; its cause is the OSError.
     """
+    stream = sys.stdout
+    encoding = encoding or getattr(stream, "encoding", None) or "utf-8"
+    data = text.encode(encoding, "backslashreplace")
     try:
         try:
-            sys.stdout.write(text)
-        except UnicodeEncodeError:
-            # A terminal without the characters shows their codes rather than nothing.
-            encoding = sys.stdout.encoding or "ascii"
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
+            descriptor = stream.fileno()
+        except (OSError, AttributeError):  # a stand-in, as programs and tests put it there
+            if hasattr(stream, "buffer"):
+                stream.buffer.write(data)
+            else:
+                stream.write(data.decode(encoding))
+            stream.flush()
+        else:
+            stream.flush()
+            write_all(descriptor, data)
     except OSError as error:
         raise StdoutError(f"stdout: {error.strerror}") from error
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte, waiting for a reader where the descriptor itself would not.
+
+    Raises:
+        OSError: if that is not possible.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
 
 
 def note(text: str) -> None:

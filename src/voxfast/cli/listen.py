@@ -5,7 +5,6 @@ import contextlib
 import queue
 import signal
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from voxfast.audio import SAMPLE_RATE, Resampler
 from voxfast.cli import options
 from voxfast.cli.console import note, say
-from voxfast.cli.output import Output, chosen_format
+from voxfast.cli.output import Output, chosen_format, plan
 from voxfast.cli.run import run_session
 from voxfast.errors import AudioFileError
 
@@ -46,12 +45,10 @@ def run(args: argparse.Namespace) -> int:
         return _list_devices(sounddevice)
     device = int(args.device) if args.device and args.device.isdecimal() else args.device
     rate = _rate(sounddevice, device)
+    format_, overwrite = chosen_format(args.format, args.output), not args.no_overwrite
+    (path,) = plan(["microphone"], args.output, format_, overwrite=overwrite)
     with contextlib.closing(options.load_model(args)) as model:
-        output = Output(
-            chosen_format(args.format, args.output),
-            Path(args.output) if args.output else None,
-            "microphone",
-        )
+        output = Output(format_, path, "microphone", overwrite=overwrite)
         with contextlib.closing(_microphone(sounddevice, device, rate, args)) as blocks:
             try:
                 run_session(model, blocks, output, args)

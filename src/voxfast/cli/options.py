@@ -55,7 +55,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
     """In what form and where to."""
-    where = "file, or folder for several inputs" if several else "file"
+    where = "file or folder" if several else "file"
     group = parser.add_argument_group("output")
     group.add_argument(
         "--format",
@@ -63,7 +63,16 @@ def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
         choices=FORMATS,
         help="default: what the suffix of --output says, or text",
     )
-    group.add_argument("--output", "-o", metavar="PATH", help=f"{where}; default: stdout")
+    group.add_argument(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help=f"{where}, written while the words come; a file with a content is replaced when the "
+        "transcript is complete; -: stdout (default)",
+    )
+    group.add_argument(
+        "--no-overwrite", action="store_true", help="refuse an output that is there already"
+    )
     group.add_argument(
         "--chunk-ms",
         type=in_range(1, 60_000),

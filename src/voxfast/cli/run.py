@@ -1,6 +1,7 @@
 """From blocks of audio through a session to an output."""
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from voxfast.audio import SAMPLE_RATE
+from voxfast.cli.console import StdoutError
 from voxfast.cli.options import open_session
 from voxfast.cli.output import Output
+from voxfast.cli.signals import Ending, Interrupted
 from voxfast.errors import AudioFileError
 from voxfast.timed import Transcript, Word
 
@@ -83,51 +86,113 @@ class Pace:
 def run_session(
     model: "Model",
     blocks: Blocks,
-    output: Output,
+    outputs: Output | Sequence[Output],
     args: argparse.Namespace,
     *,
+    is_pipe: bool = False,
     pace: Pace | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Transcribe one stream; whatever ends it, the committed words reach the output.
+    """Transcribe one input; whatever ends it, the committed words reach the outputs.
+
+    Args:
+        blocks: [N] of float32 at 16 kHz for one output; [N, C], a column for each channel, for
+            C outputs.
+        is_pipe: whether the audio comes from another process, which Ctrl-C ends, too: its last
+            audio is awaited for a second.
 
     Raises:
         AudioFileError: if the audio ended in an error; what came before it was transcribed.
-        VoxfastError: if the session failed.
+        VoxfastError: if a session failed.
+        Interrupted: if a signal ended it; see :mod:`voxfast.cli.signals`.
     """
-    heard, failure = 0, None
-    words: list[Word] = []
-
-    def keep(new: list[Word]) -> None:
-        words.extend(new)
-        if pace:
-            pace.after(new)
-        output.add(new)
-
-    with open_session(model, args) as session:
+    if isinstance(outputs, Output):
+        outputs = [outputs]
+    heard, failure, is_whole = 0, None, False
+    with contextlib.ExitStack() as stack:
+        channels = [
+            _Channel(stack.enter_context(open_session(model, args)), output, pace)
+            for output in outputs
+        ]
+        ending = stack.enter_context(Ending(patient=is_pipe))
         try:
             try:
-                for block in blocks:
+                while (block := ending.call(next, blocks, None)) is not None:
                     if pace:
-                        pace.before(len(block) / SAMPLE_RATE)
-                    keep(session.feed(block))
+                        ending.call(pace.before, len(block) / SAMPLE_RATE)
+                    for column, channel in enumerate(channels):
+                        samples = block if block.ndim == 1 else block[:, column]
+                        ending.call(channel.feed, samples)
+                        channel.show()
                     heard += len(block)
                     if progress:
                         progress(heard / SAMPLE_RATE)
+                is_whole = True
             except AudioFileError as error:
                 failure = error
-            keep(session.finish())
+            except Interrupted:
+                pass
+            is_whole = _finish(channels, ending) and is_whole
         except BaseException:
-            words += session.take()  # of the call that was interrupted
-            output.close(_transcript(words, heard, model, session), complete=False)
+            # Of several outputs on one stdout that takes no more, one error is enough.
+            with contextlib.suppress(OSError, StdoutError):
+                _close(channels, heard, model, complete=False)
             raise
-    output.close(_transcript(words, heard, model, session), complete=failure is None)
-    if failure:
-        raise failure
+        _close(channels, heard, model, complete=is_whole)
+        if failure:
+            raise failure
+        ending.check()
 
 
-def _transcript(
-    words: Sequence[Word], heard: int, model: "Model", session: "Session"
-) -> Transcript:
-    """The words of a session as a transcript."""
-    return Transcript(tuple(words), heard / SAMPLE_RATE, model.name, session.language)
+class _Channel:
+    """The session of one channel, and where its words go."""
+
+    def __init__(self, session: "Session", output: Output, pace: Pace | None) -> None:
+        self._session, self._output, self._pace = session, output, pace
+        self._words: list[Word] = []
+        self._shown = 0
+
+    def feed(self, samples: npt.NDArray[np.float32]) -> None:
+        """Transcribe more audio."""
+        # Between the session's return and this call's end Python looks for no signal, so an
+        # interrupt finds the words here or in the session.
+        self._words.extend(self._session.feed(samples))
+
+    def finish(self) -> None:
+        """Bring out the last words."""
+        self._words.extend(self._session.finish())
+
+    def show(self) -> None:
+        """Write what was committed since the last time."""
+        new = self._words[self._shown :]
+        self._shown = len(self._words)
+        if self._pace:
+            self._pace.after(new)
+        self._output.add(new)
+
+    def close(self, heard: int, model: "Model", *, complete: bool) -> None:
+        """Write the rest, also of a call that was interrupted."""
+        self._words.extend(self._session.take())
+        transcript = Transcript(
+            tuple(self._words), heard / SAMPLE_RATE, model.name, self._session.language
+        )
+        self._output.close(transcript, complete=complete)
+
+
+def _finish(channels: Sequence[_Channel], ending: Ending) -> bool:
+    """Bring out and show the last words; False if there was no time for all of them."""
+    ending.finishing()
+    for channel in channels:
+        try:
+            ending.call(channel.finish)
+        except Interrupted:
+            return False
+        channel.show()
+    return True
+
+
+def _close(channels: Sequence[_Channel], heard: int, model: "Model", *, complete: bool) -> None:
+    """Close every output, also after an error of another one."""
+    with contextlib.ExitStack() as stack:
+        for channel in reversed(channels):
+            stack.callback(channel.close, heard, model, complete=complete)

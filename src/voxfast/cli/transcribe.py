@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stdin (-) can be read only once")
     if "-" in args.inputs and sys.stdin.isatty():
         raise UsageError("- reads audio from a pipe, and stdin is a terminal; see voxfast listen")
-    args.format = chosen_format(args.format, args.output)
-    paths = plan(args.inputs, args.output, args.format)
+    args.format = chosen_format(args.format, args.output, args.inputs)
+    paths = plan(args.inputs, args.output, args.format, overwrite=not args.no_overwrite)
     # Before a large model is loaded for nothing.
     lengths = {name: _length(name) for name in args.inputs}
     failed = sum(isinstance(length, AudioFileError) for length in lengths.values())
@@ -102,14 +102,18 @@ def _transcribe(
     """Transcribe one input."""
     is_live = _is_pipe(name)
     pace = Pace(live=is_live) if args.realtime else None
-    output = Output(args.format, path, name, name_lines=len(args.inputs) > 1)
+    output = Output(
+        args.format,
+        path,
+        name,
+        name_lines=len(args.inputs) > 1,
+        overwrite=not args.no_overwrite,
+    )
     try:
         with _blocks(name, args) as blocks, _progress(name, path, length, args) as progress:
-            run_session(model, blocks, output, args, pace=pace, progress=progress)
+            run_session(model, blocks, output, args, is_pipe=is_live, pace=pace, progress=progress)
     except KeyboardInterrupt:
-        if path is not None:
-            note(f"voxfast: interrupted; {path} has what was transcribed until then")
-        elif not args.quiet:
+        if not args.quiet:
             note("voxfast: interrupted")
         raise
     finally:
