@@ -185,40 +185,48 @@ def read_wav(
     Raises:
         AudioFileError: see :func:`read_frames`.
     """
-    is_behind = False
+    frame_bytes, is_behind = header.encoding.frame_bytes, False
     while True:
+        promised = header.data_bytes
         yield from read_frames(
             reader,
             header.encoding,
-            limit=header.data_bytes,
+            limit=None if promised is None else promised - promised % frame_bytes,
             skipped=skipped,
             block_seconds=block_seconds,
             name=name,
             may_end_anywhere=is_behind,
         )
         skipped, is_behind = 0, True
-        following = None if header.data_bytes is None else _following(reader, header, name)
-        if following is None:
+        if promised is None:
             return
-        header = following
+        following = _following(reader, header, name)
+        if following is None:
+            if promised % frame_bytes:
+                raise _half_frame(name, promised % frame_bytes, frame_bytes, None)
+            return
+        header, frame_bytes = following, following.encoding.frame_bytes
 
 
 def _following(reader: ByteReader, header: WavHeader, name: str) -> WavHeader | None:
     """What comes behind the promised samples, up to more of them; None: nothing."""
-    is_odd = bool((header.data_bytes or 0) % 2)
-    while len(head := reader.peek(12 + is_odd)) >= 8:
-        pad = int(is_odd and not _is_chunk(head) and _is_chunk(head[1:]))
-        head, is_odd = head[pad:], False
+    promised = header.data_bytes or 0
+    rest = promised % header.encoding.frame_bytes
+    # Chunks are padded to an even length, but not by every writer.
+    starts = {rest + promised % 2, rest, 0}
+    while len(head := reader.peek(12 + rest + 1)) >= 8:
+        start = next((at for at in sorted(starts, reverse=True) if _is_chunk(head[at:])), None)
+        if start is None:
+            return WavHeader(header.encoding, None, 0)
+        head, starts = head[start:], {0}
         if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-            reader.skip(pad)
+            reader.skip(start)
             return read_wav_header(reader, name)
         size = int.from_bytes(head[4:8], "little")
-        if not _is_chunk(head):
-            return WavHeader(header.encoding, None, 0)
         if head[:4] == b"data":
-            reader.skip(pad + 8)
+            reader.skip(start + 8)
             return WavHeader(header.encoding, None if _is_placeholder(size) else size, 0)
-        if not reader.skip(pad + 8 + size + size % 2):
+        if not reader.skip(start + 8 + size + size % 2):
             return None
     return None
 
@@ -274,10 +282,16 @@ def read_frames(
             name, received // frame_bytes / encoding.rate, limit // frame_bytes / encoding.rate
         )
     if rest and not may_end_anywhere:
-        raise AudioFileError(
-            f"{name} ends in the middle of a sample: {len(rest)} of {frame_bytes} bytes "
-            f"are left over after {received // frame_bytes / encoding.rate:.2f} s"
-        )
+        seconds = received // frame_bytes / encoding.rate
+        raise _half_frame(name, len(rest), frame_bytes, seconds)
+
+
+def _half_frame(name: str, rest: int, whole: int, seconds: float | None) -> AudioFileError:
+    """The error of a stream that ends in the middle of a frame."""
+    after = "" if seconds is None else f" after {seconds:.2f} s"
+    return AudioFileError(
+        f"{name} ends in the middle of a sample: {rest} of {whole} bytes are left over{after}"
+    )
 
 
 def truncated(name: str, got: float, promised: float | None) -> AudioFileError:

@@ -1,5 +1,6 @@
 """What bytes are, by how they begin: a container of audio, something else by name, or unknown."""
 
+import re
 from collections.abc import Callable
 
 from voxfast._streams import ByteReader
@@ -76,6 +77,7 @@ _BITRATES = {  # kbit/s by (MPEG version is 1, layer bits), layers II and III (I
     (False, 1): _LOW,
     (False, 2): _LOW,
 }
+_SYNC = re.compile(rb"\xff[\xe2-\xfd]")
 _RATES = (44100, 48000, 32000)
 
 
@@ -108,15 +110,13 @@ def demuxer_of(reader: ByteReader, name: str) -> str | None:
     if head[:2] == b"\x0bw" and len(head) > 5 and head[5] >> 3 <= 16:
         return "ac3" if head[5] >> 3 <= 10 else "eac3"
     _refuse(reader, head, name)
-    if kind := _frames_at(reader.peek, 0):
+    if kind := _frames_at(lambda at, size: reader.peek(at + size)[at:], 0):
         return kind
     # A radio stream that was joined between two frames, or zeros before the first.
     data = reader.arrived()
-    at = data.find(b"\xff", 1)
-    while 0 < at < len(data) - 4:
-        if kind := _frames_at(lambda size: data[:size], at):
+    for match in _SYNC.finditer(data, 1):
+        if kind := _frames_at(lambda at, size: data[at : at + size], match.start()):
             return kind
-        at = data.find(b"\xff", at + 1)
     return None
 
 
@@ -185,17 +185,17 @@ def _behind_id3(reader: ByteReader) -> str:
     return "mp3"
 
 
-def _frames_at(peek: Callable[[int], bytes], at: int) -> str | None:
+def _frames_at(look: Callable[[int, int], bytes], at: int) -> str | None:
     """The demuxer of three MPEG audio frames in a row; None: there are none.
 
     Args:
-        peek: gives the first bytes, as many as are asked for, or fewer at the end.
+        look: gives so many bytes from an offset on, or fewer at the end.
         at: where the frames begin; at 0, a short stream may have fewer than three.
     """
     for demuxer, size_of in (("mp3", _mp3_size), ("aac", _adts_size)):
         end, first = at, b""
         for count in range(3):
-            frame = peek(end + 7)[end:]
+            frame = look(end, 7)
             if count and at == 0 and len(frame) < 7:
                 return demuxer
             size, first = size_of(frame), first or frame

@@ -64,7 +64,8 @@ def open_stream(
     Raises:
         AudioFileError: if it is known to be no audio, or not read from a pipe.
     """
-    reader = ByteReader(stream, name)
+    file = as_regular_file(stream)
+    reader = ByteReader(file or stream, name)
     if is_raw:
         yield _raw(reader, raw, block_seconds, name)
         return
@@ -91,7 +92,6 @@ def open_stream(
             )
             return
         reader.rewind()
-    file = as_regular_file(stream)
     opened = (
         _media.open_pipe(reader, demuxer, name)
         if file is None
