@@ -190,9 +190,8 @@ def test_every_container_on_a_pipe_is_the_file(name, tmp_path):
 LIVE = {
     # Bytes of a recording of 1.5 s by which there has to be audio, beyond a container's own
     # blocks: a page of Ogg, the frames that FFmpeg compares to be sure of FLAC.
-    **dict.fromkeys(
-        ("mp3", "mp3-id3v2.3", "mp3-no-index", "adts", "aiff", "caf", "wav-mp3"), 8_000
-    ),
+    **dict.fromkeys(("mp3", "mp3-id3v2.3", "mp3-no-index", "adts", "wav-mp3"), 8_000),
+    **dict.fromkeys(("aiff", "caf", "au"), 40_000),
     **dict.fromkeys(("webm", "webm-live", "mkv", "m4a-index-first", "mp4-fragments"), 8_000),
     "opus": 12_000,
 }

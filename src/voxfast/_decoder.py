@@ -162,8 +162,10 @@ class Decoder:
                     tries = 0
                     yield packet
                 return
-            except (av.FFmpegError, ValueError):
+            except (av.FFmpegError, OSError, OverflowError, ValueError) as error:
                 self._source.check()
+                if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+                    raise AudioFileError(f"{self._name} cannot be read: {error}") from error
                 tries += 1
 
     def _decode(self, packet: "Packet") -> "list[AudioFrame]":
@@ -230,8 +232,8 @@ class Decoder:
         """Zeros for the time between the last frame and this one, by the container's clock."""
         rate, expected = frame.sample_rate, self._next_time
         time = expected
-        if frame.pts is not None and frame.time_base is not None:
-            time = float(frame.pts * frame.time_base)
+        if frame.time is not None:
+            time = frame.time
         self._next_time = None if time is None else time + frame.samples / rate
         gap = 0.0 if time is None or expected is None else time - expected
         if not _SHORTEST_GAP < gap <= _MOST_GAPS - self._gaps:

@@ -6,16 +6,16 @@ PyAV keeps FFmpeg's own messages off the terminal.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxfast._decoder import Decoder
 from voxfast._ogg import OggLinks
 from voxfast._pcm import Block
 from voxfast._sniff import index_is_last
-from voxfast._streams import ByteReader, PipeFile
+from voxfast._streams import ByteReader, PipeFile, SeekableFile
 from voxfast.errors import AudioFileError
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ _OPTIONS = {
     "codec_whitelist": _DECODERS,
     "protocol_whitelist": "none",
 }
-# Containers whose beginning tells all: without this, FFmpeg waits for up to 5 MB of a pipe.
+# Containers whose beginning tells all. Without this, FFmpeg waits for up to 5 MB of a pipe, and
+# of joined files takes the rate of the last.
 _EARLY = ("aac", "aiff", "amr", "au", "caf", "mp3", "tta", "voc", "w64", "wav")
 # Containers that may have to be sought in, so that a pipe is held if it does not do without.
-_SOUGHT = ("aiff", "ape", "asf", "avi", "caf", "matroska", "mov", "w64", "wv")
+_SOUGHT = ("ape", "wv")
 _SLACK = 16  # bytes by which a container may be shorter than it says: padding
 
 
@@ -58,12 +59,12 @@ class Source:
     """An open recording.
 
     Attributes:
-        seconds: of audio that it promises; None if it does not say, or is a pipe.
+        seconds: gives the seconds of audio that it promises; None if it does not say.
         blocks: its audio; raises AudioFileError after the last good block if it is cut off or
             damaged.
     """
 
-    seconds: float | None
+    seconds: Callable[[], float | None]
     blocks: Iterator[Block]
 
 
@@ -72,20 +73,19 @@ def open_file(file: "io.FileIO", demuxer: str | None, name: str) -> Iterator[Sou
     """Decode a regular file.
 
     Args:
-        file: at any position. A FileIO is read in C, where an interrupt cannot get lost.
+        file: at any position.
         demuxer: FFmpeg's name of the container; None: to be found out.
 
     Raises:
         AudioFileError: if it is no audio, has no audio track, or is encrypted.
     """
     file.seek(0)
-    with _opened(file, demuxer, name, _OPTIONS) as container:
+    if demuxer == "ogg":
+        yield Source(lambda: _ogg_seconds(file, name), _ogg_blocks(ByteReader(file, name), name))
+        return
+    with _opened(SeekableFile(file), demuxer, name) as container:
         decoder = Decoder(container, _FileInput(file), name)
-        blocks = decoder.blocks()
-        if demuxer == "ogg":
-            file.seek(0)
-            blocks = _ogg_blocks(ByteReader(file, name), name)
-        yield Source(decoder.seconds(), blocks)
+        yield Source(decoder.seconds, decoder.blocks())
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
         AudioFileError: as :func:`open_file`, or if the temporary file cannot be written.
     """
     if demuxer == "ogg":
-        yield Source(None, _ogg_blocks(reader, name))
+        yield Source(lambda: None, _ogg_blocks(reader, name))
         return
     reader.keep()
     if demuxer == "mov" and index_is_last(reader):
@@ -104,10 +104,9 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
             yield source
         return
     file = PipeFile(reader.some)
-    options = _OPTIONS | ({"probesize": "4096"} if demuxer in _EARLY else {})
     with ExitStack() as stack:
         try:
-            container = stack.enter_context(_opened(file, demuxer, name, options))
+            container = stack.enter_context(_opened(file, demuxer, name))
         except AudioFileError:
             file.check()
             if demuxer not in _SOUGHT:
@@ -115,22 +114,24 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
             whole = stack.enter_context(reader.to_file())
             yield stack.enter_context(open_file(whole, demuxer, name))
             return
-        yield Source(None, Decoder(container, _PipeInput(file, reader), name).blocks())
+        decoder = Decoder(container, _PipeInput(file, reader), name)
+        yield Source(lambda: None, decoder.blocks())
 
 
 @contextmanager
 def _opened(
-    file: Any, demuxer: str | None, name: str, options: dict[str, str]
+    file: PipeFile | SeekableFile, demuxer: str | None, name: str
 ) -> Iterator["InputContainer"]:
     """FFmpeg's container of an input."""
     import av
 
+    options = _OPTIONS | ({"probesize": "4096"} if demuxer in _EARLY else {})
     try:
         # Tags may be in any encoding.
         container = av.open(
             file, "r", format=demuxer, container_options=options, metadata_errors="replace"
         )
-    except (av.FFmpegError, ValueError, OverflowError) as error:
+    except (av.FFmpegError, OSError, OverflowError, ValueError) as error:
         known = f"{name} is not audio that can be read (WAV, FLAC, Ogg, MP3, M4A, WebM, ...)"
         if demuxer is None:
             raise UnknownContainerError(known) from error
@@ -145,6 +146,13 @@ def _opened(
         container.close()
 
 
+def _ogg_seconds(file: "io.FileIO", name: str) -> float | None:
+    """Seconds of an Ogg file, by the position of its last page."""
+    file.seek(0)
+    with _opened(SeekableFile(file), "ogg", name) as container:
+        return Decoder(container, _FileInput(file), name).seconds()
+
+
 def _ogg_blocks(reader: ByteReader, name: str) -> Iterator[Block]:
     """The audio of all links of an Ogg chain; a damaged one does not keep from the next."""
     links = OggLinks(reader)
@@ -152,7 +160,7 @@ def _ogg_blocks(reader: ByteReader, name: str) -> Iterator[Block]:
     while links.begin():
         file = PipeFile(links.some)
         try:
-            with _opened(file, "ogg", name, _OPTIONS) as container:
+            with _opened(file, "ogg", name) as container:
                 yield from Decoder(container, _OggInput(file, links), name).blocks()
         except AudioFileError as error:
             file.check()

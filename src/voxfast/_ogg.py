@@ -61,8 +61,11 @@ class OggLinks:
             return False
         self._is_inside = not begins
         segments = self._reader.peek(_HEADER + head[26])[_HEADER:]
-        self._left = _HEADER + head[26] + sum(segments)
-        self.is_complete = bool(head[5] & _ENDS)
+        size = _HEADER + head[26] + sum(segments)
+        # FFmpeg waits for the whole page, too. One that was cut off has the next in it.
+        cut = self._reader.peek(size).find(b"OggS\0", 1)
+        self._left = cut if cut > 0 else size
+        self.is_complete = bool(head[5] & _ENDS) and cut < 0
         if self.is_complete:
             self.end = int.from_bytes(head[6:14], "little", signed=True)
         return True

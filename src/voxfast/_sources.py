@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from voxfast import _media, _pcm
 from voxfast._media import Source
 from voxfast._pcm import Block, Encoding
@@ -19,6 +21,7 @@ from voxfast.errors import AudioFileError
 
 _log = logging.getLogger(__name__)
 _BLOCK_SECONDS = 0.2  # of files, decoded at once
+_SHORTEST_SECONDS = 0.01
 _RAW_SUFFIXES = (".raw", ".pcm")
 
 
@@ -39,7 +42,8 @@ def open_path(path: str | os.PathLike[str], start: float = 0.0) -> Iterator[Sour
             return
         try:
             with _media.open_file(file, demuxer, name) as source:
-                yield Source(source.seconds, _from(source.blocks, start, name))
+                blocks = _at_least(source.blocks, _SHORTEST_SECONDS)
+                yield Source(source.seconds, _from(blocks, start, name))
         except _media.UnknownContainerError as error:
             remedy = "to convert it: ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.wav"
             if Path(path).suffix.lower() in _RAW_SUFFIXES:
@@ -98,7 +102,8 @@ def open_stream(
         else _media.open_file(file, demuxer, name)
     )
     with opened as source:
-        yield Source(None, _at_most(source.blocks, block_seconds))
+        blocks = _at_least(source.blocks, _SHORTEST_SECONDS)
+        yield Source(lambda: None, _at_most(blocks, block_seconds))
 
 
 def _open(path: str | os.PathLike[str]) -> io.FileIO:
@@ -142,13 +147,13 @@ def _wav_file(file: io.FileIO, header: _pcm.WavHeader, start: float, name: str) 
     blocks = _pcm.read_wav(
         ByteReader(file, name), header, skipped=skipped, block_seconds=_BLOCK_SECONDS, name=name
     )
-    return Source(promised / encoding.frame_bytes / encoding.rate, blocks)
+    return Source(lambda: promised / encoding.frame_bytes / encoding.rate, blocks)
 
 
 def _raw(reader: ByteReader, encoding: Encoding, block_seconds: float, name: str) -> Source:
     """Raw PCM."""
     blocks = _pcm.read_frames(reader, encoding, limit=None, block_seconds=block_seconds, name=name)
-    return Source(None, blocks)
+    return Source(lambda: None, blocks)
 
 
 def _from(blocks: Iterator[Block], start: float, name: str) -> Iterator[Block]:
@@ -163,6 +168,36 @@ def _from(blocks: Iterator[Block], start: float, name: str) -> Iterator[Block]:
             yield rate, frames[skipped:]
     if is_over:
         raise AudioFileError(f"{name} is over before {start:g} s")
+
+
+def _at_least(blocks: Iterator[Block], seconds: float) -> Iterator[Block]:
+    """The same in blocks of at least ``seconds``: some containers hold single samples."""
+    held: list[Block] = []
+    count = 0
+    failure: AudioFileError | None = None
+    try:
+        for rate, frames in blocks:
+            if held and (held[0][0], held[0][1].shape[1]) != (rate, frames.shape[1]):
+                yield _joined(held)
+                held, count = [], 0
+            held.append((rate, frames))
+            count += len(frames)
+            if count >= seconds * rate:
+                yield _joined(held)
+                held, count = [], 0
+    except AudioFileError as error:
+        failure = error
+    if held:
+        yield _joined(held)
+    if failure is not None:
+        raise failure
+
+
+def _joined(blocks: list[Block]) -> Block:
+    """Blocks of one format as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return blocks[0][0], np.concatenate([frames for _, frames in blocks])
 
 
 def _at_most(blocks: Iterator[Block], seconds: float) -> Iterator[Block]:

@@ -212,6 +212,34 @@ def as_regular_file(stream: BinaryIO) -> io.FileIO | None:
     return None
 
 
+class SeekableFile:
+    """A regular file as FFmpeg reads it.
+
+    FileIO reads in C, where an interrupt cannot get lost. A damaged file can make FFmpeg seek
+    to nowhere; PyAV would print the exception of that.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.read = file.read
+        self.tell = file.tell
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether it can be sought in."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position; -1 if there is no such place."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -1
+
+
 class PipeFile:
     """A pipe as FFmpeg reads it.
 

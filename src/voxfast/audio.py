@@ -145,7 +145,7 @@ def duration(path: str | os.PathLike[str]) -> float | None:
     from voxfast import _sources
 
     with _sources.open_path(path) as source:
-        return source.seconds
+        return source.seconds()
 
 
 def stream_pcm(
