@@ -160,7 +160,7 @@ def test_a_damaged_link_does_not_keep_from_the_next(read):
     whole = ogg(16000, 1)
     got, failure = read(whole[: len(whole) * 3 // 4] + whole)
     assert "cut off" in failure or "damaged" in failure
-    assert len(got) > 16000 * 1.3
+    assert len(got) >= len(read(whole)[0])
 
 
 @pytest.mark.parametrize("index", [True, False])

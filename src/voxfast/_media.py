@@ -105,6 +105,7 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
         return
     file = PipeFile(reader.some)
     with ExitStack() as stack:
+        stack.callback(reader.forget)
         try:
             container = stack.enter_context(_opened(file, demuxer, name))
         except AudioFileError:

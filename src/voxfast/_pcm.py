@@ -119,6 +119,7 @@ def read_wav_header(reader: ByteReader, name: str) -> WavHeader:
             raise AudioFileError(f"{name} ends inside its WAV header, in the chunk {kind!r}")
         if kind == b"fmt ":
             encoding = _parse_fmt(kept, name)
+            reader.forget()  # It need not be read again, by another decoder.
         elif kind == b"ds64" and len(kept) >= 16:
             long_size = int.from_bytes(kept[8:16], "little")
     if encoding is None:

@@ -22,6 +22,7 @@ from voxfast.errors import AudioFileError
 _log = logging.getLogger(__name__)
 _BLOCK_SECONDS = 0.2  # of files, decoded at once
 _SHORTEST_SECONDS = 0.01
+_LONGEST_HEADER = 1 << 24  # bytes of WAV before its format
 _RAW_SUFFIXES = (".raw", ".pcm")
 
 
@@ -87,13 +88,11 @@ def open_stream(
         yield _raw(reader, raw, block_seconds, name)
         return
     if demuxer == "wav":
-        reader.keep()
+        reader.keep(_LONGEST_HEADER)
         header = _wav_header(reader, name)
         if header is not None:
-            reader.forget()
-            yield Source(
-                None, _pcm.read_wav(reader, header, block_seconds=block_seconds, name=name)
-            )
+            blocks = _pcm.read_wav(reader, header, block_seconds=block_seconds, name=name)
+            yield Source(lambda: None, blocks)
             return
         reader.rewind()
     opened = (

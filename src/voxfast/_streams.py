@@ -74,19 +74,27 @@ class ByteReader:
         self.peek(1)
         return self._ahead
 
-    def keep(self) -> None:
-        """Keep all that is read from now on."""
-        self._kept = _Kept(self._name)
+    def keep(self, most: int | None = None) -> None:
+        """Keep all that is read from now on.
+
+        Args:
+            most: how many bytes to keep in memory; more are an AudioFileError. None: any
+                number, in a temporary file if they are many.
+        """
+        self._kept = _Kept(self._name, most)
 
     def forget(self) -> None:
         """Let go of what was kept."""
-        self._kept = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def rewind(self) -> None:
-        """Read again what was kept, which must be short."""
+        """Read again what was kept in memory."""
         assert self._kept is not None
-        data = self._kept.head(_IN_MEMORY)
-        self._kept, self._ahead = None, data + self._ahead
+        data = self._kept.head(self.count)
+        self.forget()
+        self._ahead = data + self._ahead
         self.count -= len(data)
 
     def kept_at(self, offset: int, size: int) -> bytes:
@@ -146,8 +154,8 @@ class ByteReader:
 class _Kept:
     """Bytes in the order they came, on disk once they are many."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, most: int | None) -> None:
+        self._name, self._most = name, most
         self._data = bytearray()
         self._file: io.FileIO | None = None
 
@@ -155,7 +163,12 @@ class _Kept:
         """Add bytes."""
         if self._file is None:
             self._data += data
-            if len(self._data) > _IN_MEMORY:
+            if self._most is not None:
+                if len(self._data) > self._most:
+                    raise AudioFileError(
+                        f"{self._name}: no audio within its first {self._most} bytes"
+                    )
+            elif len(self._data) > _IN_MEMORY:
                 self.file()
         else:
             self._store(data)
@@ -179,6 +192,11 @@ class _Kept:
             self._store(data)
         assert self._file is not None
         return self._file
+
+    def close(self) -> None:
+        """Remove the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
 
     def _store(self, data: bytes) -> None:
         assert self._file is not None
