@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from command_line import write
 from evaluation import (
     QWEN_FOLDER,
     REAL_FOLDER,
@@ -14,12 +15,17 @@ from evaluation import (
     load_eval_items,
     load_voxtral_tokens,
 )
+from fakes import FakeModel
+
+import voxfast
 
 
 def pytest_configure() -> None:
     """Ctrl-C is heard, by child processes too: shells let background jobs ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and so does nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -59,3 +65,18 @@ def eval_items() -> list[EvalItem]:
 def voxtral_tokens() -> dict[int, dict[str, list[int]]]:
     """Greedy tokens of voxtral-numbers by delay in positions (3, 6, 12) and clip name."""
     return load_voxtral_tokens()
+
+
+@pytest.fixture
+def model(monkeypatch, tmp_path) -> FakeModel:
+    """The model that every command loads; the current folder is empty."""
+    model = FakeModel()
+    monkeypatch.setattr(voxfast, "load", model.load, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return model
+
+
+@pytest.fixture
+def talk(tmp_path) -> str:
+    """1.6 s of audio: three words and the end."""
+    return write(tmp_path / "talk.wav")

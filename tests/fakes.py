@@ -15,7 +15,10 @@ WORD_SECONDS = 0.5
 
 
 class FakeSession:
-    """Commits " w1", " w2", ... at the end of every half second, and " end" at the end."""
+    """Commits " w1", " w2", ... at the end of every half second, and " end" at the end.
+
+    ``model.text`` is another text than " w{}".
+    """
 
     def __init__(self, model: "FakeModel", options: dict[str, object]) -> None:
         self.model, self.options = model, options
@@ -44,7 +47,12 @@ class FakeSession:
         while (len(self.committed) + 1) * WORD_SECONDS <= self.heard:
             n = len(self.committed) + 1
             self.committed.append(
-                Word(f" w{n}", (n - 1) * WORD_SECONDS, n * WORD_SECONDS, probability=0.5)
+                Word(
+                    self.model.text.format(n),
+                    (n - 1) * WORD_SECONDS,
+                    n * WORD_SECONDS,
+                    probability=0.5,
+                )
             )
         return self.committed[before:]
 
@@ -52,6 +60,7 @@ class FakeSession:
         if self.closed:
             raise SessionClosedError("finished")
         self.closed = True
+        time.sleep(self.model.finish_seconds)
         self.committed.append(Word(" end", self.heard, self.heard, 1.0))
         return self.committed[-1:]
 
@@ -77,7 +86,8 @@ class FakeModel:
         self.sessions: list[FakeSession] = []
         self.loads: list[tuple[str, object]] = []
         self.is_open = True
-        self.feed_seconds = 0.0
+        self.text = " w{}"
+        self.feed_seconds = self.finish_seconds = 0.0
         self.on_feed: Callable[[FakeSession], None] | None = None
 
     def load(self, name: str = "voxtral-numbers", *, dtype: object = None) -> "FakeModel":

@@ -1,16 +1,13 @@
 """Transcripts as text, JSON, subtitles and tables."""
 
-import itertools
 import json
 import re
-import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxfast import formats
-from voxfast._captions import columns
 from voxfast.timed import Transcript, Word
 
 TALK = Transcript(
@@ -25,16 +22,6 @@ TALK = Transcript(
     model="voxtral-numbers",
     language="en",
 )
-
-
-def spoken(text: str, *, step: float = 0.3, start: float = 0.0) -> list[Word]:
-    """The words of a text, spoken one after the other without a pause."""
-    parts = re.findall(r"\s*\S+", text)
-    return [Word(part, start + i * step, start + (i + 1) * step) for i, part in enumerate(parts)]
-
-
-def texts(words: list[Word]) -> list[tuple[str, ...]]:
-    return [caption.lines for caption in formats.captions(words)]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +56,29 @@ def test_timestamp_round_trip(milliseconds):
 
 
 def test_text():
-    assert formats.to_text(TALK) == "Seven eight. Nine ten\n"
+    assert formats.to_text(TALK) == "Seven eight.\nNine\nten\n"
     assert formats.to_text(Transcript()) == ""
+    assert TALK.text == "Seven eight. Nine ten"
+
+
+def test_lines_of_text():
+    """A sentence, or what was said before a pause; nothing else begins a line."""
+    text = " Mr. Smith came. He said: 3. 5 is 3.5 in the U.S. Army.\n\x1b Why? No. 5"
+    words = [Word(part, i / 2, i / 2 + 0.5) for i, part in enumerate(re.findall(r"\s*\S+", text))]
+    words.append(Word(" late", 20, 21))
+    assert formats.to_text(Transcript(tuple(words))).splitlines() == [
+        "Mr. Smith came.",
+        "He said: 3. 5 is 3.5 in the U.S. Army.",
+        "Why?",
+        "No. 5",
+        "late",
+    ]
+    japanese = [Word(c, i / 10, i / 10 + 0.1) for i, c in enumerate("終わり。次「は。」ね")]
+    assert formats.to_text(Transcript(tuple(japanese))).splitlines() == [
+        "終わり。",
+        "次「は。」",
+        "ね",
+    ]
 
 
 def test_json():
@@ -139,128 +147,49 @@ def test_vtt_escapes():
     assert formats.to_vtt(Transcript()) == "WEBVTT\n"
 
 
+def test_ass():
+    words = [Word(r" {\b1}a\N", 0.004, 1), Word(" b,", 1, 2), Word(" x" * 21, 2, 3.006)]
+    text = formats.to_ass(Transcript(tuple(words)), channel=2)
+    header, _, lines = text.partition("Effect, Text\n")
+    assert header.startswith("[Script Info]\nScriptType: v4.00+\n")
+    # One definition has as many fields as its format says.
+    for section in "[V4+ Styles]", "[Events]":
+        names = re.search(rf"{re.escape(section)}\nFormat: (.*)\n(?:Style|Dialogue): (.*)", text)
+        assert names
+        count = len(names[1].split(","))
+        assert len(names[2].split(",", count - 1)) == count
+    joiner = "\u2060"
+    assert lines == (
+        "Dialogue: 0,0:00:00.00,0:00:03.01,Default,Channel 2,0,0,0,,"
+        rf"[2] \{{\{joiner}b1\}}a\{joiner}N b,\N" + " ".join("x" * 21) + "\n"
+    )
+
+
+def test_lrc():
+    words = [Word(" [00:01.00]one", 0.5, 0.9), Word(" two", 3.0, 3.5), Word(" six", 6000, 6001)]
+    assert formats.to_lrc(Transcript(tuple(words))) == (
+        "[00:00.50] [00:01.00]one\n[00:01.50]\n[00:03.00]two\n[00:04.00]\n"
+        "[100:00.00]six\n[100:01.00]\n"
+    )
+    assert formats.to_lrc(Transcript()) == ""
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_channels(name):
+    options = {"channel": 3}
+    text = getattr(formats, f"to_{name}")(TALK, **options)
+    label = {
+        "json": '"channel": 3,',
+        "jsonl": '{"channel": 3, "text"',
+        "tsv": "\n3\t0.500",
+        "vtt": "\n<v Channel 3>Seven",
+    }.get(name, "[3] Seven")
+    assert label in text
+    assert "3" not in getattr(formats, f"to_{name}")(Transcript((Word(" a", 0, 0.5),)))[-12:]
+
+
 def test_tsv_escapes():
     words = (Word(" a\tb\nc\\d\r", 0.12345, 1, 0.5), Word("x", 1, 2))
     assert formats.to_tsv(Transcript(words)) == (
         "start\tend\tprobability\ttext\n0.123\t1.000\t0.5\t a\\tb\\nc\\\\d\\r\n1.000\t2.000\t\tx\n"
     )
-
-
-def test_captions_break_at_pauses_and_sentences():
-    words = [*spoken(" one two. three"), *spoken(" four", start=1.7), *spoken(" five", start=2.9)]
-    assert texts(words) == [("one two.",), ("three four",), ("five",)]
-    assert texts(spoken(' "one." two')) == [('"one."',), ("two",)]
-    assert texts(spoken(" 3.5 percent")) == [("3.5 percent",)]
-
-
-def test_captions_are_at_most_two_lines_of_42_columns():
-    words = spoken(" abcdefghi" * 40, step=0.1)
-    found = formats.captions(words)
-    assert all(len(caption.lines) <= 2 for caption in found)
-    assert all(len(line) <= 42 for caption in found for line in caption.lines)
-    # Four words of ten columns fit a line.
-    assert {len(caption.lines) for caption in found} == {2}
-    assert len(found) == 5
-
-
-def test_two_full_lines_fit():
-    (caption,) = formats.captions(spoken(" " + "x" * 42 + " " + "y" * 42))
-    assert caption.lines == ("x" * 42, "y" * 42)
-
-
-def test_lines_of_a_caption_are_balanced():
-    (caption,) = formats.captions(spoken(" aaaa bbbb cccc dddd eeee ffff gggg hhhh iiii jjjj"))
-    assert caption.lines == ("aaaa bbbb cccc dddd eeee", "ffff gggg hhhh iiii jjjj")
-
-
-def test_captions_last_at_most_seven_seconds():
-    found = formats.captions(spoken(" a" * 30, step=0.5))
-    assert [round(caption.end - caption.start, 3) for caption in found] == [7, 7, 1]
-
-
-def test_captions_last_a_while_but_never_overlap():
-    words = [Word(" a.", 1.0, 1.1), Word(" b.", 1.2, 1.3), Word(" c", 1.2, 1.2), Word(" d", 9, 9)]
-    found = formats.captions(words)
-    assert [(caption.start, caption.end) for caption in found] == [
-        (1.0, 1.2),
-        (1.2, pytest.approx(1.201)),
-        (1.2, 2.2),
-        (9, 10),
-    ]
-
-
-def test_captions_without_spaces():
-    """Japanese and Thai break anywhere but before marks; full-width takes two columns."""
-    sentence = "今日は天気がとても良いので、公園を散歩しました"
-    words = [Word(c, i * 0.1, i * 0.1 + 0.1) for i, c in enumerate(sentence * 3)]
-    found = formats.captions(words)
-    lines = [line for caption in found for line in caption.lines]
-    assert "".join(lines) == sentence * 3
-    assert all(len(line) <= 21 for line in lines)
-    assert not any(line.startswith("、") for line in lines)
-    assert texts([Word(c, 0, 1) for c in "終わり。次"]) == [("終わり。",), ("次",)]
-
-
-@pytest.mark.parametrize("before", range(6))
-def test_no_line_begins_with_a_combining_mark(before):
-    thai = "ก" * before + "ที่นี่สวัสดี" * 14
-    found = formats.captions([Word(c, 0.1 * i, 0.1 * i + 0.1) for i, c in enumerate(thai)])
-    lines = [line for caption in found for line in caption.lines]
-    assert len(lines) > 2
-    assert "".join(lines) == thai
-    assert not any(unicodedata.category(line[0]) == "Mn" for line in lines)
-
-
-def test_pieces_of_a_word_stay_together():
-    words = [Word(" unbreak", 0, 0.2), Word("able", 0.2, 0.4), Word("!", 0.4, 0.5)]
-    words += spoken(" " + "word " * 6, start=0.5)
-    lines = [line for caption in formats.captions(words) for line in caption.lines]
-    assert "unbreakable!" in lines[0]
-
-
-def test_word_wider_than_a_line():
-    found = formats.captions([Word(" " + "x" * 100, 0, 10)])
-    assert "".join(line for caption in found for line in caption.lines) == "x" * 100
-    assert all(len(line) <= 42 for caption in found for line in caption.lines)
-
-
-def test_control_characters_do_not_break_cues():
-    words = [Word(" a\n\nb", 0, 1), Word("\r\n", 1, 2), Word(" \t", 1, 2), Word(" c\0", 1, 2)]
-    assert texts(words) == [("a  b c",)]
-
-
-words_strategy = st.lists(
-    st.tuples(
-        st.text(max_size=60) | st.sampled_from([" one", " two.", ",", "は", "。", " ", "\n", "ก็"]),
-        st.floats(0, 12),
-        st.floats(0, 12),
-    ),
-    max_size=25,
-)
-
-
-@given(parts=words_strategy)
-@settings(max_examples=60, deadline=None)
-def test_any_words_make_sound_captions(parts):
-    clock, words = 0.0, []
-    for text, gap, length in parts:
-        clock += gap
-        words.append(Word(text, clock, clock + length))
-    found = formats.captions(words)
-    for caption in found:
-        assert 1 <= len(caption.lines) <= 2
-        assert all(line and line == line.strip() for line in caption.lines)
-        assert all(columns(line) <= 42 for line in caption.lines)
-        assert caption.start < caption.end
-    for one, two in itertools.pairwise(found):
-        assert one.start <= two.start
-        assert one.end <= two.start + 0.0011
-    assert bool(found) == any(_is_visible(text) for text, _, _ in parts)
-    # Every cue is a block of three lines or four.
-    blocks = formats.to_srt(Transcript(tuple(words))).split("\n\n")[:-1]
-    assert len(blocks) == len(found)
-    assert len(formats.to_tsv(Transcript(tuple(words))).split("\n")) == len(words) + 2
-
-
-def _is_visible(text: str) -> bool:
-    return any(unicodedata.category(c) not in ("Cc", "Zl", "Zp", "Zs") for c in text)

@@ -130,15 +130,17 @@ class _Text(Writer):
     def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
         super().__init__(source=source, channel=channel)
         self._line = ""  # what was said in this line
+        self._space = ""  # that has come before a word
         self._end = 0.0  # of the last word
 
     def _step(self, words: Sequence[Word]) -> str:
         return "".join(map(self._word, words))
 
     def _word(self, word: Word) -> str:
-        text = visible(word.text)
+        text, self._space = self._space + visible(word.text), ""
         if not text.strip():
-            return text if self._line else ""
+            self._space = text
+            return ""
         if not self._line:
             begin = self._label
         elif may_break(self._line, text) and (

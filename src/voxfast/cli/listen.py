@@ -164,4 +164,6 @@ def _until_interrupt(recorded: "queue.SimpleQueue[Block | None]") -> Iterator[No
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        # Unless somebody who came earlier has put back what was there before both.
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, before)

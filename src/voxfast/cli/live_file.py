@@ -74,7 +74,9 @@ def check_writable(path: Path) -> None:
             is_folder = stat.S_ISDIR(place.stat().st_mode)
         except FileNotFoundError:
             if not place.parent.is_dir():
-                raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}") from None
+                raise FileNotFoundError(
+                    errno.ENOENT, f"No such file, and no folder {path.parent}"
+                ) from None
             if not os.access(place.parent, os.W_OK | os.X_OK):
                 raise PermissionError(
                     errno.EACCES, f"the folder {path.parent} cannot be written to"
@@ -236,7 +238,17 @@ class LiveFile:
             raise OSError(errno.ESTALE, "was removed or replaced while it was written")
 
     def _put_in_place(self, part: Path) -> None:
-        """Let the part take the place of the file."""
+        """Let the part take the place of the file.
+
+        Raises:
+            OSError: with the name of the part, which has the text still.
+        """
+        try:
+            self._replace(part)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; the new text is in {part}") from error
+
+    def _replace(self, part: Path) -> None:
         try:
             status = self._place.stat()
         except FileNotFoundError:

@@ -111,6 +111,8 @@ class Output:
         channel: int | None = None,
         overwrite: bool = True,
     ) -> None:
+        # In whatever encoding Python was told that file names are: what they are is UTF-8.
+        source = source.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         self._format, self._source, self._channel = format_, source, channel
         self._overwrite = overwrite
         self._said = 0

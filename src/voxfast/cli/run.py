@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxfast.audio import SAMPLE_RATE
-from voxfast.cli.console import StdoutError
+from voxfast.cli.console import StdoutError, complain
 from voxfast.cli.options import open_session
 from voxfast.cli.output import Output
 from voxfast.cli.signals import Ending, Interrupted
@@ -139,9 +139,12 @@ def run_session(
                 _close(channels, heard, model, complete=False)
             raise
         _close(channels, heard, model, complete=is_whole)
+        if ending.interrupt:
+            if failure:
+                complain(str(failure))
+            raise ending.interrupt
         if failure:
             raise failure
-        ending.check()
 
 
 class _Channel:

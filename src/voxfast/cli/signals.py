@@ -100,10 +100,10 @@ class Ending:
         if self._number is not None:
             _alarm(0.0 if self._waits_for_words else GRACE_SECONDS)
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal has asked for the end."""
-        if self._number is not None:
-            raise Interrupted(self._number)
+    @property
+    def interrupt(self) -> Interrupted | None:
+        """What is to be raised in the end, if a signal has asked for it."""
+        return None if self._number is None else Interrupted(self._number)
 
     @property
     def _waits(self) -> bool:
