@@ -478,3 +478,11 @@ def test_an_interrupt_passes_through_the_decoder():
     assert len(next(blocks))
     with pytest.raises(KeyboardInterrupt):
         list(blocks)
+
+
+@pytest.mark.parametrize("value", [0, 1, -1, 327, -1025, 20000])
+def test_raw_pcm_that_does_not_change_is_no_container(value):
+    data = np.full(8000, value, "<i2").tobytes()
+    got, failure = drain(audio.stream_pcm(Pipe(data)))
+    assert failure is None
+    np.testing.assert_array_equal(got, np.full(8000, value / 32768, np.float32))

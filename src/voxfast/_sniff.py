@@ -105,7 +105,7 @@ def demuxer_of(reader: ByteReader, name: str) -> str | None:
             return demuxer
     if head[:4] == b"FORM" and len(head) < 12:
         return "aiff"
-    if head[:1] == b"G" and (packets := reader.peek(377))[188:189] == packets[376:377] == b"G":
+    if _is_packet(head) and all(_is_packet(reader.peek(at + 4)[at:]) for at in (188, 376)):
         return "mpegts"
     if head[:2] == b"\x0bw" and len(head) > 5 and head[5] >> 3 <= 16:
         return "ac3" if head[5] >> 3 <= 10 else "eac3"
@@ -118,6 +118,11 @@ def demuxer_of(reader: ByteReader, name: str) -> str | None:
         if kind := _frames_at(lambda at, size: data[at : at + size], match.start()):
             return kind
     return None
+
+
+def _is_packet(data: bytes) -> bool:
+    """Whether a packet of an MPEG transport stream begins so (ISO 13818-1)."""
+    return len(data) >= 4 and data[0] == 0x47 and not data[1] & 0x80 and bool(data[3] & 0x30)
 
 
 def index_is_last(reader: ByteReader) -> bool:
