@@ -1,9 +1,7 @@
 """Files, pipes and arrays: what comes in is exact, or an error that says what is wrong."""
 
-import io
 import os
 import re
-import struct
 from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
@@ -15,7 +13,7 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from voxfast import _pcm, audio
+from voxfast import audio
 from voxfast.errors import AudioFileError, InvalidAudioError
 
 quick = settings(
@@ -83,7 +81,7 @@ def test_file_is_what_soundfile_and_soxr_make_of_it(tmp_path, suffix, rate, chan
     assert got.dtype == np.float32
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, atol=2e-6)
-    assert audio.duration(path) == pytest.approx(len(decoded) / rate)
+    assert audio.duration(path) == pytest.approx(len(decoded) / rate, abs=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +161,7 @@ def test_cut_off_file_gives_what_is_there_and_then_an_error(tmp_path, suffix, ra
     said = re.search(r"only ([0-9.]+) s", str(failure))
     assert said
     assert float(said[1]) == pytest.approx(len(got) / 16000, abs=0.011)
-    if suffix != "ogg":
+    if suffix not in ("ogg", "w64"):
         assert "of 8.00 s" in str(failure)
     assert len(got) >= 0.6 * least * len(whole) * 0.97
     # Up to the resampler's last samples, which know nothing of what was cut off.
@@ -182,7 +180,7 @@ def test_cut_by_one_byte_is_an_error(tmp_path):
     assert "cut off" in str(failure)
 
 
-def test_damaged_flac_gives_what_comes_before_the_damage(tmp_path):
+def test_damage_is_passed_over_and_reported(tmp_path):
     path = tmp_path / "a.flac"
     soundfile.write(path, tone(8.0, 16000), 16000)
     whole = audio.load_audio(path)
@@ -190,9 +188,25 @@ def test_damaged_flac_gives_what_comes_before_the_damage(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
     path.write_bytes(data)
     got, failure = drain(audio.stream_file(path))
-    assert "damaged at" in str(failure)
-    assert len(got) > 0.4 * len(whole)
-    np.testing.assert_array_equal(got, whole[: len(got)])
+    lost = re.search(r"damaged at ([0-9.]+) s: only ([0-9.]+) s of 8.00 s", str(failure))
+    assert lost
+    # Zeros stand for what is lost, so that everything behind is where it was.
+    assert len(got) == len(whole)
+    begin, end = round(float(lost[1]) * 16000), round((8 - float(lost[2])) * 16000)
+    np.testing.assert_array_equal(got[: begin - 80], whole[: begin - 80])
+    np.testing.assert_array_equal(got[begin + end + 160 :], whole[begin + end + 160 :])
+
+
+@pytest.mark.parametrize("flip", [0.3, 0.5, 0.9])
+def test_a_flipped_bit_of_flac_is_found_by_its_checksum(tmp_path, flip):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(4.0, 16000), 16000)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * flip)] ^= 4
+    path.write_bytes(data)
+    _, failure = drain(audio.stream_file(path))
+    # Of the last frame, nothing tells whether it was damaged or is not there.
+    assert "damaged at" in str(failure) or "cut off" in str(failure)
 
 
 def test_flac_of_unknown_length_is_read_to_its_end(tmp_path):
@@ -208,47 +222,12 @@ def test_flac_of_unknown_length_is_read_to_its_end(tmp_path):
     np.testing.assert_array_equal(audio.load_audio(path), whole)
 
 
-def mp3_without_index(path: Path, samples: np.ndarray) -> None:
-    """An MP3 of variable bit rate whose first frame, the Xing header, is removed."""
-    soundfile.write(path, samples, 44100, bitrate_mode="VARIABLE", compression_level=0.5)
-    data = path.read_bytes()
-    size, _ = _mp3_frame(data)
-    assert b"Xing" in data[:size]
-    path.write_bytes(data[size:])
-
-
-def _mp3_frame(data: bytes):
-    from voxfast import _containers
-
-    frame = _containers._mp3_frame(int.from_bytes(data[:4], "big"))
-    assert frame
-    return frame
-
-
-def test_mp3_without_index_is_not_shortened_in_silence(tmp_path):
-    path = tmp_path / "a.mp3"
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 44100 * 4).astype(np.float32)
-    quiet = np.zeros(44100 * 4, np.float32)
-    mp3_without_index(path, np.concatenate([quiet, noise]))
-    # libsndfile guesses too much from the quiet beginning: all of it is read.
-    assert len(audio.load_audio(path)) == pytest.approx(8 * 16000, abs=1600)
-    assert audio.duration(path) == pytest.approx(8.0, abs=0.1)
-    mp3_without_index(path, np.concatenate([noise, quiet]))
-    # It guesses too little from the loud beginning, and stops there.
-    got, failure = drain(audio.stream_file(path))
-    if failure is None:
-        assert len(got) == pytest.approx(8 * 16000, abs=1600)
-    else:
-        assert "of 8.0" in str(failure)
-        assert "index" in str(failure)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.wav", b"", "is empty"),
-        ("a.wav", b"no audio at all\n" * 50, "not audio"),
-        ("a.wav", b"RIFF", "WAV header"),
+        ("a.wav", b"no audio at all\n" * 50, "is text, not audio"),
+        ("a.wav", b"RIFF", "begins as wav"),
         ("a.wav", b"RIFF\0\0\0\0WAVE", "ends inside its WAV header"),
         ("a.mp3", b"\0" * 5000, "not audio"),
         ("a.flac", b"fLaC" + b"\0" * 100, "not audio"),
@@ -285,20 +264,43 @@ def test_file_without_frames(tmp_path):
         audio.load_audio(path)
 
 
+BAD = [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (900.0, "900")]
+
+
+@pytest.mark.parametrize(("value", "said"), BAD)
+def test_a_few_samples_that_are_no_audio_become_zeros(tmp_path, caplog, value, said):
+    path = tmp_path / "a.wav"
+    samples = tone(2.0, 16000, 2)
+    samples[20000, 1] = samples[20003, 0] = samples[20003, 1] = value
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    samples[20000, 1] = samples[20003, 0] = samples[20003, 1] = 0
+    np.testing.assert_array_equal(audio.load_audio(path), samples.mean(axis=1))
+    assert f"3 samples are no audio, the first {said} at 1.250 s" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("value", "message"), [(np.nan, "nan.*finite"), (np.inf, "inf.*finite"), (900.0, "32768")]
 )
-def test_samples_in_a_file_that_are_no_audio(tmp_path, value, message):
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_many_samples_that_are_no_audio_are_an_error(tmp_path, value, message, share):
     path = tmp_path / "a.wav"
-    samples = tone(2.0, 48000, 2)
-    samples[60000, 1] = value
-    soundfile.write(path, samples, 48000, subtype="FLOAT")
+    samples = tone(2.0, 16000)[:, 0]
+    samples[16000 : 16000 + int(32000 * share)] = value
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
     got, failure = drain(audio.stream_file(path))
-    assert "1.250 s" in str(failure)
-    assert len(got) == 20000
     assert np.isfinite(got).all()
-    with pytest.raises(AudioFileError, match=message):
-        audio.load_audio(path)
+    assert np.abs(got).max() < 1
+    np.testing.assert_array_equal(got[:16000], samples[:16000])
+    assert re.search(message, str(failure))
+    assert "at 1.000 s" in str(failure)
+
+
+def test_integers_stored_as_floats_are_given_up_early(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(60.0, 8000)[:, 0] * 32768, 8000, subtype="FLOAT")
+    got, failure = drain(audio.stream_file(path))
+    assert "32768" in str(failure)
+    assert len(got) < 16000
 
 
 @given(data=st.binary(max_size=400), head=st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3"]))
@@ -311,170 +313,6 @@ def test_garbage_in_a_file(tmp_path, data, head):
     except AudioFileError:
         return
     assert np.isfinite(samples).all()
-
-
-# Pipes
-
-
-class Pipe(io.RawIOBase):
-    """Gives its data in pieces, as a pipe does: never more at once than was written."""
-
-    def __init__(self, data: bytes, sizes: list[int]) -> None:
-        self._data, self._sizes, self._turn = data, sizes or [len(data) or 1], 0
-
-    def read(self, wanted: int = -1) -> bytes:
-        size = min(self._sizes[self._turn % len(self._sizes)], wanted)
-        self._turn += 1
-        data, self._data = self._data[:size], self._data[size:]
-        return data
-
-
-def wav_bytes(samples: np.ndarray, rate: int, **options) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=options.pop("format", "WAV"), **options)
-    return file.getvalue()
-
-
-def with_data_size(wav: bytes, size: int) -> bytes:
-    at = wav.index(b"data") + 4
-    return wav[:at] + struct.pack("<I", size) + wav[at + 4 :]
-
-
-sizes = st.lists(st.integers(1, 5000), min_size=1, max_size=5)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-@given(
-    sizes=sizes,
-    rate=st.sampled_from([8000, 16000, 44100]),
-    channels=st.integers(1, 3),
-    placeholder=st.sampled_from([None, 0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000]),
-)
-@settings(parent=quick, max_examples=8)
-def test_wav_on_a_pipe_is_the_file(tmp_path, subtype, sizes, rate, channels, placeholder):
-    data = wav_bytes(tone(0.3, rate, channels), rate, subtype=subtype)
-    path = tmp_path / "a.wav"
-    path.write_bytes(data)
-    if placeholder is not None:
-        data = with_data_size(data, placeholder)
-        # After samples of unknown length nothing can follow.
-        data = data[: data.index(b"data") + 8 + round(0.3 * rate) * channels * _width(subtype)]
-    got, failure = drain(audio.stream_pcm(Pipe(data, sizes)))
-    assert failure is None
-    np.testing.assert_array_equal(got, audio.load_audio(path))
-
-
-def _width(subtype: str) -> int:
-    return {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}[subtype]
-
-
-def test_wav_on_a_pipe_is_live():
-    data = with_data_size(wav_bytes(tone(1.0, 16000), 16000), 0xFFFFFFFF)
-    read, write = os.pipe()
-    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb", buffering=0) as writer:
-        blocks = audio.stream_pcm(reader)
-        writer.write(data[: 44 + 640])
-        assert len(next(blocks)) == 320
-        writer.write(data[44 + 640 : 44 + 1280])
-        assert len(next(blocks)) == 320
-
-
-def test_wav_with_other_chunks_and_rf64():
-    samples = tone(0.2, 16000)
-    plain = wav_bytes(samples, 16000)
-    expected, _ = drain(audio.stream_pcm(io.BytesIO(plain)))
-    odd = plain[:12] + b"LIST" + struct.pack("<I", 5) + b"12345\0" + plain[12:] + b"id3 junk"
-    got, failure = drain(audio.stream_pcm(io.BytesIO(odd)))
-    np.testing.assert_array_equal(got, expected)
-    assert failure is None
-    got, failure = drain(audio.stream_pcm(io.BytesIO(wav_bytes(samples, 16000, format="RF64"))))
-    np.testing.assert_array_equal(got, expected)
-    assert failure is None
-
-
-def test_raw_pcm():
-    samples = (tone(0.5, 16000)[:, 0] * 32767).astype("<i2")
-    got, failure = drain(audio.stream_pcm(Pipe(samples.tobytes(), [3, 1000, 7])))
-    assert failure is None
-    np.testing.assert_array_equal(got, samples.astype(np.float32) / 32768)
-    floats = tone(0.5, 8000)[:, 0]
-    got, failure = drain(
-        audio.stream_pcm(Pipe(floats.tobytes(), [13]), raw_rate=8000, raw_format="f32le")
-    )
-    assert failure is None
-    np.testing.assert_array_equal(got, audio.resample(floats, 8000))
-
-
-def test_stream_that_ends_within_a_sample():
-    got, failure = drain(audio.stream_pcm(io.BytesIO(bytes(2001))))
-    assert len(got) == 1000
-    assert "1 of 2 bytes" in str(failure)
-
-
-def test_wav_stream_that_ends_early():
-    data = wav_bytes(tone(1.0, 16000), 16000)
-    got, failure = drain(audio.stream_pcm(io.BytesIO(data[: len(data) // 2])))
-    assert len(got) == pytest.approx(8000, abs=20)
-    assert "0.50 s of 1.00 s" in str(failure)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "no audio"),
-        (b"fLaC" + bytes(100), "FLAC, which cannot be read from a pipe"),
-        (b"OggS" + bytes(100), "Ogg"),
-        (b"RIFF1234AVI " + bytes(100), "does not begin with a WAV header"),
-        (wav_bytes(tone(0.1, 8000), 8000, subtype="ULAW"), "not plain PCM.*ffmpeg"),
-        (wav_bytes(tone(0.1, 8000), 8000)[:30], "ends inside its WAV header"),
-        (b"RIFF\0\0\0\0WAVEdata\x04\0\0\0abcd", "no format"),
-    ],
-    ids=["empty", "flac", "ogg", "avi", "ulaw", "short", "formless"],
-)
-def test_pipes_that_cannot_be_read(data, message):
-    with pytest.raises(AudioFileError, match=message):
-        list(audio.stream_pcm(io.BytesIO(data)))
-
-
-@pytest.mark.parametrize(
-    ("offset", "value", "message"),
-    [(24, 0, "rate of 0 Hz"), (24, 4_000_000_000, "rate of"), (22, 0, "0 channels")],
-)
-def test_wav_header_with_impossible_values(offset, value, message):
-    data = bytearray(wav_bytes(tone(0.1, 16000), 16000))
-    data[offset : offset + 2 + 2 * (offset == 24)] = value.to_bytes(
-        2 + 2 * (offset == 24), "little"
-    )
-    with pytest.raises(AudioFileError, match=message):
-        list(audio.stream_pcm(io.BytesIO(bytes(data))))
-
-
-def test_options_of_pipes():
-    for options in ({"raw_format": "s16be"}, {"raw_rate": 0}, {"block_seconds": 0.0}):
-        with pytest.raises(InvalidAudioError):
-            list(audio.stream_pcm(io.BytesIO(bytes(100)), **options))
-
-
-@given(
-    data=st.binary(max_size=300),
-    flips=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 255)), max_size=6),
-    sizes=sizes,
-)
-@settings(parent=quick, max_examples=80)
-def test_damaged_headers_on_a_pipe(data, flips, sizes):
-    """Whatever comes, it is audio or one of our errors."""
-    wav = bytearray(wav_bytes(tone(0.01, 16000, 2), 16000, format="WAVEX") + data)
-    for at, value in flips:
-        wav[at] = value
-    got, _ = drain(audio.stream_pcm(Pipe(bytes(wav), sizes)))
-    assert np.isfinite(got).all()
-
-
-@given(data=st.binary(max_size=300), sizes=sizes, kind=st.sampled_from(_pcm.SAMPLE_FORMATS))
-@settings(parent=quick, max_examples=50)
-def test_garbage_on_a_pipe(data, sizes, kind):
-    got, _ = drain(audio.stream_pcm(Pipe(data, sizes), raw_format=kind))
-    assert np.isfinite(got).all()
 
 
 # Arrays

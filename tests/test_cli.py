@@ -96,7 +96,7 @@ def test_failed_file_does_not_stop_the_others(model, talk, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == WORDS + "\n"
     assert "voxfast: error: none.wav does not exist\n" in err
-    assert "voxfast: error: text.wav is not audio" in err
+    assert "voxfast: error: text.wav is text, not audio" in err
     assert "is a folder" in err
     assert "Traceback" not in err
 
@@ -369,7 +369,7 @@ def test_version(capsys):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys, voxfast, voxfast.cli, voxfast.audio, voxfast.formats, voxfast.hub\n"
-        "heavy = {'soundfile', 'soxr', 'huggingface_hub', 'mistral_common', 'rich'}\n"
+        "heavy = {'av', 'soundfile', 'soxr', 'huggingface_hub', 'mistral_common', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -1,20 +1,22 @@
-"""Audio in: files, pipes, arrays. All of it leaves here as float32, mono, 16 kHz.
+"""Audio in: files, pipes, arrays. All of it leaves here as float32 at 16 kHz.
 
-Files are read and resampled block by block, so that a file of any length takes the memory
-of one block. Whatever is wrong with a file is raised *after* everything before it has been
+Files are decoded and resampled block by block, so that a file of any length takes the memory
+of one block. Whatever is wrong with a file is raised *after* everything good has been
 yielded: a recording that is cut off after an hour gives that hour, and then an error.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from voxfast import _pcm
-from voxfast._pcm import Frames, SampleFormat
+from voxfast import _pcm, _samples
+from voxfast._channels import Channel, Mender, Mixer, check_channel, select
+from voxfast._pcm import Block, SampleFormat
 from voxfast.errors import AudioFileError, InvalidAudioError
 
 __all__ = [
@@ -29,12 +31,9 @@ __all__ = [
 ]
 
 SAMPLE_RATE = 16_000
-LOUDEST = 16.0
-"""Float samples beyond ±1 are merely loud; beyond ±16 they are something else."""
-
-_OTHER_CONTAINERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
 
 Samples = npt.NDArray[np.float32]
+_log = logging.getLogger(__name__)
 
 
 def check_samples(samples: object, sample_rate: float = SAMPLE_RATE) -> Samples:
@@ -58,7 +57,7 @@ def check_samples(samples: object, sample_rate: float = SAMPLE_RATE) -> Samples:
             f"audio at {sample_rate} Hz; a session takes {SAMPLE_RATE} Hz: convert it with "
             f"voxfast.audio.resample(samples, {sample_rate})"
         )
-    return _check(samples)
+    return _samples.check(samples)
 
 
 def resample(samples: object, rate: float) -> Samples:
@@ -79,207 +78,133 @@ def resample(samples: object, rate: float) -> Samples:
 
 
 def stream_file(
-    path: str | os.PathLike[str], *, start: float = 0.0, block_seconds: float = 1.0
+    path: str | os.PathLike[str],
+    *,
+    start: float = 0.0,
+    block_seconds: float = 1.0,
+    channel: Channel = "mix",
 ) -> Iterator[Samples]:
-    """Read an audio file block by block: WAV, FLAC, Ogg, MP3, and what libsndfile reads.
+    """Read an audio file, or the audio track of a video, block by block.
 
-    Channels are averaged, the rate is converted. The samples do not depend on
-    ``block_seconds``.
+    WAV and raw PCM are read here; FFmpeg, through PyAV, decodes the rest: FLAC, Ogg, Opus, MP3,
+    M4A, MP4, MOV, WebM, Matroska, AAC, WMA, AIFF, CAF, AU, W64, AVI, AMR and others. The samples
+    do not depend on ``block_seconds``. Encoder delay and padding are cut where the container
+    tells them. A few samples that are no audio (NaN, infinity, beyond ±16) become 0, and the
+    log says so.
 
     Args:
         path: a regular file.
         start: seconds to leave out at the beginning.
         block_seconds: length of the blocks, at least one sample.
+        channel: ``"mix"`` averages the channels, but takes the loudest one where the average
+            would lose it (opposite phase, one live channel among many); a number from 1 takes
+            that channel; ``"each"`` takes all of them.
 
     Yields:
-        [round(block_seconds · 16000)] of float32 at 16 kHz; the last block may be shorter.
+        [round(block_seconds · 16000)] of float32 at 16 kHz, the last block may be shorter;
+        with ``"each"`` [round(block_seconds · 16000), channels].
 
     Raises:
         AudioFileError: while iterating: before the first block if the file is missing, a
-            folder, empty, or not audio; after all good blocks if it is cut off, damaged, or
-            holds samples that are no audio. The message says how much could be read.
-        InvalidAudioError: if ``start`` or ``block_seconds`` is out of range.
+            folder, empty, encrypted, without audio, or has no such channel; after all good
+            blocks if it is cut off or damaged, or if more than 1 % of its samples are no
+            audio. The message says how much could be read.
+        InvalidAudioError: if an option is out of range.
     """
     if not (math.isfinite(start) and start >= 0):
         raise InvalidAudioError(f"start must be seconds from 0; got {start}")
     block_samples = _block_samples(block_seconds)
-    from voxfast import _files
+    check_channel(channel)
+    from voxfast import _sources
 
-    with _files.open_source(path, start) as source:
-        samples = _convert(source.blocks, source.rate, os.fspath(path), start)
+    with _sources.open_path(path, start) as source:
+        samples = _convert(source.blocks, os.fspath(path), start, channel)
         yield from _split(samples, block_samples)
 
 
-def load_audio(path: str | os.PathLike[str], *, start: float = 0.0) -> Samples:
-    """Read a whole audio file as [N] of float32, mono, 16 kHz.
+def load_audio(
+    path: str | os.PathLike[str], *, start: float = 0.0, channel: Channel = "mix"
+) -> Samples:
+    """Read a whole audio file as [N] of float32, mono, 16 kHz; see :func:`stream_file`.
+
+    With ``channel="each"`` it is [N, channels].
 
     Raises:
         AudioFileError: as :func:`stream_file`; a damaged file gives nothing here.
     """
-    return np.concatenate([*stream_file(path, start=start, block_seconds=60.0)])
+    blocks = stream_file(path, start=start, block_seconds=60.0, channel=channel)
+    return np.concatenate([*blocks])
 
 
 def duration(path: str | os.PathLike[str]) -> float | None:
-    """Seconds of audio that a file promises; None if its header does not say.
+    """Seconds of audio that a file promises; None if it does not say.
 
     Raises:
-        AudioFileError: if the file is missing, a folder, empty, or not audio.
+        AudioFileError: if the file is missing, a folder, empty, encrypted, or not audio.
     """
-    from voxfast import _files
+    from voxfast import _sources
 
-    with _files.open_source(path) as source:
-        return source.seconds
+    with _sources.open_path(path) as source:
+        return source.seconds()
 
 
 def stream_pcm(
     stream: BinaryIO,
     *,
-    raw_rate: int = SAMPLE_RATE,
-    raw_format: SampleFormat = "s16le",
+    raw_rate: int | None = None,
+    raw_format: SampleFormat | None = None,
+    raw_channels: int | None = None,
+    channel: Channel = "mix",
     block_seconds: float = 0.08,
     name: str = "the input stream",
 ) -> Iterator[Samples]:
-    """Read audio from a pipe as it comes: WAV, or raw mono PCM if there is no WAV header.
+    """Read audio from a pipe as it comes: every container that :func:`stream_file` reads.
 
     Blocks are yielded as soon as their bytes arrive. Streaming WAV headers with an unknown
-    length, as ffmpeg, SoX, arecord and GStreamer write them, are understood.
+    length, as ffmpeg, SoX, arecord and GStreamer write them, are understood. A container that
+    cannot be decoded as it comes (an MP4 file with its index at the end) is held in a temporary
+    file first. What begins like no container is taken for raw PCM, s16le at 16 kHz and mono,
+    and the log says so; with any of the ``raw_`` options, it is raw PCM without a look at it.
 
     Args:
-        stream: an open binary file or pipe, at its beginning.
-        raw_rate: sample rate of raw PCM in Hz; a WAV header says its own.
-        raw_format: one of u8, s16le, s24le, s32le, f32le, f64le; of raw PCM.
+        stream: an open binary file or pipe, at its beginning; a non-blocking one is waited for.
+        raw_rate: sample rate of raw PCM in Hz; default 16000.
+        raw_format: u8, s8, mulaw, alaw, or s16, s24, s32, f32, f64 with le or be; of raw PCM;
+            default s16le.
+        raw_channels: interleaved channels of raw PCM; default 1.
+        channel: see :func:`stream_file`.
         block_seconds: length of the longest block.
         name: what errors call the stream.
 
     Yields:
-        [N] of float32 at 16 kHz, N ≥ 1.
+        [N] of float32 at 16 kHz, N ≥ 1; with ``channel="each"`` [N, channels].
 
     Raises:
-        AudioFileError: while iterating: before the first block if the header is damaged, or
-            that of another container; after all good blocks if the stream ends before the
-            length that its header promised, or in the middle of a sample.
+        AudioFileError: while iterating: before the first block if the stream is known to be
+            something else than audio, or cannot be decoded; after all good blocks if it ends
+            before the length that it promised, or in the middle of a sample, or is damaged.
         InvalidAudioError: if an option is out of range.
     """
-    if raw_format not in _pcm.SAMPLE_FORMATS:
+    if raw_format is not None and raw_format not in _pcm.SAMPLE_FORMATS:
         raise InvalidAudioError(
             f"raw format {raw_format!r}; expected one of {', '.join(_pcm.SAMPLE_FORMATS)}"
         )
-    if not _pcm.LOWEST_RATE <= raw_rate <= _pcm.HIGHEST_RATE:
+    if raw_rate is not None and not _pcm.LOWEST_RATE <= raw_rate <= _pcm.HIGHEST_RATE:
         raise InvalidAudioError(
             f"raw rate {raw_rate} Hz; expected {_pcm.LOWEST_RATE} to {_pcm.HIGHEST_RATE}"
         )
+    if raw_channels is not None and not 1 <= raw_channels <= _pcm.MOST_CHANNELS:
+        raise InvalidAudioError(f"raw channels {raw_channels}; expected 1 to {_pcm.MOST_CHANNELS}")
+    check_channel(channel)
     seconds = _block_samples(block_seconds) / SAMPLE_RATE
-    magic = _pcm.ByteReader(stream).exactly(4)
-    if magic in _OTHER_CONTAINERS:
-        raise AudioFileError(
-            f"{name} is {_OTHER_CONTAINERS[magic]}, which cannot be read from a pipe; give the "
-            f"file's name, or decode it: ffmpeg -i INPUT -f wav - | voxfast transcribe -"
-        )
-    reader = _pcm.ByteReader(stream, start=magic)
-    encoding, limit = _pcm.Encoding(raw_rate, 1, raw_format), None
-    if magic in (b"RIFF", b"RF64"):
-        header = _pcm.read_wav_header(reader, name)
-        encoding, limit = header.encoding, header.data_bytes
-    frames = _pcm.read_frames(
-        reader,
-        encoding,
-        limit=limit,
-        block_frames=max(1, round(seconds * encoding.rate)),
-        name=name,
-    )
-    yield from _convert(frames, encoding.rate, name, 0.0)
+    raw = _pcm.Encoding(raw_rate or SAMPLE_RATE, raw_channels or 1, raw_format or "s16le")
+    is_raw = (raw_rate, raw_format, raw_channels) != (None, None, None)
+    from voxfast import _sources
 
-
-def _check(samples: object) -> Samples:
-    """:func:`check_samples` for any rate."""
-    if not isinstance(samples, np.ndarray):
-        samples = _from_mlx(samples)
-    if isinstance(samples, np.ma.MaskedArray):
-        raise InvalidAudioError(
-            "a masked array; say what stands in for masked samples: samples.filled(0)"
-        )
-    samples = np.asarray(samples)  # of any other subclass, a memory map for one
-    if samples.dtype not in (np.float32, np.int16):
-        raise InvalidAudioError(_dtype_message(samples))
-    if samples.ndim != 1:
-        raise InvalidAudioError(_shape_message(samples.shape))
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / np.float32(32768)
-    samples = np.ascontiguousarray(samples)
-    if fault := _fault(samples):
-        raise InvalidAudioError(f"sample {fault[0]} is {samples[fault[0]]}: {fault[1]}")
-    return samples
-
-
-def _from_mlx(samples: object) -> np.ndarray[Any, Any]:
-    """An ``mx.array`` of float32 or int16 as NumPy's; everything else is an error."""
-    # Imported late, so that reading files takes no MLX.
-    import mlx.core as mx
-
-    if not isinstance(samples, mx.array):
-        raise InvalidAudioError(
-            f"audio as {type(samples).__name__}; expected a NumPy array or mx.array of float32 "
-            f"or int16 (bytes: np.frombuffer(data, np.int16); lists: np.array(data, np.float32))"
-        )
-    if samples.dtype not in (mx.float32, mx.int16):
-        raise InvalidAudioError(
-            f"audio of {samples.dtype}; expected float32 (-1 to 1) or int16: convert floats "
-            f"with samples.astype(mx.float32), 16-bit integers with samples.astype(mx.int16)"
-        )
-    try:
-        return np.array(samples)
-    except RuntimeError as error:
-        raise InvalidAudioError(
-            f"an mx.array that cannot be evaluated here ({error}); call mx.eval(samples) on the "
-            f"thread that made it"
-        ) from error
-
-
-def _fault(samples: Samples) -> tuple[int, str] | None:
-    """The index of the first sample that is no audio, and why; None if all are."""
-    # A NaN fails this comparison, too.
-    if not samples.size or -LOUDEST <= samples.min() <= samples.max() <= LOUDEST:
-        return None
-    index = int(np.argmax(~(np.abs(samples) <= LOUDEST)))
-    if np.isfinite(samples[index]):
-        return index, (
-            f"float audio lies within -1 to 1, and beyond ±{LOUDEST:g} it looks like integers "
-            f"stored as floats; divide by 32768 (16-bit) or 2147483648 (32-bit)"
-        )
-    return index, "audio must be finite; look for a division by zero or uninitialised memory"
-
-
-def _dtype_message(samples: np.ndarray[Any, Any]) -> str:
-    """What to do about a dtype that is neither float32 nor int16."""
-    if samples.dtype.kind == "f":
-        remedy = "convert it with samples.astype(np.float32)"
-    elif samples.dtype.kind in "iu" and samples.dtype.itemsize > 1:
-        bits = 8 * samples.dtype.itemsize
-        remedy = (
-            f"convert it with samples.astype(np.int16) if its values are 16-bit, or "
-            f"(samples / 2**{bits - 1}).astype(np.float32) if they span all {bits} bits"
-        )
-    elif samples.dtype == np.uint8:
-        remedy = (
-            "convert 8-bit audio with ((samples.astype(np.float32) - 128) / 128), "
-            "raw bytes with samples.view(np.int16)"
-        )
-    else:
-        remedy = "give real audio samples"
-    return f"audio of dtype {samples.dtype}; expected float32 (-1 to 1) or int16: {remedy}"
-
-
-def _shape_message(shape: tuple[int, ...]) -> str:
-    """What to do about an array that is not one-dimensional."""
-    if len(shape) == 2 and 1 in shape:
-        remedy = "make it so with samples.reshape(-1)"
-    elif len(shape) == 2 and shape[1] <= 8:
-        remedy = "average the channels with samples.mean(axis=1, dtype=np.float32)"
-    elif len(shape) == 2:
-        remedy = "average the channels with samples.mean(axis=0, dtype=np.float32)"
-    else:
-        remedy = "feed one stream at a time"
-    return f"audio of shape {list(shape)}; expected one dimension, mono: {remedy}"
+    with _sources.open_stream(
+        stream, raw=raw, is_raw=is_raw, block_seconds=seconds, name=name
+    ) as source:
+        yield from _convert(source.blocks, name, 0.0, channel)
 
 
 class Resampler:
@@ -297,11 +222,7 @@ class Resampler:
             raise InvalidAudioError(
                 f"a sample rate of {rate} Hz; expected {_pcm.LOWEST_RATE} to {_pcm.HIGHEST_RATE}"
             )
-        self._stream = None
-        if rate != SAMPLE_RATE:
-            import soxr
-
-            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        self._rate = _RateConverter(rate)
 
     def step(self, samples: object) -> Samples:
         """Convert [N] more samples; see :func:`check_samples`.
@@ -312,67 +233,123 @@ class Resampler:
         Raises:
             InvalidAudioError: on samples that are no audio; the stream stays as it was.
         """
-        checked = _check(samples)
-        if self._stream is None or not checked.size:
-            return checked
-        converted: Samples = self._stream.resample_chunk(checked)
-        return converted
+        return self._rate.step(_samples.check(samples))
 
     def finish(self) -> Samples:
         """[M] of float32 that was held back for lack of later samples; ends the stream."""
-        empty = np.zeros(0, np.float32)
+        return self._rate.finish()
+
+
+class _RateConverter:
+    """:class:`Resampler` of [N], or of [N, channels] if ``channels`` is given; unchecked."""
+
+    def __init__(self, rate: float, channels: int | None = None) -> None:
+        self._empty = np.zeros((0,) if channels is None else (0, channels), np.float32)
+        self._stream = None
+        if rate != SAMPLE_RATE:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, channels or 1, dtype="float32")
+
+    def step(self, samples: Samples) -> Samples:
+        if self._stream is None or not samples.size:
+            return samples
+        converted: Samples = self._stream.resample_chunk(samples)
+        return converted
+
+    def finish(self) -> Samples:
         if self._stream is None:
-            return empty
-        converted: Samples = self._stream.resample_chunk(empty, last=True)
+            return self._empty
+        converted: Samples = self._stream.resample_chunk(self._empty, last=True)
         return converted
 
 
-def _convert(blocks: Iterator[Frames], rate: float, name: str, start: float) -> Iterator[Samples]:
-    """Average channels, check, resample; errors come after what was good before them."""
-    resampler, position = Resampler(rate), 0
-    failure: AudioFileError | None = None
+class _Converter:
+    """Mends, mixes and resamples the blocks of one recording, whose format may change."""
+
+    def __init__(self, channel: Channel, name: str) -> None:
+        self._channel, self._name = channel, name
+        self._rate = self._channels = 0
+        self._mixer: Mixer | None = None
+        self._converter: _RateConverter | None = None
+
+    def step(self, rate: int, frames: _pcm.Frames) -> Iterator[Samples]:
+        """Convert [N, channels] frames at ``rate``."""
+        channels = frames.shape[1]
+        is_each = self._channel == "each"
+        if is_each and self._channels not in (0, channels):
+            raise AudioFileError(
+                f"{self._name} changes from {self._channels} to {channels} channels, which cannot "
+                f"be taken one by one; take the mix"
+            )
+        if (rate, channels) != (self._rate, self._channels):
+            yield from self._end_mix()
+            if self._channel == "mix" and channels > 1:
+                self._mixer = Mixer(rate, channels)
+        if rate != self._rate:
+            yield from self._end_rate()
+            self._converter = _RateConverter(rate, channels if is_each else None)
+        self._rate, self._channels = rate, channels
+        if isinstance(self._channel, int):
+            frames = select(frames, self._channel, self._name)
+        elif not is_each:
+            frames = frames[:, 0] if self._mixer is None else self._mixer.step(frames)
+        assert self._converter is not None
+        yield self._converter.step(frames)
+
+    def finish(self) -> Iterator[Samples]:
+        """What was held back."""
+        yield from self._end_mix()
+        yield from self._end_rate()
+
+    def _end_mix(self) -> Iterator[Samples]:
+        if self._mixer is not None and self._converter is not None:
+            yield self._converter.step(self._mixer.finish())
+        self._mixer = None
+
+    def _end_rate(self) -> Iterator[Samples]:
+        if self._converter is not None:
+            yield self._converter.finish()
+
+
+def _convert(
+    blocks: Iterator[Block], name: str, start: float, channel: Channel
+) -> Iterator[Samples]:
+    """Mend, mix and resample; errors come after what was good before them."""
+    converter, mender = _Converter(channel, name), Mender(name)
+    time, failure = start, None
     try:
-        for block in blocks:
-            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-            fault = _fault(mono)
-            if fault:
-                index, reason = fault
-                seconds = start + (position + index) / rate
-                failure = AudioFileError(
-                    f"{name}: the sample at {seconds:.3f} s is {mono[index]}: {reason}"
-                )
-                mono = mono[:index]
-            position += len(mono)
-            converted = resampler.step(mono)
-            if converted.size:
-                yield converted
+        for rate, frames in blocks:
+            frames, failure = mender.step(frames, time, rate)
+            time += len(frames) / rate
+            yield from (part for part in converter.step(rate, frames) if part.size)
             if failure:
                 break
     except AudioFileError as error:
         failure = error
-    converted = resampler.finish()
-    if converted.size:
-        yield converted
-    if failure:
+    yield from (part for part in converter.finish() if part.size)
+    if note := mender.note():
+        _log.warning(note)
+    if failure := failure or mender.verdict():
         raise failure
-    if not position:
+    if time == start:
         raise AudioFileError(f"{name} holds no audio")
 
 
 def _split(blocks: Iterator[Samples], size: int) -> Iterator[Samples]:
     """Blocks of exactly ``size`` samples; the last may be shorter, before an error, too."""
-    rest = np.zeros(0, np.float32)
+    rest: Samples | None = None
     failure: AudioFileError | None = None
     try:
         for block in blocks:
-            rest = np.concatenate([rest, block]) if rest.size else block
+            rest = block if rest is None or not len(rest) else np.concatenate([rest, block])
             whole = len(rest) - len(rest) % size
             for at in range(0, whole, size):
                 yield rest[at : at + size]
             rest = rest[whole:]
     except AudioFileError as error:
         failure = error
-    if rest.size:
+    if rest is not None and len(rest):
         yield rest
     if failure:
         raise failure

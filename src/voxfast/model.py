@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from voxfast import audio as audio_io
-from voxfast.errors import InvalidOptionError
+from voxfast._channels import Channel
+from voxfast.errors import InvalidAudioError, InvalidOptionError
 from voxfast.hub import resolve
 from voxfast.online.engine import Engine, load_engine
 from voxfast.online.forks import check_process
@@ -118,15 +119,17 @@ def transcribe(
     audio: str | Path | np.ndarray[Any, Any],
     *,
     model: str | Path | Model = DEFAULT_MODEL,
+    channel: Channel = "mix",
     progress: Callable[[float, float | None], None] | None = None,
     **options: Any,
 ) -> Transcript:
     """Transcribe a whole recording. The same as a session that is fed all of it.
 
     Args:
-        audio: a file of any format that soundfile reads, at any rate; or [N] samples, mono,
-            16 kHz, float32 or int16.
+        audio: an audio or video file, see :func:`voxfast.audio.stream_file`; or [N] samples,
+            mono, 16 kHz, float32 or int16.
         model: a loaded model, or what :func:`load` takes.
+        channel: of a file: the mix of its channels, or the number of one, from 1.
         progress: called now and then with (seconds done, seconds in all, or None if the
             file does not say).
         **options: as for :meth:`Model.session`.
@@ -139,7 +142,7 @@ def transcribe(
     words: list[Word] = []
     try:
         with loaded.session(**options) as session:
-            blocks, total = _blocks(audio, loaded.offline_block_seconds)
+            blocks, total = _blocks(audio, loaded.offline_block_seconds, channel)
             for block in blocks:
                 words += session.feed(block)
                 if progress is not None:
@@ -152,10 +155,16 @@ def transcribe(
 
 
 def _blocks(
-    audio: str | Path | np.ndarray[Any, Any], seconds: float
+    audio: str | Path | np.ndarray[Any, Any], seconds: float, channel: Channel
 ) -> tuple[Iterable[np.ndarray[Any, Any]], float | None]:
     if isinstance(audio, str | Path):
-        return audio_io.stream_file(audio, block_seconds=seconds), audio_io.duration(audio)
+        if channel == "each":
+            raise InvalidAudioError(
+                "channel 'each': a transcript is of one channel; for each of them, "
+                "say channel=1, channel=2 and so on"
+            )
+        total = audio_io.duration(audio)
+        return audio_io.stream_file(audio, block_seconds=seconds, channel=channel), total
     samples = audio_io.check_samples(audio)
     size = int(seconds * Model.sample_rate)
     blocks = (samples[i : i + size] for i in range(0, len(samples), size))

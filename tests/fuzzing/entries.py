@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import soundfile
+from encoded import encoded
 from evaluation import DATA_FOLDER
 
 from fuzzing.mutate import mutate_bytes, mutate_json, mutate_json_text
@@ -78,9 +79,20 @@ def _speech() -> np.ndarray:
     return np.asarray(samples[:6000])
 
 
+_BY_FFMPEG = {
+    "mp4": ("m4a", "m4a-index-first", "mp4-fragments", "mov", "alac", "mp4-opus"),
+    "matroska": ("webm", "webm-live", "mkv", "mkv-flac"),
+    "mpeg": ("adts", "mp3-id3v2.3", "mp3-no-index", "mp2", "ac3", "mpegts"),
+    "media": ("wma", "avi", "wavpack", "tta", "wav-mp3", "wav-adpcm", "w64", "caf", "aifc"),
+    "chained": ("vorbis", "opus"),
+}
+
+
 @cache
 def _encoded(container: str) -> tuple[bytes, ...]:
-    """Some small valid files of a container."""
+    """Some small valid files of a container, or of several that are alike."""
+    if container in _BY_FFMPEG:
+        return tuple(encoded(name, 0.3) for name in _BY_FFMPEG[container])
     kinds: dict[str, list[tuple[str, str, int, int]]] = {
         "wav": [
             ("WAV", "PCM_16", 16000, 1), ("WAV", "PCM_24", 44100, 2), ("WAV", "FLOAT", 8000, 1),
@@ -107,7 +119,7 @@ def _check_blocks(blocks: Iterator[np.ndarray], size: int | None) -> None:
     for block in blocks:
         assert last == size, "a short block that was not the last"
         assert block.dtype == np.float32
-        assert block.ndim == 1
+        assert block.ndim in (1, 2)
         assert block.size
         assert np.isfinite(block).all()
         total += len(block)
@@ -129,8 +141,10 @@ def _file_of(container: str) -> Callable[[Random, Path], None]:
             assert promised is None or 0 <= promised < float("inf")
         start = rng.choice((0.0, 0.0, 0.0, 0.1, 1e3, 1e9))
         block = max(0.01, seconds)
+        channel: Any = rng.choice(("mix", "mix", "each", 1, 2))
         _check_blocks(
-            audio.stream_file(path, start=start, block_seconds=block), round(block * 16e3)
+            audio.stream_file(path, start=start, block_seconds=block, channel=channel),
+            round(block * 16e3),
         )
 
     return attack
@@ -152,17 +166,20 @@ class _Pipe(io.RawIOBase):
 def _stdin(rng: Random, folder: Path) -> None:
     files = _encoded("wav")
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.5:
         data = mutate_bytes(rng, rng.choice(files), other=rng.choice(files))
-    elif kind < 0.9:
+    elif kind < 0.6:
         data = rng.randbytes(rng.choice((0, 1, 3, 4, 100, 5000)))
     else:
-        data = mutate_bytes(rng, rng.choice(_encoded(rng.choice(("flac", "ogg", "mp3")))))
+        kinds = ("flac", "ogg", "mp3", "aiff", *_BY_FFMPEG)
+        data = mutate_bytes(rng, rng.choice(_encoded(rng.choice(kinds))))
     _check_blocks(
         audio.stream_pcm(
             _Pipe(data, rng),  # type: ignore[arg-type]
-            raw_rate=rng.choice((16000, 8000, 44100, 999, 0, -1, 768_000, 1 << 40)),
-            raw_format=rng.choice((*SAMPLE_FORMATS, "s16be")),  # type: ignore[arg-type]
+            raw_rate=rng.choice((*[None] * 20, 16000, 8000, 999, 0, -1, 768_000, 1 << 40)),
+            raw_format=rng.choice((*[None] * 40, *SAMPLE_FORMATS, "s17le")),  # type: ignore[arg-type]
+            raw_channels=rng.choice((*[None] * 20, 1, 2, 16, 256, 257, 0)),
+            channel=rng.choice(("mix", "mix", "each", 1, 2, 17, 0, "left")),  # type: ignore[arg-type]
             block_seconds=rng.choice((0.08, 1e-4, 1.0, 3600.0, 0.0, float("nan"))),
         ),
         None,
@@ -572,6 +589,7 @@ ENTRIES: dict[str, Callable[[Random, Path], None]] = {
     "ogg": _file_of("ogg"),
     "mp3": _file_of("mp3"),
     "aiff": _file_of("aiff"),
+    **{name: _file_of(name) for name in _BY_FFMPEG},
     "stdin": _stdin,
     "pcm": _pcm,
     "config": _json_file(_tiny, "params.json", load_voxtral),

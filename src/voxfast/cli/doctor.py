@@ -88,12 +88,12 @@ def _devices() -> Lines:
 
 def _audio() -> Lines:
     """Decoders and the microphone."""
-    import soundfile
+    import av
     import soxr
 
-    formats = soundfile.available_formats()
-    known = [name for name in ("WAV", "FLAC", "OGG", "MP3", "AIFF") if name in formats]
-    yield f"libsndfile {soundfile.__libsndfile_version__} ({', '.join(known)})"
+    decoders = ("flac", "mp3", "aac", "opus", "vorbis", "alac")
+    known = [name for name in decoders if name in av.codecs_available]
+    yield f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info} ({', '.join(known)})"
     yield f"soxr {soxr.__version__}"
     try:
         sounddevice = load_sounddevice()

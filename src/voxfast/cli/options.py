@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import voxfast
+from voxfast._channels import Channel, check_channel
+from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli.console import note
+from voxfast.errors import InvalidAudioError
 from voxfast.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -80,6 +83,35 @@ def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
         metavar="MS",
         help="how much audio is heard at a time (default: %(default)s)",
     )
+
+
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    """Which channel is heard, and what raw PCM is."""
+    group = parser.add_argument_group("audio")
+    group.add_argument(
+        "--channel",
+        type=channel,
+        default="mix",
+        metavar="N|mix|each",
+        help="which channel to transcribe, counted from 1; mix: their average, or the loudest "
+        "where that would lose it (default); each: a transcript for each channel",
+    )
+    raw = parser.add_argument_group(
+        "raw PCM on a pipe (with any of these, no header is looked for)"
+    )
+    raw.add_argument(
+        "--raw-rate", type=in_range(1000, 768_000), metavar="HZ", help="default: 16000"
+    )
+    raw.add_argument("--raw-format", choices=SAMPLE_FORMATS, help="default: s16le")
+    raw.add_argument("--raw-channels", type=in_range(1, 256), metavar="N", help="default: 1")
+
+
+def channel(text: str) -> Channel:
+    """A type of argument: a channel's number, ``mix`` or ``each``."""
+    try:
+        return check_channel(int(text) if text.isdecimal() else text)
+    except InvalidAudioError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not mix, each or a number from 1") from error
 
 
 def in_range(least: int, most: int) -> Callable[[str], int]:

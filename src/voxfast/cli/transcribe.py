@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from voxfast import audio
-from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli import options
 from voxfast.cli.console import StdoutError, UsageError, complain, describe, note, progress_bar
 from voxfast.cli.output import Output, chosen_format, plan
@@ -25,7 +25,9 @@ examples:
   voxfast transcribe *.mp3 --format srt --output subtitles/
   ffmpeg -i URL -f wav - | voxfast transcribe -
   arecord -t raw -f S16_LE -r 16000 | voxfast transcribe - --format jsonl
-  voxfast transcribe - --raw-rate 8000 --raw-format f32le < call.raw
+  voxfast transcribe - < video.mp4
+  voxfast transcribe call.wav --channel each -o call.srt
+  voxfast transcribe - --raw-rate 8000 --raw-format mulaw < call.raw
 """
 
 
@@ -46,17 +48,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     options.add_model(parser)
     options.add_output(parser, several=True)
-    group = parser.add_argument_group("raw PCM on a pipe (mono, without a WAV header)")
-    group.add_argument(
-        "--raw-rate",
-        type=options.in_range(1000, 768_000),
-        default=16_000,
-        metavar="HZ",
-        help="sample rate (default: %(default)s)",
-    )
-    group.add_argument(
-        "--raw-format", choices=SAMPLE_FORMATS, default="s16le", help="default: %(default)s"
-    )
+    options.add_audio(parser)
     options.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -102,22 +94,38 @@ def _transcribe(
     """Transcribe one input."""
     is_live = _is_pipe(name)
     pace = Pace(live=is_live) if args.realtime else None
-    output = Output(
-        args.format,
-        path,
-        name,
-        name_lines=len(args.inputs) > 1,
-        overwrite=not args.no_overwrite,
-    )
+    outputs: list[Output] = []
+
+    def open_output(channel: int | None) -> None:
+        outputs.append(
+            Output(
+                args.format,
+                path,
+                name,
+                name_lines=len(args.inputs) > 1,
+                channel=channel,
+                overwrite=not args.no_overwrite,
+            )
+        )
+
+    if args.channel != "each":
+        open_output(None)  # An unwritable place is known before the work.
     try:
         with _blocks(name, args) as blocks, _progress(name, path, length, args) as progress:
-            run_session(model, blocks, output, args, is_pipe=is_live, pace=pace, progress=progress)
+            if args.channel == "each":
+                # How many there are is known with the first block.
+                first = next(blocks)
+                for channel in range(first.shape[1]):
+                    open_output(channel + 1)
+                blocks = itertools.chain([first], blocks)
+            run_session(model, blocks, outputs, args, is_pipe=is_live, pace=pace, progress=progress)
     except KeyboardInterrupt:
         if not args.quiet:
             note("voxfast: interrupted")
         raise
     finally:
-        output.discard()
+        for output in outputs:
+            output.discard()
         if pace:
             note(f"voxfast: {name}: {pace.report()}")
 
@@ -144,7 +152,7 @@ def _blocks(name: str, args: argparse.Namespace) -> Iterator[Blocks]:
     """The audio of an input, in blocks of the length that was asked for."""
     seconds = args.chunk_ms / 1000
     if not _is_pipe(name):
-        yield audio.stream_file(name, block_seconds=seconds)
+        yield audio.stream_file(name, block_seconds=seconds, channel=args.channel)
         return
     with contextlib.ExitStack() as stack:
         stream: BinaryIO = (
@@ -154,6 +162,8 @@ def _blocks(name: str, args: argparse.Namespace) -> Iterator[Blocks]:
             stream,
             raw_rate=args.raw_rate,
             raw_format=args.raw_format,
+            raw_channels=args.raw_channels,
+            channel=args.channel,
             block_seconds=seconds,
             name="stdin" if name == "-" else name,
         )
