@@ -75,6 +75,18 @@ def test_each_channel_has_a_transcript(model, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("w3") == 2
 
 
+def test_each_channel_does_not_replace_the_file_that_is_there(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.full((25600, 2), [0.01, 0.02]), 16000)
+    (tmp_path / "a.txt").write_text("another transcript")  # a name that no channel takes
+    options = ["--channel", "each", "-o", "a.txt", "--no-overwrite"]
+    assert cli.main(["transcribe", "a.wav", *options]) == 0
+    before = (tmp_path / "a.2.txt").read_text()
+    assert cli.main(["transcribe", "a.wav", *options]) == 1
+    assert "a.1.txt" in capsys.readouterr().err
+    assert (tmp_path / "a.2.txt").read_text() == before
+
+
 def test_one_channel(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     soundfile.write("a.wav", np.full((25600, 2), 0.01), 16000)

@@ -102,7 +102,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) ->
     Args:
         model: the name of an embedded model, a folder, or a name on the Hugging Face hub.
         dtype: type of the unpacked weights and of the arithmetic: ``mx.float32``,
-            ``mx.float16`` or ``mx.bfloat16``; None keeps that of the checkpoint.
+            ``mx.float16`` or ``mx.bfloat16``; None: that of most of the weights.
 
     Raises:
         ModelNotFoundError: if there is no such model.

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if "-" in args.inputs and sys.stdin.isatty():
         raise UsageError("- reads audio from a pipe, and stdin is a terminal; see voxfast listen")
     args.format = chosen_format(args.format, args.output, args.inputs)
-    paths = plan(args.inputs, args.output, args.format, overwrite=not args.no_overwrite)
+    # With a file for each channel, Output refuses those that are there: none has the plain name.
+    overwrite = not args.no_overwrite or args.channel == "each"
+    paths = plan(args.inputs, args.output, args.format, overwrite=overwrite)
     # Before a large model is loaded for nothing.
     lengths = {name: _length(name) for name in args.inputs}
     failed = sum(isinstance(length, AudioFileError) for length in lengths.values())
@@ -114,7 +116,7 @@ def _transcribe(
         with _blocks(name, args) as blocks, _progress(name, path, length, args) as progress:
             if args.channel == "each":
                 # How many there are is known with the first block.
-                first = next(blocks)
+                first = next(blocks)  # there is one: no audio at all is an AudioFileError
                 for channel in range(first.shape[1]):
                     open_output(channel + 1)
                 blocks = itertools.chain([first], blocks)
