@@ -480,7 +480,7 @@ def test_an_interrupt_passes_through_the_decoder():
         list(blocks)
 
 
-@pytest.mark.parametrize("value", [0, 1, -1, 327, -1025, 20000])
+@pytest.mark.parametrize("value", [0, 1, -1, 327, -1025, -20000])
 def test_raw_pcm_that_does_not_change_is_no_container(value):
     data = np.full(8000, value, "<i2").tobytes()
     got, failure = drain(audio.stream_pcm(Pipe(data)))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxfast._decoder import Decoder
 from voxfast._ogg import OggLinks
@@ -127,11 +127,11 @@ def _opened(
     import av
 
     options = _OPTIONS | ({"probesize": "4096"} if demuxer in _EARLY else {})
+    # Tags may be in any encoding. From version 19 on, PyAV sees to that.
+    is_strict = int(av.__version__.partition(".")[0]) < 19
+    tags: dict[str, Any] = {"metadata_errors": "replace"} if is_strict else {}
     try:
-        # Tags may be in any encoding.
-        container = av.open(
-            file, "r", format=demuxer, container_options=options, metadata_errors="replace"
-        )
+        container = av.open(file, "r", format=demuxer, container_options=options, **tags)
     except (av.FFmpegError, OSError, OverflowError, ValueError) as error:
         known = f"{name} is not audio that can be read (WAV, FLAC, Ogg, MP3, M4A, WebM, ...)"
         if demuxer is None:
