@@ -316,7 +316,7 @@ def test_what_is_bound_to_fail_is_known_before_anything_is_measured(
     sound = (tmp_path / "b.wav").read_bytes()
     (tmp_path / "b.wav").write_text("no audio")
     assert cli.main([*command, *delays[:2]]) == 1
-    assert "b.wav is not audio" in capsys.readouterr().err
+    assert "b.wav is text, not audio" in capsys.readouterr().err
     assert fake.streamed == len(fake.loads) == 0
     (tmp_path / "b.wav").write_bytes(sound)
     assert cli.main([*command, *delays[:2]]) == 0
