@@ -16,8 +16,8 @@ import pytest
 from floors import read_seconds
 from mlx.utils import tree_flatten, tree_map
 
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_config import AudioArgs, TransformerArgs, VoxtralArgs
+from voxfast.models.voxtral.config import AudioArgs, TransformerArgs, VoxtralArgs
+from voxfast.models.voxtral.network import Voxtral
 from voxfast.nn import serve_layers
 from voxfast.ops import use_native
 

@@ -32,14 +32,14 @@ from mlx_qwen3_asr.model import Qwen3ASRModel
 from voxfast._native import _ext
 from voxfast.audio import load_audio
 from voxfast.features import LogMelStream
-from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
-from voxfast.models.qwen3_asr_config import parse_args
-from voxfast.models.voxtral import DecoderState as VoxtralState
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_config import AudioArgs, TransformerArgs, VoxtralArgs
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.config import parse_args
+from voxfast.models.qwen3_asr.decoding import Decoder
+from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.voxtral.config import AudioArgs, TransformerArgs, VoxtralArgs
+from voxfast.models.voxtral.network import DecoderState as VoxtralState
+from voxfast.models.voxtral.network import Voxtral
 from voxfast.nn import serve_layers
-from voxfast.online.qwen3_audio import Audio
-from voxfast.online.qwen3_decoding import Decoder
 from voxfast.ops import greedy, log_mel, rotary_tables, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"

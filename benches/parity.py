@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import VOXTRAL_FOLDER, load_eval_items, load_voxtral_tokens
 
 import voxfast
-from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
-from voxfast.models.voxtral_weights import load_voxtral
-from voxfast.online.voxtral import Token, VoxtralStream
+from voxfast.models.voxtral.stream import Token, VoxtralStream
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.weights import load_voxtral
 
 CHUNKS_MS = (1, 10, 80, 99, 1000, 7000)
 

@@ -9,8 +9,8 @@ import pytest
 
 from voxfast import cli
 from voxfast.bench.heads import HeadScores, _recognised, _seconds, _units, draw_heads
-from voxfast.models.alignment_heads import FILE, find_alignment_heads
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.heads import FILE, find_alignment_heads
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.timed import Word
 
 CLIPS = Path(__file__).parent / "data" / "eval" / "eval.json"
@@ -110,7 +110,7 @@ def test_words_without_spaces_are_measured_by_the_character() -> None:
 
 
 def test_middles_of_audio_positions(qwen_folder: Path) -> None:
-    from voxfast.models.qwen3_asr_weights import load_qwen3_asr
+    from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
     model = load_qwen3_asr(qwen_folder)
     frames = np.array([0, 1, 11, 12, 13, 26], np.int32)

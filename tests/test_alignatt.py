@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.online.alignatt import Policy, Verdict, first_of_loop, judge
+from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judge
 
 POLICY = Policy(border=4, rewind=10)
 

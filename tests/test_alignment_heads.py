@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.alignment_heads import FILE, AlignmentHeads, find_alignment_heads
+from voxfast.models.qwen3_asr.heads import FILE, AlignmentHeads, find_alignment_heads
 
 
 def configuration(**sizes: int) -> dict[str, Any]:

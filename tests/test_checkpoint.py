@@ -14,11 +14,11 @@ from mlx.utils import tree_flatten
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.checkpoint import load_tensors, weight_files
-from voxfast.models.convert import convert
-from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import Traits, read_traits
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_weights import layout_names, load_voxtral
+from voxfast.models.voxtral.convert import convert
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.weights import layout_names, load_voxtral
 
 
 def logits(model: Voxtral) -> np.ndarray:

@@ -15,8 +15,8 @@ from fuzzing.tiny import write_tiny_voxtral
 import voxfast
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import MAX_JSON, load_tensors, read_json, weight_files
-from voxfast.models.convert import convert
-from voxfast.online.voxtral_engine import VoxtralEngine
+from voxfast.models.voxtral.convert import convert
+from voxfast.models.voxtral.engine import VoxtralEngine
 
 FILES = ("params.json", "tekken.json", "voxfast.json", "consolidated.safetensors")
 

@@ -13,8 +13,8 @@ from mlx.utils import tree_flatten
 from voxfast import cli
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import load_tensors, weight_files
-from voxfast.models.convert import convert
-from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.models.voxtral.convert import convert
+from voxfast.models.voxtral.weights import load_voxtral
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def test_what_a_killed_conversion_leaves_is_no_checkpoint(
     folder: Path, tmp_path: Path, part: float
 ) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from voxfast.models.convert import convert\n"
+        "import os, sys; from pathlib import Path\n"
+        "from voxfast.models.voxtral.convert import convert\n"
         "convert(Path(sys.argv[1]), Path(sys.argv[2]), bits=None, progress=lambda done, total:\n"
         "        os._exit(7) if done >= total * float(sys.argv[3]) else None)"
     )

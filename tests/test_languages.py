@@ -4,7 +4,7 @@ import pycountry
 import pytest
 
 from voxfast.errors import InvalidOptionError
-from voxfast.models.languages import (
+from voxfast.models.qwen3_asr.languages import (
     LANGUAGES,
     has_word_spaces,
     is_automatic,

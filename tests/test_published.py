@@ -13,10 +13,10 @@ from fuzzing.tiny import write_tiny_qwen3_asr, write_tiny_voxtral
 
 import voxfast
 from voxfast.errors import CheckpointError
-from voxfast.models.convert import convert
-from voxfast.models.qwen3_asr_weights import load_qwen3_asr
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_weights import layout_names, load_voxtral
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
+from voxfast.models.voxtral.convert import convert
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.weights import layout_names, load_voxtral
 
 Tensors = dict[str, mx.array]
 PREFIX = "mm_streams_embeddings.embedding_module."
@@ -291,7 +291,7 @@ def test_transformers_configurations_that_do_not_fit(
 
 
 def test_what_transformers_leaves_out_has_its_defaults(write: Callable[..., Path]) -> None:
-    from voxfast.models.voxtral_config import parse_args
+    from voxfast.models.voxtral.config import parse_args
 
     args = parse_args({"model_type": "voxtral_realtime", "audio_config": {}, "text_config": {}})
     assert (args.encoder.dim, args.encoder.n_layers, args.encoder.sliding_window) == (1280, 32, 750)

@@ -13,10 +13,10 @@ from mlx_qwen3_asr.audio import compute_features
 from mlx_qwen3_asr.load_models import load_model
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
-from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-from voxfast.models.qwen3_asr_weights import load_qwen3_asr
-from voxfast.online.qwen3_audio import AudioBuffer, ReflectedLogMel
+from voxfast.models.qwen3_asr.audio import AudioBuffer, ReflectedLogMel
+from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
 WINDOW_TOKENS = 104
 

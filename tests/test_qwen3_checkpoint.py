@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from voxfast.errors import CheckpointError
-from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
-from voxfast.models.qwen3_asr_config import parse_args
-from voxfast.models.qwen3_asr_weights import load_qwen3_asr
+from voxfast.models.qwen3_asr.config import parse_args
+from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
 EMBEDDING = "thinker.model.embed_tokens"
 

@@ -20,11 +20,11 @@ from mlx_qwen3_asr.tokenizer import Tokenizer
 import voxfast
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-from voxfast.online.alignatt import Verdict
-from voxfast.online.qwen3_audio import Audio
-from voxfast.online.qwen3_decoding import Decoder, Prediction
-from voxfast.online.qwen3_utterance import Utterance
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.decoding import Decoder, Prediction
+from voxfast.models.qwen3_asr.policy import Verdict
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.utterance import Utterance
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +381,7 @@ def test_a_buffer_that_is_full_of_uncertain_words_ends_the_utterance(
     def never(*args: Any, end: bool = False, **kwargs: Any) -> Verdict:
         return Verdict.KEEP if end else Verdict.BORDER
 
-    monkeypatch.setattr("voxfast.online.qwen3_utterance.judge", never)
+    monkeypatch.setattr("voxfast.models.qwen3_asr.utterance.judge", never)
     item = clips["eval_38"]  # 13.3 s
     with model.session(block_ms=1000, language="en") as session:
         words = feed(session, np.concatenate([item.audio, item.audio]), 1.0, finish=False)

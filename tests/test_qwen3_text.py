@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.online.qwen3_decoding import Prediction
-from voxfast.online.qwen3_text import TokenWord, words_of
+from voxfast.models.qwen3_asr.decoding import Prediction
+from voxfast.models.qwen3_asr.text import TokenWord, words_of
 
 END = -1
 

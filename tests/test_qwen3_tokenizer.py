@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.byte_level_bpe import ByteLevelBPE, byte_alphabet, read_merges
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.byte_level_bpe import ByteLevelBPE, byte_alphabet, read_merges
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 
 FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 # Merges as the published file has them: some begin with the sign of a comment.

@@ -12,11 +12,11 @@ from evaluation import EvalItem
 
 import voxfast
 from voxfast.bench.scoring import score
-from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import read_traits
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_weights import load_voxtral
-from voxfast.online.voxtral import Token, VoxtralStream
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.stream import Token, VoxtralStream
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.weights import load_voxtral
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_end_of_text_does_not_end_a_stream(
     network: Voxtral, voxtral_folder: Path, clip: EvalItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token in mid-stream is replaced by EOS: it is fed back, and words keep coming."""
-    from voxfast.online.voxtral import TokenStream
+    from voxfast.models.voxtral.stream import TokenStream
 
     choose = TokenStream._choose
     fed: list[int] = []

@@ -9,7 +9,7 @@ import pytest
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from voxfast.errors import CheckpointError
-from voxfast.models.tekken import VoxtralTokenizer
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 
 
 def test_it_reads_what_mistral_common_reads(voxtral_folder: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from evaluation import EvalItem
 from reference import voxtral_numpy
 
-from voxfast.models.voxtral import CausalConv, Voxtral
-from voxfast.models.voxtral_weights import load_voxtral
+from voxfast.models.voxtral.network import CausalConv, Voxtral
+from voxfast.models.voxtral.weights import load_voxtral
 
 DELAY = 6
 

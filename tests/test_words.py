@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxfast.models.traits import Traits, WordTiming
-from voxfast.online.words import WordAssembler, split_words
+from voxfast.models.voxtral.words import WordAssembler, split_words
 from voxfast.timed import Word, join
 
 PAD, WORD, EOS = 32, 33, 2

@@ -36,10 +36,10 @@ from voxfast.timed import Transcript, Word
 
 if TYPE_CHECKING:
     from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
-    from voxfast.online.qwen3_asr import Qwen3Options
+    from voxfast.models.qwen3_asr.stream import Qwen3Options
+    from voxfast.models.voxtral.engine import VoxtralOptions
+    from voxfast.models.voxtral.stream import BlankGuard
     from voxfast.online.session import OnlineProcessor, Session, Tentative
-    from voxfast.online.voxtral import BlankGuard
-    from voxfast.online.voxtral_engine import VoxtralOptions
 
 # The commands import it themselves: an interrupt while they do is not to end in a traceback,
 # and `voxfast doctor` tells what is wrong with an installation that does not work.
@@ -51,12 +51,12 @@ _LAZY = {
     "Model": "voxfast.model",
     "load": "voxfast.model",
     "transcribe": "voxfast.model",
-    "Qwen3Options": "voxfast.online.qwen3_asr",
+    "Qwen3Options": "voxfast.models.qwen3_asr.stream",
     "OnlineProcessor": "voxfast.online.session",
     "Session": "voxfast.online.session",
     "Tentative": "voxfast.online.session",
-    "BlankGuard": "voxfast.online.voxtral",
-    "VoxtralOptions": "voxfast.online.voxtral_engine",
+    "BlankGuard": "voxfast.models.voxtral.stream",
+    "VoxtralOptions": "voxfast.models.voxtral.engine",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from voxfast import audio as audio_io
 from voxfast._channels import Channel
 from voxfast.errors import InvalidAudioError, InvalidOptionError
 from voxfast.hub import resolve
-from voxfast.online.engine import Engine, load_engine
+from voxfast.models.registry import Engine, load_engine
 from voxfast.online.forks import check_process
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session

@@ -31,13 +31,13 @@ from voxfast.bench.journal import FORMAT, Journal, Run, load_runs
 from voxfast.bench.measure import HeardWord, Record, Step
 from voxfast.bench.summary import label, summarise
 from voxfast.errors import VoxfastError
-from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import load_tensors, weight_files
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-from voxfast.models.qwen3_asr_weights import load_qwen3_asr
-from voxfast.models.tekken import VoxtralTokenizer
-from voxfast.models.voxtral_weights import load_voxtral
-from voxfast.online.engine import load_engine
+from voxfast.models.qwen3_asr.heads import find_alignment_heads
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
+from voxfast.models.registry import load_engine
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.weights import load_voxtral
 from voxfast.timed import Word
 
 __all__ = ["ENTRIES", "Entry"]

@@ -10,9 +10,9 @@ import mlx.nn as nn
 from evaluation import QWEN_FOLDER, VOXTRAL_FOLDER
 from mlx.utils import tree_flatten, tree_map
 
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_config import parse_args
-from voxfast.models.voxtral_weights import layout_names
+from voxfast.models.voxtral.config import parse_args
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.weights import layout_names
 
 __all__ = ["N_QWEN", "N_SPECIAL", "write_tiny_qwen3_asr", "write_tiny_voxtral"]
 

@@ -21,12 +21,12 @@ from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.dataset import Clip
 from voxfast.bench.extras import need
 from voxfast.errors import DatasetError
-from voxfast.models.languages import has_word_spaces, written_language
-from voxfast.models.qwen3_asr import Qwen3ASR
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-from voxfast.online.qwen3_audio import AudioBuffer
-from voxfast.online.qwen3_decoding import Prediction
-from voxfast.online.qwen3_text import words_of
+from voxfast.models.qwen3_asr.audio import AudioBuffer
+from voxfast.models.qwen3_asr.decoding import Prediction
+from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
+from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.text import words_of
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.ops import alignment_frame
 from voxfast.timed import Word
 

@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
     from voxfast.bench.heads import draw_heads, measure_heads
     from voxfast.errors import CheckpointError
     from voxfast.hub import resolve
-    from voxfast.models.alignment_heads import FILE
-    from voxfast.models.languages import requested_language
-    from voxfast.models.qwen3_asr_config import is_qwen3_asr
-    from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-    from voxfast.models.qwen3_asr_weights import load_qwen3_asr
+    from voxfast.models.qwen3_asr.config import is_qwen3_asr
+    from voxfast.models.qwen3_asr.heads import FILE
+    from voxfast.models.qwen3_asr.languages import requested_language
+    from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+    from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
     # Whatever can be wrong is looked at before a large model is loaded.
     language = requested_language(args.language)

@@ -40,7 +40,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
     from voxfast.hub import resolve
-    from voxfast.models.convert import convert
+    from voxfast.models.voxtral.convert import convert
 
     source = resolve(args.source)
     if not args.quiet:

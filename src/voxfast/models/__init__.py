@@ -1,1 +1,1 @@
-"""Model definitions: weights in, embeddings and logits out. They hold no stream state."""
+"""One package per model family, from checkpoint to live stream, and what families share."""

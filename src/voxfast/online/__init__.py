@@ -1,1 +1,1 @@
-"""Live streams: audio in, words with times out. All state of a stream lives here."""
+"""What all live streams share: sessions, the owner thread, queues and clocks. Knows no family."""

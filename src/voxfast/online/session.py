@@ -29,7 +29,7 @@ BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
 
 
 class Stream(Protocol):
-    """What a session needs of a model's stream; see :class:`voxfast.online.voxtral.VoxtralStream`.
+    """What a session needs of a model's stream, which every family has one of.
 
     Methods are called on the owner thread, properties from any; all but ``step`` are cheap. An
     ``end_`` method that is called twice does no more than once.

@@ -19,7 +19,7 @@ import mlx.nn as nn
 import numpy as np
 
 from voxfast.cache import SlidingKVCache
-from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
+from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 

@@ -6,8 +6,8 @@ from typing import cast
 
 import mlx.core as mx
 
-from voxfast.models.qwen3_asr import DecoderState, Qwen3ASR
-from voxfast.online.qwen3_audio import Audio
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.network import DecoderState, Qwen3ASR
 from voxfast.ops import alignment_frame, greedy
 
 __all__ = ["Decoder", "Prediction"]

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxfast.features import LogMelStream
-from voxfast.models.tekken import VoxtralTokenizer
 from voxfast.models.traits import Traits
-from voxfast.models.voxtral import Voxtral
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.words import WordAssembler
 from voxfast.online.queued import QueuedStream
-from voxfast.online.words import WordAssembler
 from voxfast.ops import greedy
 
 __all__ = ["BlankGuard", "Token", "VoxtralStream"]

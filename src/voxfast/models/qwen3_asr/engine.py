@@ -8,14 +8,14 @@ from typing import Any
 import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
-from voxfast.models.alignment_heads import find_alignment_heads
 from voxfast.models.checkpoint import read_json
-from voxfast.models.languages import requested_language
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
-from voxfast.models.qwen3_asr_weights import load_qwen3_asr
+from voxfast.models.qwen3_asr.heads import find_alignment_heads
+from voxfast.models.qwen3_asr.languages import requested_language
+from voxfast.models.qwen3_asr.stream import Qwen3Options, Qwen3Stream
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
+from voxfast.models.registry import check_names
 from voxfast.models.traits import read_traits
-from voxfast.online.engine import check_names
-from voxfast.online.qwen3_asr import Qwen3Options, Qwen3Stream
 
 __all__ = ["Qwen3ASREngine"]
 
@@ -36,7 +36,7 @@ _RANGES = {
 
 
 class Qwen3ASREngine:
-    """See :class:`voxfast.online.engine.Engine`."""
+    """See :class:`voxfast.models.registry.Engine`."""
 
     delays_ms: tuple[int, ...] = ()  # any
     offline_block_seconds = 5.0  # an inference each; twice as much fits into the buffer

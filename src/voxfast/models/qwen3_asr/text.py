@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from voxfast.online.qwen3_decoding import Prediction
-from voxfast.online.words import split_words
+from voxfast.models.qwen3_asr.decoding import Prediction
+from voxfast.models.voxtral.words import split_words
 
 __all__ = ["TokenWord", "words_of"]
 

@@ -23,7 +23,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxfast.cache import SlidingKVCache
-from voxfast.models.qwen3_asr_config import Qwen3ASRArgs
+from voxfast.models.qwen3_asr.config import Qwen3ASRArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, sliding_attention, swiglu
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
-from voxfast.models.qwen3_asr_config import is_qwen3_asr
+from voxfast.models.qwen3_asr.config import is_qwen3_asr
 from voxfast.online.session import Stream
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def load_engine(name: str, folder: Path, dtype: mx.Dtype | None) -> Engine:
         CheckpointError: if it is incomplete, broken, or of no known architecture.
     """
     if is_qwen3_asr(folder):
-        from voxfast.online.qwen3_asr_engine import Qwen3ASREngine
+        from voxfast.models.qwen3_asr.engine import Qwen3ASREngine
 
         return Qwen3ASREngine(name, folder, dtype)
-    from voxfast.online.voxtral_engine import VoxtralEngine
+    from voxfast.models.voxtral.engine import VoxtralEngine
 
     return VoxtralEngine(name, folder, dtype)

@@ -7,12 +7,12 @@ from typing import Any
 import mlx.core as mx
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.languages import is_automatic
-from voxfast.models.tekken import VoxtralTokenizer
+from voxfast.models.qwen3_asr.languages import is_automatic
+from voxfast.models.registry import check_names
 from voxfast.models.traits import read_traits
-from voxfast.models.voxtral_weights import load_voxtral
-from voxfast.online.engine import check_names
-from voxfast.online.voxtral import BlankGuard, VoxtralStream
+from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.models.voxtral.weights import load_voxtral
 
 __all__ = ["VoxtralEngine", "VoxtralOptions"]
 
@@ -41,7 +41,7 @@ class VoxtralOptions:
 
 
 class VoxtralEngine:
-    """See :class:`voxfast.online.engine.Engine`."""
+    """See :class:`voxfast.models.registry.Engine`."""
 
     offline_block_seconds = 1.0
 

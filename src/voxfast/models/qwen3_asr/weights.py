@@ -5,8 +5,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from voxfast.models.checkpoint import load_tensors, read_json, refuse_transformers, weight_files
-from voxfast.models.qwen3_asr import Qwen3ASR
-from voxfast.models.qwen3_asr_config import parse_args
+from voxfast.models.qwen3_asr.config import parse_args
+from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.values import check_packing
 from voxfast.models.weights import fill
 

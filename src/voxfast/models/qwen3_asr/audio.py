@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxfast.features import HOP_LENGTH, N_FFT, LogMelStream
-from voxfast.models.qwen3_asr import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
 from voxfast.ops import log_mel
 
 __all__ = ["Audio", "AudioBuffer", "ReflectedLogMel"]

@@ -17,9 +17,9 @@ from mlx.utils import tree_flatten, tree_map
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models import traits
 from voxfast.models.checkpoint import INDEX, check_file, is_there
-from voxfast.models.voxtral import Voxtral
-from voxfast.models.voxtral_config import TransformerArgs, VoxtralArgs
-from voxfast.models.voxtral_weights import layout_names, open_voxtral
+from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.weights import layout_names, open_voxtral
 from voxfast.models.weights import BITS, GROUP_SIZES, assign
 
 __all__ = ["convert"]

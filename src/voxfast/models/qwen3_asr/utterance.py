@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from voxfast.audio import SAMPLE_RATE
-from voxfast.models.languages import has_word_spaces, written_language
-from voxfast.models.qwen3_asr import Qwen3ASR
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.audio import Audio, AudioBuffer, Samples
+from voxfast.models.qwen3_asr.decoding import Decoder, Prediction
+from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
+from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judge
+from voxfast.models.qwen3_asr.text import TokenWord, words_of
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.traits import Traits
-from voxfast.online.alignatt import Policy, Verdict, first_of_loop, judge
-from voxfast.online.qwen3_audio import Audio, AudioBuffer, Samples
-from voxfast.online.qwen3_decoding import Decoder, Prediction
-from voxfast.online.qwen3_text import TokenWord, words_of
-from voxfast.online.words import is_unspaced
+from voxfast.models.voxtral.words import is_unspaced
 
 __all__ = ["BufferLimits", "HeardWord", "Utterance"]
 

@@ -21,8 +21,8 @@ from voxfast.models.checkpoint import (
     weight_files,
 )
 from voxfast.models.values import check_packing
-from voxfast.models.voxtral import CausalConv, Voxtral
-from voxfast.models.voxtral_config import VoxtralArgs, parse_args
+from voxfast.models.voxtral.config import VoxtralArgs, parse_args
+from voxfast.models.voxtral.network import CausalConv, Voxtral
 from voxfast.models.weights import fill
 
 __all__ = ["Layout", "layout_names", "load_voxtral", "open_voxtral"]

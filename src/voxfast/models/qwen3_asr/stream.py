@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxfast.audio import SAMPLE_RATE
-from voxfast.models.qwen3_asr import Qwen3ASR
-from voxfast.models.qwen3_asr_tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.decoding import Decoder
+from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.policy import Policy
+from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.utterance import BufferLimits, HeardWord, Utterance
 from voxfast.models.traits import Traits
-from voxfast.online.alignatt import Policy
 from voxfast.online.queued import QueuedStream
-from voxfast.online.qwen3_decoding import Decoder
-from voxfast.online.qwen3_utterance import BufferLimits, HeardWord, Utterance
 from voxfast.timed import Word
 
 __all__ = ["Qwen3Options", "Qwen3Stream"]

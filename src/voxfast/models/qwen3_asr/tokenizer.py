@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.byte_level_bpe import ByteLevelBPE, byte_alphabet, read_merges
 from voxfast.models.checkpoint import MAX_JSON, check_file, read_json
+from voxfast.models.qwen3_asr.byte_level_bpe import ByteLevelBPE, byte_alphabet, read_merges
 
 __all__ = ["Qwen3ASRTokenizer"]
 

@@ -1,0 +1,1 @@
+"""Qwen3-ASR with AlignAtt: from a checkpoint to a live stream."""

@@ -1,0 +1,1 @@
+"""Voxtral Realtime: from a checkpoint to a live stream."""
