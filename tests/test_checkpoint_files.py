@@ -16,7 +16,7 @@ import voxfast
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import MAX_JSON, load_tensors, read_json, weight_files
 from voxfast.models.voxtral.convert import convert
-from voxfast.models.voxtral.engine import VoxtralEngine
+from voxfast.models.voxtral.loaded import LoadedVoxtral
 
 FILES = ("params.json", "tekken.json", "voxfast.json", "consolidated.safetensors")
 
@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return write_tiny_voxtral(tmp_path / "checkpoint")
 
 
-def load(folder: Path) -> VoxtralEngine:
-    return VoxtralEngine("tiny", folder, None)
+def load(folder: Path) -> LoadedVoxtral:
+    return LoadedVoxtral("tiny", folder, None)
 
 
 def link_each(folder: Path, names: Iterable[str], to: Path) -> None:

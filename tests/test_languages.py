@@ -4,10 +4,10 @@ import pycountry
 import pytest
 
 from voxfast.errors import InvalidOptionError
+from voxfast.models.family import is_automatic
 from voxfast.models.qwen3_asr.languages import (
     LANGUAGES,
     has_word_spaces,
-    is_automatic,
     language_code,
     language_name,
     requested_language,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.online.samples import SampleQueue
+from voxfast.online.stream import SampleQueue
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.lists(st.integers(0, 70), max_size=30))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxfast.models.scripts import split_words
 from voxfast.models.traits import Traits, WordTiming
-from voxfast.models.voxtral.words import WordAssembler, split_words
+from voxfast.models.voxtral.words import WordAssembler
 from voxfast.timed import Word, join
 
 PAD, WORD, EOS = 32, 33, 2

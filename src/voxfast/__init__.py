@@ -37,7 +37,7 @@ from voxfast.timed import Transcript, Word
 if TYPE_CHECKING:
     from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
     from voxfast.models.qwen3_asr.stream import Qwen3Options
-    from voxfast.models.voxtral.engine import VoxtralOptions
+    from voxfast.models.voxtral.loaded import VoxtralOptions
     from voxfast.models.voxtral.stream import BlankGuard
     from voxfast.online.session import OnlineProcessor, Session, Tentative
 
@@ -56,7 +56,7 @@ _LAZY = {
     "Session": "voxfast.online.session",
     "Tentative": "voxfast.online.session",
     "BlankGuard": "voxfast.models.voxtral.stream",
-    "VoxtralOptions": "voxfast.models.voxtral.engine",
+    "VoxtralOptions": "voxfast.models.voxtral.loaded",
 }
 
 __all__ = [

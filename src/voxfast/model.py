@@ -11,7 +11,8 @@ from voxfast import audio as audio_io
 from voxfast._channels import Channel
 from voxfast.errors import InvalidAudioError, InvalidOptionError
 from voxfast.hub import resolve
-from voxfast.models.registry import Engine, load_engine
+from voxfast.models.family import LoadedCheckpoint
+from voxfast.models.registry import load_checkpoint
 from voxfast.online.forks import check_process
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session
@@ -36,7 +37,7 @@ class Model:
         self.name = name
         self._owner = OwnerThread(name.rpartition("/")[2])
         try:
-            self._engine: Engine = self._owner.run(load_engine, name, folder, dtype)
+            self._loaded: LoadedCheckpoint = self._owner.run(load_checkpoint, name, folder, dtype)
         except BaseException:
             self._owner.close()
             raise
@@ -53,27 +54,27 @@ class Model:
     @property
     def description(self) -> str:
         """One line for people."""
-        return self._engine.description
+        return self._loaded.description
 
     @property
     def is_demo(self) -> bool:
         """Whether it is a checkpoint for trying out, with a closed vocabulary."""
-        return self._engine.is_demo
+        return self._loaded.is_demo
 
     @property
     def dtype(self) -> mx.Dtype:
         """The type of the activations."""
-        return self._engine.dtype
+        return self._loaded.dtype
 
     @property
     def delays_ms(self) -> tuple[int, ...]:
         """The delays that ``session(delay_ms=...)`` takes; empty if it takes none."""
-        return self._engine.delays_ms
+        return self._loaded.delays_ms
 
     @property
     def offline_block_seconds(self) -> float:
         """Audio that it is best fed at a time where nobody waits for the words."""
-        return self._engine.offline_block_seconds
+        return self._loaded.offline_block_seconds
 
     def session(self, **options: Any) -> Session:
         """Open a live stream. Sessions never see each other.
@@ -85,7 +86,7 @@ class Model:
         Raises:
             InvalidOptionError: on an option, or a value, that the model does not have.
         """
-        return Session(self._owner.run(self._engine.stream, **options), self._owner)
+        return Session(self._owner.run(self._loaded.stream, **options), self._owner)
 
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with the interface that WhisperLiveKit drives; options as for session."""

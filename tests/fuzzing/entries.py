@@ -35,7 +35,7 @@ from voxfast.models.checkpoint import load_tensors, weight_files
 from voxfast.models.qwen3_asr.heads import find_alignment_heads
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
-from voxfast.models.registry import load_engine
+from voxfast.models.registry import load_checkpoint
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
 from voxfast.timed import Word
@@ -316,7 +316,7 @@ def _json(path: Path) -> Any:
 
 def _use(folder: Path) -> None:
     """Run a stream over a little audio: whatever the checkpoint says, words are sound."""
-    stream = load_engine("tiny", folder, None).stream()
+    stream = load_checkpoint("tiny", folder, None).stream()
     stream.push(_speech()[:3000])
     stream.end_stream()
     for _ in range(200):

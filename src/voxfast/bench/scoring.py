@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from voxfast.bench.extras import need
-from voxfast.models.voxtral.words import split_words
+from voxfast.models.scripts import split_words
 from voxfast.timed import Word
 
 __all__ = [

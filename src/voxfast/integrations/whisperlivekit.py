@@ -31,7 +31,8 @@ import voxfast
 from voxfast import audio as audio_io
 from voxfast import hub
 from voxfast.errors import VoxfastError
-from voxfast.models.qwen3_asr.languages import LANGUAGES, is_automatic, language_code
+from voxfast.models.family import is_automatic
+from voxfast.models.qwen3_asr.languages import LANGUAGES, language_code
 from voxfast.online.session import OnlineProcessor
 from voxfast.timed import Word
 

@@ -7,18 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, RLock
 from types import TracebackType
-from typing import Any, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Self
 
 from voxfast.audio import SAMPLE_RATE, check_samples
 from voxfast.errors import InvalidOptionError, SessionClosedError, VoxfastError
 from voxfast.online.forks import check_process, is_forked
 from voxfast.online.owner import OwnerThread
+from voxfast.online.stream import Stream
 from voxfast.timed import Word
 
-__all__ = ["OnlineProcessor", "Session", "Stream", "Tentative"]
+__all__ = ["OnlineProcessor", "Session", "Tentative"]
 
 log = logging.getLogger(__name__)
 
@@ -26,34 +24,6 @@ log = logging.getLogger(__name__)
 # other sessions have their turn; long against the way there and back.
 SLICE_SECONDS = 0.05
 BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
-
-
-class Stream(Protocol):
-    """What a session needs of a model's stream, which every family has one of.
-
-    Methods are called on the owner thread, properties from any; all but ``step`` are cheap. An
-    ``end_`` method that is called twice does no more than once.
-    """
-
-    words: list[Word]
-
-    def push(self, samples: NDArray[np.float32]) -> None: ...
-    def skip(self, seconds: float) -> None: ...
-    def end_utterance(self) -> None: ...
-    def end_stream(self) -> None: ...
-    def step(self) -> None: ...
-    @property
-    def due(self) -> bool: ...
-    @property
-    def heard(self) -> float: ...
-    @property
-    def processed(self) -> float: ...
-    @property
-    def lag(self) -> float: ...
-    @property
-    def tentative(self) -> str: ...
-    @property
-    def language(self) -> str | None: ...
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ from difflib import get_close_matches
 from typing import Final
 
 from voxfast.errors import InvalidOptionError
+from voxfast.models.family import is_automatic
 
 __all__ = [
     "LANGUAGES",
     "has_word_spaces",
-    "is_automatic",
     "language_code",
     "language_name",
     "requested_language",
@@ -70,11 +70,6 @@ def _find(code_or_name: str) -> str | None:
 
 def _key(code_or_name: str) -> str:
     return code_or_name.strip().lower().replace("_", "-")
-
-
-def is_automatic(language: object) -> bool:
-    """Whether nobody asks for a language: None, an empty text, or ``auto`` in any case."""
-    return language is None or (isinstance(language, str) and _key(language) in ("", "auto"))
 
 
 def requested_language(code_or_name: str | None) -> str | None:

@@ -12,7 +12,7 @@ from voxfast.models.qwen3_asr.policy import Policy
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import BufferLimits, HeardWord, Utterance
 from voxfast.models.traits import Traits
-from voxfast.online.queued import QueuedStream
+from voxfast.online.stream import QueuedStream
 from voxfast.timed import Word
 
 __all__ = ["Qwen3Options", "Qwen3Stream"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from voxfast.models.qwen3_asr.decoding import Prediction
-from voxfast.models.voxtral.words import split_words
+from voxfast.models.scripts import split_words
 
 __all__ = ["TokenWord", "words_of"]
 

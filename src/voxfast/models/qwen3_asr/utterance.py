@@ -13,8 +13,8 @@ from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judge
 from voxfast.models.qwen3_asr.text import TokenWord, words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.scripts import is_unspaced
 from voxfast.models.traits import Traits
-from voxfast.models.voxtral.words import is_unspaced
 
 __all__ = ["BufferLimits", "HeardWord", "Utterance"]
 

@@ -13,7 +13,7 @@ from voxfast.models.traits import Traits
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.words import WordAssembler
-from voxfast.online.queued import QueuedStream
+from voxfast.online.stream import QueuedStream
 from voxfast.ops import greedy
 
 __all__ = ["BlankGuard", "Token", "VoxtralStream"]

@@ -9,15 +9,15 @@ import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
 from voxfast.models.checkpoint import read_json
+from voxfast.models.family import check_names
 from voxfast.models.qwen3_asr.heads import find_alignment_heads
 from voxfast.models.qwen3_asr.languages import requested_language
 from voxfast.models.qwen3_asr.stream import Qwen3Options, Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
-from voxfast.models.registry import check_names
 from voxfast.models.traits import read_traits
 
-__all__ = ["Qwen3ASREngine"]
+__all__ = ["LoadedQwen3ASR"]
 
 DEFAULT_DELAY_MS = 320
 # Milliseconds; what is below makes no sense, what is above no model was trained for.
@@ -35,8 +35,8 @@ _RANGES = {
 }
 
 
-class Qwen3ASREngine:
-    """See :class:`voxfast.models.registry.Engine`."""
+class LoadedQwen3ASR:
+    """See :class:`voxfast.models.family.LoadedCheckpoint`."""
 
     delays_ms: tuple[int, ...] = ()  # any
     offline_block_seconds = 5.0  # an inference each; twice as much fits into the buffer

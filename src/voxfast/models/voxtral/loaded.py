@@ -7,14 +7,13 @@ from typing import Any
 import mlx.core as mx
 
 from voxfast.errors import CheckpointError, InvalidOptionError
-from voxfast.models.qwen3_asr.languages import is_automatic
-from voxfast.models.registry import check_names
+from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
 
-__all__ = ["VoxtralEngine", "VoxtralOptions"]
+__all__ = ["LoadedVoxtral", "VoxtralOptions"]
 
 MAX_BLOCK = 128  # positions
 
@@ -40,8 +39,8 @@ class VoxtralOptions:
     blank_guard: BlankGuard | None = None
 
 
-class VoxtralEngine:
-    """See :class:`voxfast.models.registry.Engine`."""
+class LoadedVoxtral:
+    """See :class:`voxfast.models.family.LoadedCheckpoint`."""
 
     offline_block_seconds = 1.0
 
