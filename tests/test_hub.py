@@ -13,6 +13,7 @@ from huggingface_hub import constants, errors
 
 from voxfast import hub
 from voxfast.errors import ModelNotFoundError
+from voxfast.models.checkpoint import INDEX
 
 MISTRAL = [
     ".gitattributes",
@@ -109,9 +110,10 @@ def snapshot(
     header = json.dumps({name: {} for name in NAMES[names]}).encode()
     contents = {
         "config.json": json.dumps(config or {}).encode(),
-        hub._INDEX: json.dumps({"weight_map": index}).encode(),
+        "params.json": b'{"multimodal": {}}',
+        INDEX: json.dumps({"weight_map": index}).encode(),
     }
-    for name in [*files, *([hub._INDEX] if index else [])]:
+    for name in [*files, *([INDEX] if index else [])]:
         weights = struct.pack("<Q", len(header)) + header
         blob = home / "blobs" / f"{commit}-{name}"
         blob.write_bytes(contents.get(name, weights))
@@ -212,7 +214,9 @@ WHOLE = [
     (["params.json", "model.safetensors", "tekken.json"], {}, None),
     ([*CONVERTED, *VOCABULARY], QWEN, None),
     (["config.json", *SHARDS, *VOCABULARY], QWEN, None),
-    (["config.json", "a.safetensors", "b.safetensors", "tekken.json"], {}, {"x": "a.safetensors"}),
+    (["config.json", "a.safetensors", "tekken.json"], VOXTRAL, {"x": "a.safetensors"}),
+    # Loading it will say that no family is its own.
+    (["config.json"], {"model_type": "bert"}, None),
 ]
 INCOMPLETE = [
     (["params.json", "tekken.json"], {}, None, ["consolidated.safetensors"]),
@@ -233,8 +237,8 @@ INCOMPLETE = [
     ([*CONVERTED, "tokenizer.json"], QWEN, None, VOCABULARY),
     (["config.json", *VOCABULARY], QWEN, None, ["model.safetensors"]),
     ([*CONVERTED, "tekken.json"], QWEN, None, VOCABULARY),
-    (["config.json"], {}, None, ["tekken.json", "model.safetensors"]),
-    ([], {}, None, ["config.json", "tekken.json", "model.safetensors"]),
+    (["config.json"], VOXTRAL, None, ["tekken.json", "model.safetensors"]),
+    ([], {}, None, ["config.json"]),
 ]
 
 

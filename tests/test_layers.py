@@ -1,4 +1,4 @@
-"""Modules import what stands below them: no circles, and a family is known by the registry alone."""
+"""Modules import what stands below them: no circles; only the registry knows families."""
 
 import ast
 from collections.abc import Iterator

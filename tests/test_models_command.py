@@ -23,15 +23,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def download(cache: Path, repository: str, files: dict[str, int], commit: str = "c0ffee") -> Path:
-    """A snapshot of files of such sizes, all zeros."""
+def download(
+    cache: Path,
+    repository: str,
+    files: dict[str, int],
+    commit: str = "c0ffee",
+    params: str = '{"multimodal": {}}',
+) -> Path:
+    """A snapshot of files of such sizes, all zeros but ``params.json``."""
     home = cache / f"models--{repository.replace('/', '--')}"
     folder = home / "snapshots" / commit
     for path in (folder, home / "blobs", home / "refs"):
         path.mkdir(parents=True, exist_ok=True)
     for name, size in files.items():
         blob = home / "blobs" / f"{commit}-{name}"
-        blob.write_bytes(bytes(size))
+        blob.write_bytes(params.encode().ljust(size) if name == "params.json" else bytes(size))
         (folder / name).symlink_to(blob)
     (home / "refs" / "main").write_text(commit)
     return home
@@ -65,11 +71,10 @@ def test_what_is_cached_and_what_is_not_whole(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = download(cache, REPOSITORY, VOXTRAL)
-    mine = download(cache, "somebody/voxtral", VOXTRAL)
-    (mine / "blobs" / "c0ffee-params.json").write_text('{"multimodal": {}}')
+    download(cache, "somebody/voxtral", VOXTRAL)
     partial = download(cache, QWEN, {"vocab.json": 500})
     (partial / "blobs" / "abc.incomplete").write_bytes(bytes(70_000))
-    download(cache, "mistralai/no-speech", VOXTRAL)
+    download(cache, "mistralai/no-speech", VOXTRAL, params="{}")
     download(cache, "google/bert", {"model.safetensors": 10, "vocab.txt": 10})
     code, out, _ = run(capsys, "-q")
     assert code == 0

@@ -7,22 +7,22 @@ asking the network again; ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` hold 
 """
 
 import difflib
-import json
 import logging
 import os
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from voxfast.errors import ModelNotFoundError
+from voxfast.models.checkpoint import CONSOLIDATED, INDEX
+from voxfast.models.files import conversions, is_packed, peek_json
+from voxfast.models.registry import ALIASES, missing_files
 
 __all__ = [
     "ALIASES",
     "cached",
     "embedded_models",
-    "is_known",
     "missing_files",
     "needed_files",
     "repository_of",
@@ -33,27 +33,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
-ALIASES = {
-    "voxtral-mini-4b": "mistralai/Voxtral-Mini-4B-Realtime-2602",
-    "voxtral-mini-4b-fp16": "mlx-community/Voxtral-Mini-4B-Realtime-2602-fp16",
-    "voxtral-mini-4b-6bit": "mlx-community/Voxtral-Mini-4B-Realtime-6bit",
-    "voxtral-mini-4b-4bit": "mlx-community/Voxtral-Mini-4B-Realtime-2602-4bit",
-    "qwen3-asr-0.6b": "Qwen/Qwen3-ASR-0.6B",
-    "qwen3-asr-0.6b-8bit": "mlx-community/Qwen3-ASR-0.6B-8bit",
-    "qwen3-asr-0.6b-4bit": "mlx-community/Qwen3-ASR-0.6B-4bit",
-    "qwen3-asr-1.7b": "Qwen/Qwen3-ASR-1.7B",
-    "qwen3-asr-1.7b-8bit": "mlx-community/Qwen3-ASR-1.7B-8bit",
-    "qwen3-asr-1.7b-4bit": "mlx-community/Qwen3-ASR-1.7B-4bit",
-}
-
 _REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
-_SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
-_CONSOLIDATED = "consolidated.safetensors"
-_INDEX = "model.safetensors.index.json"
-_VOXTRAL_TOKENIZER = ("tekken.json",)
-_QWEN_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json")
-_TRANSFORMERS = ("audio_tower.", "multi_modal_projector.")  # names that voxfast does not read
-_MAX_JSON = 64 << 20
 
 
 def embedded_models() -> dict[str, Path]:
@@ -107,41 +87,6 @@ def cached(repository: str, cache_dir: str | None = None) -> Path | None:
     return next(whole, None)
 
 
-def is_known(folder: Path) -> bool:
-    """Whether a folder's configuration is one of an architecture that voxfast runs."""
-    config, params = _json(folder / "config.json"), _json(folder / "params.json")
-    known = config.get("model_type") in ("qwen3_asr", "voxtral_realtime")
-    return known or "multimodal" in config or "multimodal" in params
-
-
-def missing_files(folder: Path) -> list[str]:
-    """What a model cannot be loaded without and a folder does not hold; empty if it is whole.
-
-    Other programs fill the hub's cache with the files that they need themselves, and a
-    download may have been interrupted.
-    """
-    names = {path.name for path in folder.iterdir() if path.exists()}  # no link into nothing
-    config = _json(folder / "config.json")
-    if config.get("model_type") == "qwen3_asr":
-        needed = ["config.json", *_QWEN_TOKENIZER]
-        weights = _missing_weights(folder, names)
-    elif _CONSOLIDATED in names and (
-        not _packing(config) or _has_tensor(folder / _CONSOLIDATED, (".scales",))
-    ):
-        is_voxtral = config.get("model_type") == "voxtral_realtime" or "multimodal" in config
-        needed = [*_VOXTRAL_TOKENIZER] if is_voxtral else ["params.json", *_VOXTRAL_TOKENIZER]
-        weights = []
-    elif any(_has_tensor(folder / name, _TRANSFORMERS) for name in _converted(names)) or (
-        "params.json" in names and not any(name.endswith(".safetensors") for name in names)
-    ):
-        needed, weights = ["params.json", *_VOXTRAL_TOKENIZER], [_CONSOLIDATED]
-    else:
-        sizes = "params.json" if "params.json" in names else "config.json"  # one is enough
-        needed = [sizes, *_VOXTRAL_TOKENIZER]
-        weights = _missing_weights(folder, names)
-    return [*(name for name in needed if name not in names), *weights]
-
-
 def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:
     """Those files of a repository that a model is loaded from.
 
@@ -157,10 +102,10 @@ def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) 
     top = [file for file in files if "/" not in file]
     wanted = [file for file in top if file.endswith(".json") or file == "merges.txt"]
     weights = [file for file in top if file.endswith(".safetensors")]
-    if _CONSOLIDATED in weights:
-        if not (_packing(config or {}) and _converted(weights)):
-            return sorted([*(file for file in wanted if file != _INDEX), _CONSOLIDATED])
-        weights.remove(_CONSOLIDATED)
+    if CONSOLIDATED in weights:
+        if not (is_packed(config or {}) and conversions(weights)):
+            return sorted([*(file for file in wanted if file != INDEX), CONSOLIDATED])
+        weights.remove(CONSOLIDATED)
     return sorted([*wanted, *weights])
 
 
@@ -194,51 +139,6 @@ def _ref(path: Path) -> str:
         return ""
 
 
-def _missing_weights(folder: Path, names: Iterable[str]) -> list[str]:
-    """The shards that are missing; what a single file is called if there is nothing."""
-    weights = {name for name in names if name.endswith(".safetensors") and name != _CONSOLIDATED}
-    if _INDEX in names:
-        shards = _json(folder / _INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(x, str) for x in shards.values()):
-            return [_INDEX]
-        return sorted({*shards.values()} - weights)
-    shards = {match[2]: match for name in weights if (match := _SHARD.fullmatch(name))}
-    for count, match in shards.items():
-        stem = match[0].removesuffix(f"-{match[1]}-of-{count}.safetensors")
-        every = {f"{stem}-{i:05d}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
-        if missing := sorted(every - weights):
-            return missing
-    return [] if weights else ["model.safetensors"]
-
-
-def _converted(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
-
-
-def _packing(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("quantization") or config.get("quantization_config"))
-
-
-def _has_tensor(path: Path, parts: tuple[str, ...]) -> bool:
-    """Whether the name of a tensor in a safetensors file has one of these parts."""
-    try:
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            names = json.loads(file.read(length)) if length <= _MAX_JSON else ()
-    except (OSError, ValueError, RecursionError, struct.error):
-        return False
-    return any(part in name for name in names for part in parts)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; an empty one if there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _download(repository: str, cache_dir: str | None = None) -> Path:
     """Fetch a repository's model into the hub's cache; an interrupted download goes on."""
     import huggingface_hub
@@ -256,8 +156,8 @@ def _download(repository: str, cache_dir: str | None = None) -> Path:
     try:
         listed = huggingface_hub.HfApi().list_repo_files(repository)
         config: dict[str, Any] = {}
-        if _CONSOLIDATED in listed and _converted(listed) and "config.json" in listed:
-            config = _json(
+        if CONSOLIDATED in listed and conversions(listed) and "config.json" in listed:
+            config = peek_json(
                 Path(
                     huggingface_hub.hf_hub_download(repository, "config.json", cache_dir=cache_dir)
                 )

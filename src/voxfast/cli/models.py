@@ -11,6 +11,7 @@ from voxfast import hub
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, note, say
 from voxfast.errors import ModelNotFoundError, VoxfastError
+from voxfast.models.registry import family_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -62,7 +63,7 @@ def _list(quiet: bool) -> None:
     for name, repository in hub.ALIASES.items():
         rows.append((name, *_state(repos.get(repository)), repository))
     for repository in sorted(repos.keys() - set(hub.ALIASES.values())):
-        if (folder := hub.cached(repository)) and hub.is_known(folder):
+        if (folder := hub.cached(repository)) and family_of(folder):
             rows.append((repository, *_state(repos[repository]), repository))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for name, size, state, repository in rows:

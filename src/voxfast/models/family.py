@@ -1,7 +1,8 @@
 """What every model family offers to the rest of the package."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from voxfast.online.stream import Stream
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["LoadedCheckpoint", "check_names", "is_automatic"]
+__all__ = ["Family", "LoadedCheckpoint", "check_names", "is_automatic"]
 
 
 class LoadedCheckpoint(Protocol):
@@ -31,6 +32,26 @@ class LoadedCheckpoint(Protocol):
     def stream(self, **options: Any) -> Stream:
         """A fresh stream; raises InvalidOptionError on options the architecture lacks."""
         ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family, as the registry lists it. Its network is imported by ``load`` only.
+
+    Attributes:
+        name: for people.
+        aliases: short names of repositories on the hub.
+        recognises: whether a checkpoint is of this family, by its ``config.json`` and its
+            ``params.json``; an empty mapping stands for a file that is not there.
+        missing_files: what a folder lacks of the files that the model is loaded from.
+        load: (name, folder, dtype) to the loaded checkpoint; raises CheckpointError.
+    """
+
+    name: str
+    aliases: Mapping[str, str]
+    recognises: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+    missing_files: Callable[[Path], list[str]]
+    load: Callable[[str, Path, mx.Dtype | None], LoadedCheckpoint]
 
 
 def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInstance"]) -> None:
