@@ -351,3 +351,16 @@ def test_an_endless_pipe_without_audio_ends():
     ):
         with pytest.raises(AudioFileError):
             next(audio.stream_pcm(Endless(begin)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_second_recording_is_read_or_reported(name, tmp_path):
+    data = encoded(name)
+    (tmp_path / "one").write_bytes(data)
+    (tmp_path / "two").write_bytes(data + data)
+    one = audio.load_audio(tmp_path / "one")
+    two, failure = drain(audio.stream_file(tmp_path / "two"))
+    assert len(two) >= len(one)
+    if name in ("wavpack", "tta"):
+        pytest.xfail("FFmpeg ends with the first block that is another file's, and does not tell")
+    assert failure is not None or len(two) >= 1.9 * len(one)

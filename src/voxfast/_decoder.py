@@ -42,10 +42,10 @@ class Input(Protocol):
         """Raise what reading raised, an interrupt for one."""
 
     def begin(self) -> None:
-        """Take note that :meth:`at` is not called any more."""
+        """Take note that the beginning is not needed any more."""
 
     def at(self, offset: int, size: int) -> bytes:
-        """Bytes near the beginning."""
+        """Bytes near the beginning; of a file any, of a pipe none after :meth:`begin`."""
 
     def end(self) -> int | None:
         """Samples of the track by the last page of Ogg, once that was read."""
@@ -290,6 +290,12 @@ class Decoder:
         is_cut = self._is_cut and self._kind != "mpegts"
         if is_cut or not self._source.is_complete(self._promised_bytes):
             raise truncated(self._name, done, seconds)
+        second = _promises.second_recording(self._kind, self._source.at)
+        if second is not None:
+            raise AudioFileError(
+                f"{self._name} holds another recording behind the first, from byte {second} on, of "
+                f"which audio may be missing ({done:.2f} s could be read): cut the file there"
+            )
 
 
 def as_array(frame: "AudioFrame") -> Frames:
