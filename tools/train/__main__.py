@@ -1,95 +1,123 @@
-"""Makes a checkpoint from nothing: ``python -m tools.train --out DIR``; see README.md.
+"""Makes a checkpoint from nothing: ``python -m tools.train MODEL --out DIR``; see README.md.
 
-Every step leaves its result in a folder of DIR. Pools, evaluation set and tokenizer are kept as
-they are once made; training resumes where it was saved; export and verification are repeated.
+Every step leaves its result in a folder of DIR. Evaluation set and tokenizer are kept as they are
+once made; pools grow and training resumes where they were saved; verification is repeated.
 """
 
 import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .checkpoint import TOKENIZER, save_checkpoint
 from .config import Recipe
-from .evalset import write_eval_set
-from .pool import Pool, write_pool
-from .speech import HELD_OUT_VARIANTS, TRAINING_VARIANTS, voice_names
-from .tokenizer import MERGES, load_tokenizer, word_tokens, write_tokenizer
+from .evalset import read_eval_set, write_eval_set
+from .mixture import CALIBRATION_POOLS, POOLS
+from .pool import MANIFEST, Mixture, Pool
+from .qwen3_asr import steps as qwen3_asr
+from .synthesis import fill
 from .trainer import Trainer
 from .verify import verify
+from .voxtral import steps as voxtral
 
-STEPS = ("tokenizer", "pool", "dev", "eval", "train", "verify")
-VERIFIED_DELAYS = (3, 6, 12)
-
-SMOKE = Recipe(
-    seconds=20, hours=0.02, dev_hours=0.01, threads=1, compile=False, batch=2, positions=100,
-    warm_up=5, report_every=15, dev_clips=2, dev_seconds=3, short_clips=3, long_seconds=10,
-)  # fmt: skip
+MODELS: dict[str, Any] = {"voxtral-numbers": voxtral, "qwen3-asr-numbers": qwen3_asr}
+STEPS = ("tokenizer", "pools", "eval", "train", "verify")
 
 
 class Run:
-    """The steps of one recipe in the folder ``out``."""
+    """The steps of one recipe in the folder ``out``.
 
-    def __init__(self, out: Path, recipe: Recipe) -> None:
-        self._out, self._recipe = out, recipe
+    Args:
+        model: of ``MODELS``.
+        pools: folder of the pools.
+        engines: the synthesisers that may be used, by default all.
+        start: checkpoint to start from.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        out: Path,
+        recipe: Recipe,
+        pools: Path | None = None,
+        engines: Sequence[str] = (),
+        start: Path | None = None,
+    ) -> None:
+        self._model, self._out, self._recipe, self._start = MODELS[model], out, recipe, start
+        self._pools, self._engines = pools or out / "pools", engines
         self._checkpoint = out / "checkpoint"
+        self._tokenizer, self._eval = out / "tokenizer", out / "eval"
 
     def tokenizer(self) -> None:
-        def make(folder: Path) -> str:
-            return f"{write_tokenizer(folder / TOKENIZER)} tokens"
+        _once(self._tokenizer, {}, self._model.tokenizer)
 
-        _once(self._out / "tokenizer", {"merges": MERGES}, make)
-
-    def pool(self) -> None:
-        self._pool("pool", self._recipe.hours, TRAINING_VARIANTS, 1)
-
-    def dev(self) -> None:
-        self._pool("dev", self._recipe.dev_hours, HELD_OUT_VARIANTS, 2)
-
-    def _pool(self, name: str, hours: float, variants: Sequence[str], offset: int) -> None:
-        seed = 1000 * self._recipe.seed + offset
-        voices = voice_names(variants)
-        settings = {"hours": hours, "seed": seed, "voices": voices}
-        _once(self._out / name, settings, lambda at: write_pool(at, hours, voices, seed))
+    def pools(self) -> None:
+        for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS)):
+            hours = fill(self._pools / name, POOLS[name], self._recipe.hours * POOLS[name].hours)
+            print(f"  {name}: {hours:.2f} h")
 
     def eval(self) -> None:
         recipe = self._recipe
-        settings = {
+        seed = 1000 * recipe.seed + 3
+        settings: dict[str, object] = {
             "short_clips": recipe.short_clips,
             "long_seconds": recipe.long_seconds,
-            "seed": 1000 * recipe.seed + 3,
-            "avoids": {"hours": recipe.hours},  # the sentences of this pool
+            "seed": seed,
         }
 
         def make(folder: Path) -> str:
-            known = Pool(self._out / "pool").sentences()
-            return write_eval_set(
-                folder, recipe.short_clips, recipe.long_seconds, known, 1000 * recipe.seed + 3
-            )
+            known: set[tuple[str, ...]] = set()
+            for pool in self._open(["espeak"]).values():
+                known |= pool.sentences()
+            return write_eval_set(folder, recipe.short_clips, recipe.long_seconds, known, seed)
 
-        _once(self._out / "eval", settings, make)
+        _once(self._eval, settings, make)
 
     def train(self) -> None:
         folder = self._out / "train"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(asdict(self._recipe), indent=1) + "\n")
-        path = self._out / "tokenizer" / TOKENIZER
-        tokenizer = load_tokenizer(path)
-        trainer = Trainer(folder, self._recipe)
-        model = trainer.run(
-            Pool(self._out / "pool"), Pool(self._out / "dev"), tokenizer, word_tokens(tokenizer)
+        pools = self._open(self._recipe.mixture)
+        parts = {name: self._recipe.mixture[name] for name in pools}
+        for name, pool in pools.items():
+            print(f"  {name}: {pool.seconds / 3600:.2f} h, part {parts[name]}")
+        task = self._model.task(
+            self._recipe, self._tokenizer, self._open(CALIBRATION_POOLS), self._start
         )
+        trainer = Trainer(folder, self._recipe, task)
+        note = {**asdict(self._recipe), "start": str(self._start), "pools": list(pools)}
+        path = folder / f"recipe_{trainer.step}.json"
+        path.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        trainer.run(self._model.batches(self._recipe, self._tokenizer, Mixture(pools, parts)))
+        task.trainee.cpu()
         self._checkpoint.mkdir(exist_ok=True)
-        print(f"  exported: {save_checkpoint(self._checkpoint, model)}")
-        shutil.copyfile(path, self._checkpoint / TOKENIZER)
+        print(f"  exported: {self._model.export(self._checkpoint, self._tokenizer, task)}")
 
     def verify(self) -> None:
-        verify(self._checkpoint, self._out / "eval", self._out / "results.json", VERIFIED_DELAYS)
+        clips = list(read_eval_set(self._eval))
+        by_torch = self._model.transcripts(self._checkpoint, clips)
+        verify(by_torch, self._checkpoint, self._eval, clips, self._out / "results.json")
+
+    def _allowed(self, names: Iterable[str]) -> list[str]:
+        if not self._engines:
+            return list(names)
+        return [name for name in names if POOLS[name].engine.partition("_")[0] in self._engines]
+
+    def _open(self, names: Iterable[str]) -> dict[str, Pool]:
+        """The pools that have been begun; says which ones have not."""
+        found, missing = {}, []
+        for name in self._allowed(names):
+            if (self._pools / name / MANIFEST).exists():
+                found[name] = Pool(self._pools / name)
+            else:
+                missing.append(name)
+        if missing:
+            print(f"  not made yet, left out: {', '.join(missing)}")
+        return found
 
 
 def _once(folder: Path, settings: dict[str, object], make: Callable[[Path], str]) -> None:
@@ -113,16 +141,27 @@ def _once(folder: Path, settings: dict[str, object], make: Callable[[Path], str]
 
 
 def _parse() -> argparse.Namespace:
-    default = Recipe()
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
     add = parser.add_argument
     names = ", ".join(STEPS)
+    add("model", choices=MODELS)
     add("steps", nargs="*", metavar="STEP", help=f"steps to run, by default all: {names}")
     add("--out", type=Path, required=True, help="folder for all results")
-    add("--seconds", type=float, help=f"training time (default {default.seconds:.0f})")
-    add("--hours", type=float, help=f"speech to synthesise (default {default.hours})")
-    add("--seed", type=int, help=f"(default {default.seed})")
-    add("--threads", type=int, help=f"(default {default.threads})")
+    add(
+        "--pools",
+        type=Path,
+        help="folder of the pools, which both models share (default OUT/pools)",
+    )
+    add("--engines", nargs="+", default=(), metavar="ENGINE",
+        help="use only these synthesisers (default all)")  # fmt: skip
+    add("--start", type=Path, metavar="CHECKPOINT", help="go on from these weights")
+    add("--train-steps", type=int, metavar="N", help="steps of training")
+    add("--hours", type=float, help="times the hours of the table of pools (default 1)")
+    add("--peak-rate", type=float, help="learning rate")
+    add("--seed", type=int)
+    add("--threads", type=int, help="of the training process (default 2)")
+    add("--workers", type=int, help="processes that make batches (default 1)")
+    add("--device", help="cpu (default) or cuda")
     add("--no-compile", dest="compile", action="store_const", const=False,
         help="train without torch.compile, which needs a C++ compiler")  # fmt: skip
     add("--smoke", action="store_true",
@@ -135,14 +174,14 @@ def _parse() -> argparse.Namespace:
 
 def main() -> None:
     options = _parse()
-    given = {
-        name: getattr(options, name) for name in ("seconds", "hours", "seed", "threads", "compile")
-    }
+    names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate")
+    given = {"steps": options.train_steps, **{name: getattr(options, name) for name in names}}
     changes = {name: value for name, value in given.items() if value is not None}
-    recipe = replace(SMOKE if options.smoke else Recipe(), **changes)
+    model = MODELS[options.model]
+    recipe = replace(model.SMOKE if options.smoke else model.RECIPE, **changes)
     torch.set_num_threads(recipe.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, recipe)
+    run = Run(options.model, options.out, recipe, options.pools, options.engines, options.start)
     for step in options.steps or STEPS:
         print(f"{step}:", flush=True)
         begin = time.monotonic()

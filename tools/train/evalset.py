@@ -12,8 +12,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .clips import Clip, ClipStyle, Noise, Pause, assemble
+from .engines.espeak import HELD_OUT_VARIANTS, draw_voice, speak, voice_names
 from .grammar import draw_phrase
-from .speech import HELD_OUT_VARIANTS, SAMPLE_RATE, Phrase, Word, draw_voice, speak, voice_names
+from .speech import SAMPLE_RATE, Phrase, Word
 
 __all__ = ["EvalClip", "read_eval_set", "write_eval_set"]
 
