@@ -76,6 +76,9 @@ def read_recordings(folder: Path) -> Recordings:
         audio, rate = soundfile.read(path.with_suffix(".flac"), dtype="float32")
         for word, first, end in json.loads(path.read_text(encoding="utf-8"))["items"]:
             found[path.stem][word].append(audible(audio[first:end], rate))
+    for words in found.values():
+        for takes in words.values():  # the same order in both forms
+            takes.sort(key=lambda audio: (len(audio), float(audio.sum())))
     if not found:
         raise SystemExit(
             f"{folder} has no recordings: neither {{digit}}_{{speaker}}_{{index}}.wav nor "

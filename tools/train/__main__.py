@@ -13,8 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from .calibrate import calibrate, draw_calibration
 from .config import Recipe
 from .evalset import read_eval_set, write_eval_set
 from .mixture import CALIBRATION_POOLS, POOLS
@@ -26,7 +28,7 @@ from .verify import verify
 from .voxtral import steps as voxtral
 
 MODELS: dict[str, Any] = {"voxtral-numbers": voxtral, "qwen3-asr-numbers": qwen3_asr}
-STEPS = ("tokenizer", "pools", "eval", "train", "verify")
+STEPS = ("tokenizer", "pools", "eval", "train", "calibrate", "verify")
 
 
 class Run:
@@ -96,6 +98,16 @@ class Run:
         task.trainee.cpu()
         self._checkpoint.mkdir(exist_ok=True)
         print(f"  exported: {self._model.export(self._checkpoint, self._tokenizer, task)}")
+
+    def calibrate(self) -> None:
+        """Needs voxfast in the same environment."""
+        pools = self._open(CALIBRATION_POOLS)
+        mixture = Mixture(pools, dict.fromkeys(pools, 1.0))
+        rng = np.random.default_rng(self._recipe.seed)
+        clips = draw_calibration(mixture, self._recipe.calibration_clips, rng)
+        self._model.find_heads(self._checkpoint, clips)
+        traits, timing = self._model.TRAITS, self._model.fit_timing
+        print(f"  {calibrate(self._checkpoint, clips, traits, timing)}")
 
     def verify(self) -> None:
         clips = list(read_eval_set(self._eval))

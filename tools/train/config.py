@@ -21,6 +21,7 @@ class Recipe:
         workers: processes that make batches.
         report_every: seconds between two evaluations; ``save_every`` between two states on disk.
         dev_clips: clips of ``dev_seconds`` that a report transcribes of each held-out pool.
+        calibration_clips: of 10 s each, to fit thresholds and timing on.
         short_clips, long_seconds: the evaluation set.
     """
 
@@ -39,5 +40,6 @@ class Recipe:
     report_every: float = 1200
     dev_clips: int = 8
     dev_seconds: float = 10
+    calibration_clips: int = 150
     short_clips: int = 40
     long_seconds: float = 180

@@ -268,7 +268,7 @@ def test_training_learns_a_batch_and_resumes(tmp_path: Path, tokenizer: Tokenize
     trainer = Trainer(tmp_path, recipe, QwenTask(recipe, tokenizer, {}))
     losses = [trainer.learn(batch).parts for _ in range(25)]
     assert set(losses[0]) == {"outputs", "auxiliary", "guide"}
-    assert all(math.isfinite(float(loss)) for parts in losses for loss in parts.values())
+    assert all(math.isfinite(loss.item()) for parts in losses for loss in parts.values())
     assert losses[-1]["outputs"] < 0.7 * losses[0]["outputs"]
     trainer.save()
     resumed = Trainer(tmp_path, recipe, QwenTask(recipe, tokenizer, {}))
