@@ -60,7 +60,12 @@ class Run:
 
     def pools(self) -> None:
         for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS)):
-            hours = fill(self._pools / name, POOLS[name], self._recipe.hours * POOLS[name].hours)
+            hours = fill(
+                self._pools / name,
+                POOLS[name],
+                self._recipe.hours * POOLS[name].hours,
+                self._recipe.shard_seconds,
+            )
             print(f"  {name}: {hours:.2f} h")
 
     def eval(self) -> None:

@@ -78,7 +78,8 @@ def echo(audio: Audio, rng: Generator) -> Audio:
     response[: int(rng.uniform(0.001, 0.01) * SAMPLE_RATE)] = 0
     response *= amplitude(-rng.uniform(2, 18)) / np.sqrt((response**2).sum())
     response[0] = 1
-    return oaconvolve(audio, response.astype(np.float32))[: len(audio)].astype(np.float32)
+    heard: Audio = oaconvolve(audio, response.astype(np.float32))[: len(audio)]
+    return heard.astype(np.float32)
 
 
 # Interference, [samples] of unit RMS.
@@ -168,13 +169,15 @@ def coarse(audio: Audio) -> Audio:
     """8-bit µ-law, as on a telephone line."""
     compressed = np.sign(audio) * np.log1p(255 * np.abs(np.clip(audio, -1, 1))) / np.log(256)
     steps = np.round(compressed * 127) / 127
-    return (np.sign(steps) * (256 ** np.abs(steps) - 1) / 255).astype(np.float32)
+    expanded: NDArray[np.floating] = np.sign(steps) * (256 ** np.abs(steps) - 1) / 255
+    return expanded.astype(np.float32)
 
 
 def clip_peaks(audio: Audio, rng: Generator) -> Audio:
     """Overdriven: what is above 0.3 to 0.8 of the peak is cut off."""
     top = float(np.abs(audio).max(initial=0)) * rng.uniform(0.3, 0.8)
-    return np.clip(audio, -top, top)
+    clipped: Audio = np.clip(audio, -top, top).astype(np.float32)
+    return clipped
 
 
 # In the frequency domain.

@@ -16,6 +16,7 @@ class Recipe:
     Attributes:
         steps: training steps; the learning rate follows them.
         hours: times the hours of the pools that ``mixture.POOLS`` has.
+        shard_seconds: speech that is synthesised between two states on disk.
         mixture: parts of the pools that are trained on.
         acoustics: what is done to the speech.
         workers: processes that make batches.
@@ -27,6 +28,7 @@ class Recipe:
 
     steps: int = 6000
     hours: float = 1.0
+    shard_seconds: float = 240
     mixture: Mapping[str, float] = field(default_factory=lambda: dict(MIXTURE))
     acoustics: Acoustics = field(default_factory=Acoustics)
     seed: int = 1

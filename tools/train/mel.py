@@ -46,4 +46,5 @@ def mel_power(
     power = spectrum.real.square() + spectrum.imag.square()
     if channel is not None:
         power = power * channel
-    return power @ (mel_filterbank() if filters is None else filters)
+    mel: Tensor = power @ (mel_filterbank() if filters is None else filters)
+    return mel

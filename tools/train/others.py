@@ -5,6 +5,7 @@ pronouncing dictionary that the neural engines use. Words that sound like one of
 ("for", "won", "fine"), or that contain one, never occur: to reject them would be to doubt those.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -75,7 +76,7 @@ def draw_others(rng: Generator) -> tuple[str, ...]:
 def other_words() -> list[str]:
     """Words of the dictionary, of 3 to 9 plain letters, two phonemes from any of the vocabulary."""
     lexicon = _lexicon()
-    known = {_bare(lexicon[word]) for word in VOCABULARY if isinstance(lexicon.get(word), str)}
+    near = _Near(_bare(lexicon[word]) for word in VOCABULARY if isinstance(lexicon.get(word), str))
     return sorted(
         word
         for word, said in lexicon.items()
@@ -85,7 +86,7 @@ def other_words() -> list[str]:
         and word.isalpha()
         and word.islower()
         and _is_other(word)
-        and not any(_alike(_bare(said), other) for other in known)
+        and _bare(said) not in near
     )
 
 
@@ -97,17 +98,31 @@ def _is_other(word: str) -> bool:
 
 def _bare(said: str) -> str:
     """Phonemes without stress, and with one symbol for each t, as far as homophones go."""
-    return said.translate(str.maketrans({"ˈ": None, "ˌ": None, "T": "t", "ɾ": "t"}))
+    return said.replace("ˈ", "").replace("ˌ", "").replace("T", "t").replace("ɾ", "t")
 
 
-def _alike(one: str, other: str) -> bool:
-    """Whether one phoneme at most is to be changed, added or left out."""
-    if len(one) == len(other):
-        return sum(a != b for a, b in zip(one, other, strict=True)) <= 1
-    short, long = sorted((one, other), key=len)
-    if len(long) - len(short) > 1:
-        return False
-    return any(long[:place] + long[place + 1 :] == short for place in range(len(long)))
+class _Near:
+    """Tells which pronunciations are one phoneme or less from one of ``known``."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = set(known)
+        self._shorter = {rest for said in self._known for rest in _without_one(said)}
+        self._patterns = {pattern for said in self._known for pattern in _with_one_open(said)}
+
+    def __contains__(self, said: str) -> bool:
+        return (
+            said in self._shorter  # one was left out of a known word …
+            or not self._known.isdisjoint(_without_one(said))  # … added to it …
+            or not self._patterns.isdisjoint(_with_one_open(said))  # … or changed, if any
+        )
+
+
+def _without_one(said: str) -> list[str]:
+    return [said[:place] + said[place + 1 :] for place in range(len(said))]
+
+
+def _with_one_open(said: str) -> list[str]:
+    return [f"{said[:place]}*{said[place + 1 :]}" for place in range(len(said))]
 
 
 def _lexicon() -> dict[str, Any]:

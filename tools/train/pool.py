@@ -29,7 +29,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def write_shard(folder: Path, number: int, phrases: Sequence[Phrase]) -> dict[str, Any]:
     """Writes shard ``number`` and returns its entry of the manifest."""
     voices = sorted({phrase.voice for phrase in phrases})
-    rows, words, samples = [], [], 0
+    rows: list[tuple[int, int, int]] = []
+    words: list[tuple[int, float, float]] = []
+    samples = 0
     audio, index = _files(folder, number)
     with audio.open("wb") as file:
         for phrase in phrases:
@@ -133,7 +135,8 @@ class Mixture:
         """As ``Pool.choose``; the phrases of one voice come from one pool."""
         if one_voice:
             which = int(rng.choice(len(self._pools), p=self._parts))
-            return self._first[which] + self._pools[which].choose(rng, one_voice=True)
+            first = int(self._first[which])
+            return first + self._pools[which].choose(rng, one_voice=True)
         which_ones = rng.choice(len(self._pools), _PLACES, p=self._parts)
         return np.array(
             [self._first[w] + rng.integers(len(self._pools[w])) for w in which_ones.tolist()]

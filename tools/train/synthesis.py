@@ -149,13 +149,13 @@ def draw_texts(kind: str, rng: Generator) -> tuple[str, ...]:
     return tuple(texts[: WORDS[1]])
 
 
-def make_shard(plan: PoolPlan, number: int) -> list[Phrase]:
+def make_shard(plan: PoolPlan, number: int, shard_seconds: float) -> list[Phrase]:
     """The phrases of one shard."""
     rng = np.random.default_rng((plan.seed, number))
     speech = engine(plan.engine)
     phrases: list[Phrase] = []
     seconds, failures = 0.0, 0
-    while seconds < SHARD_SECONDS:
+    while seconds < shard_seconds:
         style = STYLES[_draw(plan.styles, rng)]
         speaker = Speaker(int(rng.integers(*plan.speakers)))
         kind = _draw(plan.texts, rng)
@@ -177,7 +177,7 @@ def _draw(weights: dict[str, float], rng: Generator) -> str:
     return names[int(rng.choice(len(names), p=parts / parts.sum()))]
 
 
-def fill(folder: Path, plan: PoolPlan, hours: float) -> float:
+def fill(folder: Path, plan: PoolPlan, hours: float, shard_seconds: float = SHARD_SECONDS) -> float:
     """Adds shards to the pool until it has ``hours``; returns the hours that it has.
 
     Raises:
@@ -187,7 +187,7 @@ def fill(folder: Path, plan: PoolPlan, hours: float) -> float:
     shards = manifest["shards"]
     while sum(shard["seconds"] for shard in shards) < 3600 * hours:
         begin = time.monotonic()
-        entry = write_shard(folder, len(shards), make_shard(plan, len(shards)))
+        entry = write_shard(folder, len(shards), make_shard(plan, len(shards), shard_seconds))
         shards.append({**entry, "took": round(time.monotonic() - begin, 1)})
         _save(folder, manifest)
         total = sum(shard["seconds"] for shard in shards) / 3600

@@ -36,7 +36,7 @@ from .synthesis import draw_texts, fill, join, say_phrase, word_times
 class Tones:
     """An engine whose every word is 0.25 s of tone and 0.15 s of silence."""
 
-    packages = ("numpy",)
+    packages: tuple[str, ...] = ("numpy",)
 
     def __init__(self, pauses: bool = True) -> None:
         self.pauses = pauses
@@ -60,7 +60,6 @@ def plan(**changes: object) -> PoolPlan:
 def tones(monkeypatch: pytest.MonkeyPatch) -> Tones:
     speech = Tones()
     monkeypatch.setattr(synthesis, "engine", lambda name: speech)
-    monkeypatch.setattr(synthesis, "SHARD_SECONDS", 12)
     return speech
 
 
@@ -198,10 +197,10 @@ def test_other_words_are_none_of_the_vocabulary() -> None:
 
 def test_pool_grows_and_goes_on(tmp_path: Path, tones: Tones) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert fill(whole, plan(), 40 / 3600) >= 40 / 3600
-    fill(stopped, plan(), 12 / 3600)
+    assert fill(whole, plan(), 40 / 3600, 12) >= 40 / 3600
+    fill(stopped, plan(), 12 / 3600, 12)
     (stopped / "0001.i16").write_bytes(b"half of a shard")
-    fill(stopped, plan(), 40 / 3600)
+    fill(stopped, plan(), 40 / 3600, 12)
     one, other = Pool(whole), Pool(stopped)
     assert len(one) == len(other) > 10
     noted = sum(shard["seconds"] for shard in read_manifest(whole)["shards"])
@@ -214,14 +213,14 @@ def test_pool_grows_and_goes_on(tmp_path: Path, tones: Tones) -> None:
 
 
 def test_pool_of_another_plan_is_refused(tmp_path: Path, tones: Tones) -> None:
-    fill(tmp_path, plan(), 0.001)
+    fill(tmp_path, plan(), 0.001, 4)
     with pytest.raises(SystemExit, match="another plan"):
-        fill(tmp_path, plan(speakers=CALIBRATION), 0.001)
+        fill(tmp_path, plan(speakers=CALIBRATION), 0.001, 4)
 
 
 def test_other_words_make_phrases_without_words(tmp_path: Path, tones: Tones) -> None:
     pytest.importorskip("hibari")
-    fill(tmp_path, plan(texts={"others": 1.0}), 0.001)
+    fill(tmp_path, plan(texts={"others": 1.0}), 0.001, 4)
     pool = Pool(tmp_path)
     assert len(pool) > 0
     assert all(pool[number].words == [] and pool[number].seconds > 1 for number in range(len(pool)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -44,12 +44,15 @@ class Task(Protocol):
     """What is learnt.
 
     Attributes:
-        trainee: the model as its attribute ``model``, with what only training has.
         batch_type: the named tuple of a batch.
     """
 
-    trainee: nn.Module
     batch_type: Any
+
+    @property
+    def trainee(self) -> nn.Module:
+        """The model as its attribute ``model``, with what only training has."""
+        ...
 
     def losses(self, forward: Any, batch: Any, done: float) -> Losses:
         """Of a batch; ``forward`` is the trainee, compiled or not, ``done`` 0 to 1."""
@@ -141,7 +144,7 @@ class Trainer:
     def _report(self) -> None:
         """Prints the scores on the held-out pools, and writes a line of ``log.jsonl``."""
         # The reference decoders run on the CPU.
-        model = copy.deepcopy(self._task.trainee.model).cpu().eval()
+        model = copy.deepcopy(cast(nn.Module, self._task.trainee.model)).cpu().eval()
         scores = self._task.evaluate(model)
         line = {
             "step": self.step,

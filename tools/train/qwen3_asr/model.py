@@ -87,10 +87,15 @@ class AudioTower(nn.Module):
             counts: [B] audio tokens of each clip.
         """
         chunks = mel.shape[1] // CHUNK_FRAMES
-        x = mel.unflatten(1, (chunks, CHUNK_FRAMES)).flatten(0, 1).transpose(1, 2).unsqueeze(1)
+        x = (
+            torch.unflatten(mel, 1, (chunks, CHUNK_FRAMES))
+            .flatten(0, 1)
+            .transpose(1, 2)
+            .unsqueeze(1)
+        )
         for convolution in (self.conv2d1, self.conv2d2, self.conv2d3):
             x = functional.gelu(convolution(x))
-        x = x.permute(0, 3, 1, 2).flatten(2).unflatten(0, (-1, chunks)).flatten(1, 2)
+        x = torch.unflatten(x.permute(0, 3, 1, 2).flatten(2), 0, (-1, chunks)).flatten(1, 2)
         x = self.conv_out(x) + cast(Tensor, self.places).repeat(chunks, 1)
         mask = self._mask(x.shape[1], counts)
         for layer in self.layers:

@@ -45,7 +45,7 @@ class QwenTask:
     """Cross-entropy of the transcript, and, less and less, which word each audio token is of and
     that the guided heads look at the word that is being written."""
 
-    batch_type = Batch
+    batch_type: Any = Batch
 
     def __init__(
         self, recipe: QwenRecipe, tokenizer: Tokenizer, dev_pools: Mapping[str, Pool]

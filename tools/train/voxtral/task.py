@@ -46,7 +46,7 @@ class Trainee(nn.Module):
 class VoxtralTask:
     """Cross-entropy of the outputs, and of the auxiliary labels, which leads at first and fades."""
 
-    batch_type = Batch
+    batch_type: Any = Batch
 
     def __init__(
         self, recipe: VoxtralRecipe, tokenizer: Tekkenizer, dev_pools: Mapping[str, Pool]

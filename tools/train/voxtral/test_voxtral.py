@@ -15,7 +15,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from .. import synthesis
 from ..augment import Acoustics
 from ..evalset import read_eval_set, write_eval_set
 from ..grammar import RULES, VOCABULARY, draw_phrase, expand
@@ -379,9 +378,8 @@ def test_score() -> None:
 
 
 @needs_espeak
-def test_pool_and_evaluation_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthesis, "SHARD_SECONDS", 8)
-    fill(tmp_path, POOLS["espeak"], 0.004)
+def test_pool_and_evaluation_set(tmp_path: Path) -> None:
+    fill(tmp_path, POOLS["espeak"], 0.004, shard_seconds=8)
     pool = Pool(tmp_path)
     phrases = [pool[number] for number in range(len(pool))]
     assert sum(phrase.seconds for phrase in phrases) == pytest.approx(20, abs=8)
