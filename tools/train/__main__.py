@@ -157,7 +157,8 @@ def _once(folder: Path, settings: dict[str, object], make: Callable[[Path], str]
     partial.rename(folder)
 
 
-def _parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
     add = parser.add_argument
     names = ", ".join(STEPS)
@@ -183,14 +184,15 @@ def _parse() -> argparse.Namespace:
         help="train without torch.compile, which needs a C++ compiler")  # fmt: skip
     add("--smoke", action="store_true",
         help="a tiny run: proves that everything runs, not that it learns")  # fmt: skip
-    options = parser.parse_args()
+    # Intermixed: steps may stand after options, too.
+    options = parser.parse_intermixed_args(arguments)
     if unknown := set(options.steps) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}: choose from {names}")
     return options
 
 
 def main() -> None:
-    options = _parse()
+    options = parse()
     names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate")
     given = {"steps": options.train_steps, **{name: getattr(options, name) for name in names}}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -199,7 +201,11 @@ def main() -> None:
     torch.set_num_threads(recipe.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(options.model, options.out, recipe, options.pools, options.engines, options.start)
-    for step in options.steps or STEPS:
+    steps = options.steps or STEPS
+    if options.smoke and options.start is None and not options.steps:
+        print("calibrate: left out, because a smoke run learns no word to calibrate with")
+        steps = tuple(step for step in STEPS if step != "calibrate")
+    for step in steps:
         print(f"{step}:", flush=True)
         begin = time.monotonic()
         getattr(run, step)()

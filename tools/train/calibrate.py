@@ -24,6 +24,7 @@ __all__ = ["Heard", "Pair", "best_threshold", "calibrate", "draw_calibration"]
 TRAITS = "voxfast.json"
 THRESHOLDS = np.arange(0, 0.96, 0.05)
 SECONDS = 10.0
+LEAST_PAIRS = 50  # right words, to fit a timing on
 
 
 class Heard(NamedTuple):
@@ -66,10 +67,14 @@ def calibrate(checkpoint: Path, clips: Sequence[Clip], traits: Traits, timing: T
     said = [clip.words for clip in clips]
     threshold, errors = best_threshold(said, heard)
     kept = [[word for word in words if word.probability >= threshold] for words in heard]
-    fitted = timing({**traits, "least_probability": threshold}, _pairs(said, kept))
+    fitted, pairs = {**traits, "least_probability": threshold}, _pairs(said, kept)
+    line = f"least probability {threshold}: {errors} errors in {sum(map(len, said))} words"
+    if len(pairs) < LEAST_PAIRS:
+        line += f"; timing not fitted, because only {len(pairs)} words were right"
+    else:
+        fitted = timing(fitted, pairs)
     _write(path, fitted)
-    words = sum(map(len, said))
-    return f"least probability {threshold}: {errors} errors in {words} words"
+    return line
 
 
 def best_threshold(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from . import calibrate as module
+from .__main__ import parse
 from .calibrate import Heard, Pair, best_threshold, calibrate
 from .clips import Clip
 from .qwen3_asr import steps as qwen3_asr
@@ -61,19 +62,32 @@ def test_timing_of_qwen3_asr() -> None:
     assert fitted["attention_timing"] == {"start_lead": 0.23, "end_trail": 0.15}
 
 
-def test_calibration_writes_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("copies", "offset"), [(1, -0.5), (20, -1.5)])
+def test_calibration_writes_what_fits(
+    copies: int, offset: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three words say nothing about the timing, sixty do."""
     seen = []
 
     def transcribe(checkpoint: Path, clips: list[Clip]) -> list[list[Heard]]:
         seen.append(json.loads((checkpoint / "voxfast.json").read_text())["least_probability"])
-        return [heard(0.9, 0.9, 0.9, late=0.08), [Heard("on", 0, 1, 0.5)]]
+        return [*[heard(0.9, 0.9, 0.9, late=0.08)] * copies, [Heard("on", 0, 1, 0.5)]]
 
     monkeypatch.setattr(module, "_transcribe", transcribe)
     silence = np.zeros(160, np.float32)
-    clips = [Clip(silence, SAID, []), Clip(silence, [], [])]
+    clips = [*[Clip(silence, SAID, [])] * copies, Clip(silence, [], [])]
     line = calibrate(tmp_path, clips, voxtral.TRAITS, voxtral.fit_timing)
     assert seen == [0.0]
     written = json.loads((tmp_path / "voxfast.json").read_text())
     assert 0.5 < written["least_probability"] < 0.9
-    assert written["word_timing"]["end_offset"] == pytest.approx(-1.5)
-    assert line.endswith("0 errors in 3 words")
+    assert written["word_timing"]["end_offset"] == pytest.approx(offset)
+    assert f"0 errors in {3 * copies} words" in line
+    assert ("not fitted" in line) == (copies == 1)
+
+
+def test_steps_may_stand_anywhere_on_the_command_line() -> None:
+    options = parse(["voxtral-numbers", "--out", "here", "--hours", "2", "tokenizer", "train"])
+    assert (options.model, options.steps) == ("voxtral-numbers", ["tokenizer", "train"])
+    assert parse(["qwen3-asr-numbers", "train", "--out", "here"]).steps == ["train"]
+    with pytest.raises(SystemExit):
+        parse(["voxtral-numbers", "--out", "here", "trian"])

@@ -15,9 +15,9 @@ from .config import ModelConfig
 from .model import Qwen3ASR, quantise
 from .tokenizer import SPECIAL, Tokenizer
 
-__all__ = ["WEIGHTS", "load_checkpoint", "save_checkpoint"]
+__all__ = ["HEADS", "WEIGHTS", "load_checkpoint", "save_checkpoint"]
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, HEADS = "model.safetensors", "alignment_heads.json"
 EMBEDDING = "model.embed_tokens"
 PREFIX = "thinker."
 BITS = 2
@@ -121,6 +121,12 @@ def _documents(config: ModelConfig) -> dict[str, dict[str, Any]]:
             "dither": 0.0,
             "return_attention_mask": True,
             "processor_class": "Qwen3ASRProcessor",
+        },
+        # Those that training has guided; ``voxfast align-heads`` measures them all.
+        HEADS: {
+            "num_layers": config.layers,
+            "num_heads": config.heads,
+            "alignment_heads_compact": [list(pair) for pair in reversed(config.guided)],
         },
         "quantization_config.json": {
             "bits": BITS,

@@ -17,7 +17,7 @@ from ..evalset import EvalClip
 from ..pool import Mixture, Pool
 from ..speech import SAMPLE_RATE, Word
 from .batches import Batches
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import HEADS, load_checkpoint, save_checkpoint
 from .config import ModelConfig, QwenRecipe, Shape
 from .task import QwenTask, transcribe
 from .tokenizer import FILES, Tokenizer, write_tokenizer
@@ -100,8 +100,10 @@ def find_heads(checkpoint: Path, clips: Sequence[Clip]) -> None:
         path = Path(folder) / "clips.json"
         path.write_text(json.dumps({"items": items}), encoding="utf-8")
         command = [sys.executable, "-m", "voxfast", "align-heads", str(path)]
-        command += ["--model", str(checkpoint), "--language", "en"]
+        measured = Path(folder) / HEADS
+        command += ["--model", str(checkpoint), "--language", "en", "--output", str(measured)]
         subprocess.run(command, check=True)
+        shutil.copyfile(measured, checkpoint / HEADS)
 
 
 def fit_timing(traits: Traits, pairs: Sequence[Pair]) -> Traits:
