@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .augment import NOTHING
 from .calibrate import calibrate, draw_calibration
 from .config import Recipe
-from .evalset import read_eval_set, write_eval_set
-from .mixture import CALIBRATION_POOLS, POOLS
+from .evalset import read_eval_set, write_eval_set, write_speaker_set
+from .mixture import CALIBRATION_POOLS, EVALUATION_POOLS, POOLS
 from .pool import MANIFEST, Mixture, Pool
 from .qwen3_asr import steps as qwen3_asr
 from .synthesis import fill
@@ -28,7 +29,7 @@ from .verify import verify
 from .voxtral import steps as voxtral
 
 MODELS: dict[str, Any] = {"voxtral-numbers": voxtral, "qwen3-asr-numbers": qwen3_asr}
-STEPS = ("tokenizer", "pools", "eval", "train", "calibrate", "verify")
+STEPS = ("tokenizer", "pools", "eval", "speakers", "train", "calibrate", "verify")
 
 
 class Run:
@@ -59,7 +60,7 @@ class Run:
         _once(self._tokenizer, {}, self._model.tokenizer)
 
     def pools(self) -> None:
-        for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS)):
+        for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS, *EVALUATION_POOLS)):
             hours = fill(
                 self._pools / name,
                 POOLS[name],
@@ -84,6 +85,14 @@ class Run:
             return write_eval_set(folder, recipe.short_clips, recipe.long_seconds, known, seed)
 
         _once(self._eval, settings, make)
+
+    def speakers(self) -> None:
+        clips, seed = self._recipe.speaker_clips, 1000 * self._recipe.seed + 4
+
+        def make(folder: Path) -> str:
+            return write_speaker_set(folder, self._open(EVALUATION_POOLS), clips, seed)
+
+        _once(self._out / "eval_speakers", {"clips": clips, "seed": seed}, make)
 
     def train(self) -> None:
         folder = self._out / "train"
@@ -115,9 +124,12 @@ class Run:
         print(f"  {calibrate(self._checkpoint, clips, traits, timing)}")
 
     def verify(self) -> None:
-        clips = list(read_eval_set(self._eval))
-        by_torch = self._model.transcripts(self._checkpoint, clips)
-        verify(by_torch, self._checkpoint, self._eval, clips, self._out / "results.json")
+        for folder in (self._eval, self._out / "eval_speakers"):
+            clips = list(read_eval_set(folder))
+            by_torch = self._model.transcripts(self._checkpoint, clips)
+            results = self._out / f"results_{folder.name}.json"
+            print(f"  {folder.name}:")
+            verify(by_torch, self._checkpoint, folder, clips, results)
 
     def _allowed(self, names: Iterable[str]) -> list[str]:
         if not self._engines:
@@ -173,6 +185,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--engines", nargs="+", default=(), metavar="ENGINE",
         help="use only these synthesisers (default all)")  # fmt: skip
     add("--start", type=Path, metavar="CHECKPOINT", help="go on from these weights")
+    add("--without", nargs="+", default=(), metavar="NAME",
+        help="leave out of training: engines, or entries of Acoustics such as room")  # fmt: skip
     add("--train-steps", type=int, metavar="N", help="steps of training")
     add("--hours", type=float, help="times the hours of the table of pools (default 1)")
     add("--peak-rate", type=float, help="learning rate")
@@ -191,6 +205,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def leave_out(recipe: Recipe, names: Iterable[str]) -> Recipe:
+    """``recipe`` without some engines or some of what is done to the speech.
+
+    Raises:
+        SystemExit: there is nothing of that name.
+    """
+    for name in names:
+        mixture = {
+            pool: part
+            for pool, part in recipe.mixture.items()
+            if POOLS[pool].engine != name and not (name == "others" and pool.endswith("_others"))
+        }
+        if len(mixture) < len(recipe.mixture):
+            recipe = replace(recipe, mixture=mixture)
+        elif hasattr(NOTHING, name) and not name.endswith("_below"):
+            changed = replace(recipe.acoustics, **{name: getattr(NOTHING, name)})
+            recipe = replace(recipe, acoustics=changed)
+        else:
+            raise SystemExit(f"--without: neither an engine nor an entry of Acoustics: {name}")
+    return recipe
+
+
 def main() -> None:
     options = parse()
     names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate")
@@ -198,6 +234,7 @@ def main() -> None:
     changes = {name: value for name, value in given.items() if value is not None}
     model = MODELS[options.model]
     recipe = replace(model.SMOKE if options.smoke else model.RECIPE, **changes)
+    recipe = leave_out(recipe, options.without)
     torch.set_num_threads(recipe.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(options.model, options.out, recipe, options.pools, options.engines, options.start)

@@ -20,6 +20,7 @@ from .speech import SAMPLE_RATE
 
 __all__ = [
     "KINDS",
+    "NOTHING",
     "Acoustics",
     "draw_channels",
     "draw_filterbanks",
@@ -68,6 +69,13 @@ class Acoustics:
     tract: float = 0.08
     warped: float = 0.7
     tilt: float = 1.5
+
+
+# Speech as it was synthesised.
+NOTHING = Acoustics(
+    room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, level=(0, 0),
+    telephone=0, narrow=0, microphone=0, warped=0, tilt=0,
+)  # fmt: skip
 
 
 def echo(audio: Audio, rng: Generator) -> Audio:

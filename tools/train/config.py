@@ -23,7 +23,8 @@ class Recipe:
         report_every: seconds between two evaluations; ``save_every`` between two states on disk.
         dev_clips: clips of ``dev_seconds`` that a report transcribes of each held-out pool.
         calibration_clips: of 10 s each, to fit thresholds and timing on.
-        short_clips, long_seconds: the evaluation set.
+        speaker_clips: of each evaluation pool, in the set of pseudo-speakers.
+        short_clips, long_seconds: the evaluation set of espeak-ng.
     """
 
     steps: int = 6000
@@ -43,5 +44,6 @@ class Recipe:
     dev_clips: int = 8
     dev_seconds: float = 10
     calibration_clips: int = 150
+    speaker_clips: int = 8
     short_clips: int = 40
     long_seconds: float = 180

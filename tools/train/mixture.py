@@ -12,6 +12,7 @@ __all__ = [
     "CALIBRATION",
     "CALIBRATION_POOLS",
     "EVALUATION",
+    "EVALUATION_POOLS",
     "MIXTURE",
     "POOLS",
     "TRAINING",
@@ -83,3 +84,4 @@ _PLANS = (
 POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in _PLANS}
 MIXTURE: Mapping[str, float] = {plan.name: plan.part for plan in _PLANS if plan.part}
 CALIBRATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == CALIBRATION)
+EVALUATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == EVALUATION)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from . import calibrate as module
-from .__main__ import parse
+from .__main__ import leave_out, parse
 from .calibrate import Heard, Pair, best_threshold, calibrate
 from .clips import Clip
+from .config import Recipe
 from .qwen3_asr import steps as qwen3_asr
 from .speech import Word
 from .voxtral import steps as voxtral
@@ -91,3 +92,19 @@ def test_steps_may_stand_anywhere_on_the_command_line() -> None:
     assert parse(["qwen3-asr-numbers", "train", "--out", "here"]).steps == ["train"]
     with pytest.raises(SystemExit):
         parse(["voxtral-numbers", "--out", "here", "trian"])
+
+
+def test_leaving_out() -> None:
+    recipe = leave_out(Recipe(), ["kokoro", "room", "others"])
+    assert set(recipe.mixture) == {
+        "espeak",
+        "flite",
+        "festival",
+        "hibari",
+        "hibari_slow",
+        "flite_slow",
+    }
+    assert recipe.acoustics.room == 0
+    assert recipe.acoustics.noises == Recipe().acoustics.noises
+    with pytest.raises(SystemExit, match="neither an engine"):
+        leave_out(Recipe(), ["rooms"])

@@ -25,6 +25,7 @@ from .clips import Noise, draw_scene
 from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
 from .engines.base import played_at, word_starts
 from .engines.hibari import shift_formants
+from .evalset import read_eval_set, write_speaker_set
 from .grammar import VOCABULARY, draw_drill
 from .mel import MEL_BINS, mel_filterbank
 from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, TRAINING, PoolPlan
@@ -301,6 +302,26 @@ def test_filters_of_the_usual_tract_are_the_filterbank() -> None:
     # Each filter keeps its area, wherever it has moved to.
     torch.testing.assert_close(other.sum(1), mel_filterbank().sum(0).expand(8, -1))
     assert (other[:2] - usual).abs().max() > 1e-3
+
+
+def test_speaker_set(tmp_path: Path, tones: Tones) -> None:
+    fill(tmp_path / "pool", plan(texts={"phrases": 1.0}), 0.004, 12)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    pools = {"voice": Pool(tmp_path / "pool")}
+    write_speaker_set(folder, pools, 4, seed=1)
+    clips = list(read_eval_set(folder))
+    assert [clip.name for clip in clips] == [f"voice_{number:02d}.flac" for number in range(4)]
+    for clip in clips:
+        assert len(clip.audio) == 4 * SAMPLE_RATE
+        assert clip.words
+        for word in clip.words:
+            assert 0 <= word.start < word.end <= 4
+    word = clips[0].words[0]  # the first one as it was spoken: a tone between silences
+    middle = int((word.start + word.end) / 2 * SAMPLE_RATE)
+    assert np.abs(clips[0].audio[middle - 200 : middle + 200]).max() > 0.05
+    before = clips[0].audio[: max(0, int((word.start - 0.05) * SAMPLE_RATE))]
+    assert np.abs(before).max(initial=0) < 0.01
 
 
 class SilentPool:

@@ -38,7 +38,8 @@ __all__ = [
 Recipe = QwenRecipe
 RECIPE = QwenRecipe(steps=7000)
 SMOKE = QwenRecipe(
-    steps=6, hours=0.001, shard_seconds=8, threads=1, compile=False, calibration_clips=4, warm_up=5,
+    steps=6, hours=0.001, shard_seconds=8, threads=1, compile=False, calibration_clips=4,
+    speaker_clips=1, warm_up=5,
     shapes=(Shape(2, 3, 128, 40), Shape(2, 4, 128, 40), Shape(1, 6, 160, 60)),
     dev_clips=2, dev_seconds=3, short_clips=3, long_seconds=10,
 )  # fmt: skip

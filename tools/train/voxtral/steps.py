@@ -35,7 +35,8 @@ __all__ = [
 Recipe = VoxtralRecipe
 RECIPE = VoxtralRecipe()
 SMOKE = VoxtralRecipe(
-    steps=6, hours=0.001, shard_seconds=8, threads=1, compile=False, calibration_clips=4, batch=2,
+    steps=6, hours=0.001, shard_seconds=8, threads=1, compile=False, calibration_clips=4,
+    speaker_clips=1, batch=2,
     positions=100, warm_up=5, dev_clips=2, dev_seconds=3, short_clips=3, long_seconds=10,
 )  # fmt: skip
 VERIFIED_DELAYS = (3, 6, 12)

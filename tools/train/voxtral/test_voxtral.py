@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from ..augment import Acoustics
+from ..augment import NOTHING
 from ..evalset import read_eval_set, write_eval_set
 from ..grammar import RULES, VOCABULARY, draw_phrase, expand
 from ..mel import N_MELS, mel_filterbank
@@ -52,11 +52,6 @@ from .tokenizer import load_tokenizer, word_tokens, write_tokenizer
 needs_espeak = pytest.mark.skipif(
     ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed"
 )
-
-QUIET = Acoustics(
-    room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, level=(0, 0),
-    telephone=0, narrow=0, microphone=0, warped=0,
-)  # fmt: skip
 
 TINY = ModelConfig(
     encoder=StackConfig(16, 2, 2, 2, 8, 24, window=12, biases=True),
@@ -168,7 +163,7 @@ def test_stream_holds_prompt_and_outputs(samples: int, delay: int) -> None:
 def test_batches_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for switched_off in ("LATE_WORDS", "WRONG_INPUTS"):
         monkeypatch.setattr(batches_module, switched_off, 0.0)
-    recipe = VoxtralRecipe(batch=6, positions=120, acoustics=QUIET)
+    recipe = VoxtralRecipe(batch=6, positions=120, acoustics=NOTHING)
     batch = tone_batches(recipe)[3]
     assert batch.mel.shape == (6, 8 * 120, N_MELS)
     for mel, inputs, targets, delay, labels in zip(*batch, strict=True):
