@@ -21,7 +21,7 @@ from ..pool import Pool
 from ..scoring import score
 from ..speech import SAMPLE_RATE, Phrase, Word
 from ..trainer import Trainer
-from .batches import IGNORED, NO_WORD, Batches, build, token_times
+from .batches import IGNORED, NO_WORD, Batch, Batches, build, token_times
 from .checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from .config import ModelConfig, QwenRecipe, Shape
 from .features import log_mel
@@ -280,6 +280,16 @@ def test_training_learns_a_batch_and_resumes(tmp_path: Path, tokenizer: Tokenize
     trainer.save()
     resumed = Trainer(tmp_path, recipe, QwenTask(recipe, tokenizer, {}))
     assert torch.equal(resumed.learn(batch).total, trainer.learn(batch).total)
+
+
+def test_everything_is_on_one_device(tokenizer: Tokenizer) -> None:
+    """The device "meta" refuses what lies elsewhere, as a GPU would."""
+    task = QwenTask(RECIPE, tokenizer, {})
+    task.trainee.to("meta")
+    drawn = Batches(cast(Pool, TonePool()), tokenizer, RECIPE)[0]
+    losses = task.losses(task.trainee, Batch(*(part.to("meta") for part in drawn)), 0.5)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert losses.total.device.type == "meta"
 
 
 def test_clips_of_different_lengths_are_refused(tiny: Qwen3ASR, tokenizer: Tokenizer) -> None:

@@ -27,7 +27,7 @@ from ..synthesis import fill
 from ..trainer import Trainer
 from . import batches as batches_module
 from .attention import dense_attention, rotary, rotate, sliding_attention
-from .batches import IGNORED, NO_WORD, Batches, auxiliary_labels
+from .batches import IGNORED, NO_WORD, Batch, Batches, auxiliary_labels
 from .checkpoint import WEIGHTS, config_of, load_checkpoint, params_of, save_checkpoint
 from .config import ModelConfig, StackConfig, VoxtralRecipe
 from .decode import decode
@@ -334,6 +334,18 @@ def test_training_learns_a_batch_and_resumes(tmp_path: Path) -> None:
     assert (resumed.step, resumed.elapsed) == (40, 7.0)
     for _ in range(2):
         assert torch.equal(resumed.learn(batch).total, trainer.learn(batch).total)
+
+
+def test_everything_is_on_one_device(tmp_path: Path) -> None:
+    """The device "meta" refuses what lies elsewhere, as a GPU would."""
+    recipe = VoxtralRecipe(model=TINY, batch=2, positions=90, device="meta")
+    write_tokenizer(tmp_path / "tekken.json")
+    task = VoxtralTask(recipe, load_tokenizer(tmp_path / "tekken.json"), {})
+    task.trainee.to("meta")
+    batch = Batch(*(part.to("meta") for part in tone_batches(recipe)[0]))
+    losses = task.losses(task.trainee, batch, 0.5)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert losses.total.device.type == "meta"
 
 
 def test_a_run_makes_batches_ahead_and_logs(tmp_path: Path) -> None:
