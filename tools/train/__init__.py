@@ -1,1 +1,1 @@
-"""Makes a small Voxtral Realtime checkpoint from synthetic speech; see README.md."""
+"""Makes voxtral-numbers and qwen3-asr-numbers from synthetic speech; see README.md."""

@@ -1,95 +1,152 @@
-"""Makes a checkpoint from nothing: ``python -m tools.train --out DIR``; see README.md.
+"""Makes a checkpoint from nothing: ``python -m tools.train MODEL --out DIR``; see README.md.
 
-Every step leaves its result in a folder of DIR. Pools, evaluation set and tokenizer are kept as
-they are once made; training resumes where it was saved; export and verification are repeated.
+Every step leaves its result in a folder of DIR. Evaluation set and tokenizer are kept as they are
+once made; pools grow and training resumes where they were saved; verification is repeated.
 """
 
 import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from .checkpoint import TOKENIZER, save_checkpoint
+from .augment import NOTHING
+from .calibrate import calibrate, draw_calibration
 from .config import Recipe
-from .evalset import write_eval_set
-from .pool import Pool, write_pool
-from .speech import HELD_OUT_VARIANTS, TRAINING_VARIANTS, voice_names
-from .tokenizer import MERGES, load_tokenizer, word_tokens, write_tokenizer
+from .evalset import read_eval_set, write_eval_set, write_speaker_set
+from .mixture import CALIBRATION_POOLS, EVALUATION_POOLS, POOLS
+from .pool import MANIFEST, Mixture, Pool
+from .qwen3_asr import steps as qwen3_asr
+from .synthesis import fill
 from .trainer import Trainer
 from .verify import verify
+from .voxtral import steps as voxtral
 
-STEPS = ("tokenizer", "pool", "dev", "eval", "train", "verify")
-VERIFIED_DELAYS = (3, 6, 12)
-
-SMOKE = Recipe(
-    seconds=20, hours=0.02, dev_hours=0.01, threads=1, compile=False, batch=2, positions=100,
-    warm_up=5, report_every=15, dev_clips=2, dev_seconds=3, short_clips=3, long_seconds=10,
-)  # fmt: skip
+MODELS: dict[str, Any] = {"voxtral-numbers": voxtral, "qwen3-asr-numbers": qwen3_asr}
+STEPS = ("tokenizer", "pools", "eval", "speakers", "train", "calibrate", "verify")
 
 
 class Run:
-    """The steps of one recipe in the folder ``out``."""
+    """The steps of one recipe in the folder ``out``.
 
-    def __init__(self, out: Path, recipe: Recipe) -> None:
-        self._out, self._recipe = out, recipe
+    Args:
+        model: of ``MODELS``.
+        pools: folder of the pools.
+        engines: the synthesisers that may be used, by default all.
+        start: checkpoint to start from.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        out: Path,
+        recipe: Recipe,
+        pools: Path | None = None,
+        engines: Sequence[str] = (),
+        start: Path | None = None,
+    ) -> None:
+        self._model, self._out, self._recipe, self._start = MODELS[model], out, recipe, start
+        self._pools, self._engines = pools or out / "pools", engines
         self._checkpoint = out / "checkpoint"
+        self._tokenizer, self._eval = out / "tokenizer", out / "eval"
 
     def tokenizer(self) -> None:
-        def make(folder: Path) -> str:
-            return f"{write_tokenizer(folder / TOKENIZER)} tokens"
+        _once(self._tokenizer, {}, self._model.tokenizer)
 
-        _once(self._out / "tokenizer", {"merges": MERGES}, make)
-
-    def pool(self) -> None:
-        self._pool("pool", self._recipe.hours, TRAINING_VARIANTS, 1)
-
-    def dev(self) -> None:
-        self._pool("dev", self._recipe.dev_hours, HELD_OUT_VARIANTS, 2)
-
-    def _pool(self, name: str, hours: float, variants: Sequence[str], offset: int) -> None:
-        seed = 1000 * self._recipe.seed + offset
-        voices = voice_names(variants)
-        settings = {"hours": hours, "seed": seed, "voices": voices}
-        _once(self._out / name, settings, lambda at: write_pool(at, hours, voices, seed))
+    def pools(self) -> None:
+        for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS, *EVALUATION_POOLS)):
+            hours = fill(
+                self._pools / name,
+                POOLS[name],
+                self._recipe.hours * POOLS[name].hours,
+                self._recipe.shard_seconds,
+            )
+            print(f"  {name}: {hours:.2f} h")
 
     def eval(self) -> None:
         recipe = self._recipe
-        settings = {
+        seed = 1000 * recipe.seed + 3
+        settings: dict[str, object] = {
             "short_clips": recipe.short_clips,
             "long_seconds": recipe.long_seconds,
-            "seed": 1000 * recipe.seed + 3,
-            "avoids": {"hours": recipe.hours},  # the sentences of this pool
+            "seed": seed,
         }
 
         def make(folder: Path) -> str:
-            known = Pool(self._out / "pool").sentences()
-            return write_eval_set(
-                folder, recipe.short_clips, recipe.long_seconds, known, 1000 * recipe.seed + 3
-            )
+            known: set[tuple[str, ...]] = set()
+            for pool in self._open(["espeak"]).values():
+                known |= pool.sentences()
+            return write_eval_set(folder, recipe.short_clips, recipe.long_seconds, known, seed)
 
-        _once(self._out / "eval", settings, make)
+        _once(self._eval, settings, make)
+
+    def speakers(self) -> None:
+        clips, seed = self._recipe.speaker_clips, 1000 * self._recipe.seed + 4
+
+        def make(folder: Path) -> str:
+            return write_speaker_set(folder, self._open(EVALUATION_POOLS), clips, seed)
+
+        _once(self._out / "eval_speakers", {"clips": clips, "seed": seed}, make)
 
     def train(self) -> None:
         folder = self._out / "train"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(asdict(self._recipe), indent=1) + "\n")
-        path = self._out / "tokenizer" / TOKENIZER
-        tokenizer = load_tokenizer(path)
-        trainer = Trainer(folder, self._recipe)
-        model = trainer.run(
-            Pool(self._out / "pool"), Pool(self._out / "dev"), tokenizer, word_tokens(tokenizer)
+        pools = self._open(self._recipe.mixture)
+        parts = {name: self._recipe.mixture[name] for name in pools}
+        for name, pool in pools.items():
+            print(f"  {name}: {pool.seconds / 3600:.2f} h, part {parts[name]}")
+        task = self._model.task(
+            self._recipe, self._tokenizer, self._open(CALIBRATION_POOLS), self._start
         )
+        trainer = Trainer(folder, self._recipe, task)
+        note = {**asdict(self._recipe), "start": str(self._start), "pools": list(pools)}
+        path = folder / f"recipe_{trainer.step}.json"
+        path.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        trainer.run(self._model.batches(self._recipe, self._tokenizer, Mixture(pools, parts)))
+        task.trainee.cpu()
         self._checkpoint.mkdir(exist_ok=True)
-        print(f"  exported: {save_checkpoint(self._checkpoint, model)}")
-        shutil.copyfile(path, self._checkpoint / TOKENIZER)
+        print(f"  exported: {self._model.export(self._checkpoint, self._tokenizer, task)}")
+
+    def calibrate(self) -> None:
+        """Needs voxfast in the same environment."""
+        pools = self._open(CALIBRATION_POOLS)
+        mixture = Mixture(pools, dict.fromkeys(pools, 1.0))
+        rng = np.random.default_rng(self._recipe.seed)
+        clips = draw_calibration(mixture, self._recipe.calibration_clips, rng)
+        self._model.find_heads(self._checkpoint, clips)
+        traits, timing = self._model.TRAITS, self._model.fit_timing
+        print(f"  {calibrate(self._checkpoint, clips, traits, timing)}")
 
     def verify(self) -> None:
-        verify(self._checkpoint, self._out / "eval", self._out / "results.json", VERIFIED_DELAYS)
+        for folder in (self._eval, self._out / "eval_speakers"):
+            clips = list(read_eval_set(folder))
+            by_torch = self._model.transcripts(self._checkpoint, clips)
+            results = self._out / f"results_{folder.name}.json"
+            print(f"  {folder.name}:")
+            verify(by_torch, self._checkpoint, folder, clips, results)
+
+    def _allowed(self, names: Iterable[str]) -> list[str]:
+        if not self._engines:
+            return list(names)
+        return [name for name in names if POOLS[name].engine.partition("_")[0] in self._engines]
+
+    def _open(self, names: Iterable[str]) -> dict[str, Pool]:
+        """The pools that have been begun; says which ones have not."""
+        found, missing = {}, []
+        for name in self._allowed(names):
+            if (self._pools / name / MANIFEST).exists():
+                found[name] = Pool(self._pools / name)
+            else:
+                missing.append(name)
+        if missing:
+            print(f"  not made yet, left out: {', '.join(missing)}")
+        return found
 
 
 def _once(folder: Path, settings: dict[str, object], make: Callable[[Path], str]) -> None:
@@ -112,38 +169,80 @@ def _once(folder: Path, settings: dict[str, object], make: Callable[[Path], str]
     partial.rename(folder)
 
 
-def _parse() -> argparse.Namespace:
-    default = Recipe()
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
     add = parser.add_argument
     names = ", ".join(STEPS)
+    add("model", choices=MODELS)
     add("steps", nargs="*", metavar="STEP", help=f"steps to run, by default all: {names}")
     add("--out", type=Path, required=True, help="folder for all results")
-    add("--seconds", type=float, help=f"training time (default {default.seconds:.0f})")
-    add("--hours", type=float, help=f"speech to synthesise (default {default.hours})")
-    add("--seed", type=int, help=f"(default {default.seed})")
-    add("--threads", type=int, help=f"(default {default.threads})")
+    add(
+        "--pools",
+        type=Path,
+        help="folder of the pools, which both models share (default OUT/pools)",
+    )
+    add("--engines", nargs="+", default=(), metavar="ENGINE",
+        help="use only these synthesisers (default all)")  # fmt: skip
+    add("--start", type=Path, metavar="CHECKPOINT", help="go on from these weights")
+    add("--without", nargs="+", default=(), metavar="NAME",
+        help="leave out of training: engines, or entries of Acoustics such as room")  # fmt: skip
+    add("--train-steps", type=int, metavar="N", help="steps of training")
+    add("--hours", type=float, help="times the hours of the table of pools (default 1)")
+    add("--peak-rate", type=float, help="learning rate")
+    add("--seed", type=int)
+    add("--threads", type=int, help="of the training process (default 2)")
+    add("--workers", type=int, help="processes that make batches (default 1)")
+    add("--device", help="cpu (default) or cuda")
     add("--no-compile", dest="compile", action="store_const", const=False,
         help="train without torch.compile, which needs a C++ compiler")  # fmt: skip
     add("--smoke", action="store_true",
         help="a tiny run: proves that everything runs, not that it learns")  # fmt: skip
-    options = parser.parse_args()
+    # Intermixed: steps may stand after options, too.
+    options = parser.parse_intermixed_args(arguments)
     if unknown := set(options.steps) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}: choose from {names}")
     return options
 
 
+def leave_out(recipe: Recipe, names: Iterable[str]) -> Recipe:
+    """``recipe`` without some engines or some of what is done to the speech.
+
+    Raises:
+        SystemExit: there is nothing of that name.
+    """
+    for name in names:
+        mixture = {
+            pool: part
+            for pool, part in recipe.mixture.items()
+            if POOLS[pool].engine != name and not (name == "others" and pool.endswith("_others"))
+        }
+        if len(mixture) < len(recipe.mixture):
+            recipe = replace(recipe, mixture=mixture)
+        elif hasattr(NOTHING, name) and not name.endswith("_below"):
+            changed = replace(recipe.acoustics, **{name: getattr(NOTHING, name)})
+            recipe = replace(recipe, acoustics=changed)
+        else:
+            raise SystemExit(f"--without: neither an engine nor an entry of Acoustics: {name}")
+    return recipe
+
+
 def main() -> None:
-    options = _parse()
-    given = {
-        name: getattr(options, name) for name in ("seconds", "hours", "seed", "threads", "compile")
-    }
+    options = parse()
+    names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate")
+    given = {"steps": options.train_steps, **{name: getattr(options, name) for name in names}}
     changes = {name: value for name, value in given.items() if value is not None}
-    recipe = replace(SMOKE if options.smoke else Recipe(), **changes)
+    model = MODELS[options.model]
+    recipe = replace(model.SMOKE if options.smoke else model.RECIPE, **changes)
+    recipe = leave_out(recipe, options.without)
     torch.set_num_threads(recipe.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, recipe)
-    for step in options.steps or STEPS:
+    run = Run(options.model, options.out, recipe, options.pools, options.engines, options.start)
+    steps = options.steps or STEPS
+    if options.smoke and options.start is None and not options.steps:
+        print("calibrate: left out, because a smoke run learns no word to calibrate with")
+        steps = tuple(step for step in STEPS if step != "calibrate")
+    for step in steps:
         print(f"{step}:", flush=True)
         begin = time.monotonic()
         getattr(run, step)()

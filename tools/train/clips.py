@@ -1,21 +1,27 @@
-"""Clips: phrases with pauses between them, gains and noise."""
+"""Clips: phrases with pauses between them, gains and noise, and what else is heard."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .pool import Pool
+from .augment import (
+    SPEECH_LEVEL,
+    Acoustics,
+    Range,
+    amplitude,
+    clip_peaks,
+    coarse,
+    echo,
+    interference,
+)
+from .pool import Mixture, Pool
 from .speech import SAMPLE_RATE, Phrase, Word
 
-__all__ = ["TRAINING_STYLE", "Clip", "ClipStyle", "Noise", "assemble", "draw_clip"]
-
-SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which noise levels refer
-
-Range = tuple[float, float]
+__all__ = ["TRAINING_STYLE", "Clip", "ClipStyle", "Noise", "assemble", "draw_clip", "draw_scene"]
 
 
 class Pause(NamedTuple):
@@ -43,7 +49,7 @@ class ClipStyle:
     lead_in: Range = (0.0, 1.0)
     no_lead_in: float = 0.0
     phrase_gain: Range = (-3.0, 2.0)
-    clip_gain: Range = (-15.0, 3.0)
+    clip_gain: Range = (-8.0, 3.0)
     tail: float = 0.0
     misses: int = 4
 
@@ -82,20 +88,48 @@ def assemble(
         if after > len(audio) - style.tail * SAMPLE_RATE:
             misses += 1
             continue
-        audio[first:after] = phrase.audio * _amplitude(rng.uniform(*style.phrase_gain))
+        audio[first:after] = phrase.audio * amplitude(rng.uniform(*style.phrase_gain))
         time = first / SAMPLE_RATE
         words += [Word(word.text, time + word.start, time + word.end) for word in phrase.words]
         if not voices or voices[-1][0] != phrase.voice:
             voices.append((phrase.voice, time))
         time = after / SAMPLE_RATE + _draw_pause(style.pauses, rng)
-    audio *= _amplitude(rng.uniform(*style.clip_gain))
+    audio *= amplitude(rng.uniform(*style.clip_gain))
     return Clip(audio, words, voices)
 
 
-def draw_clip(pool: Pool, seconds: float, rng: Generator) -> Clip:
+def draw_clip(pool: Pool | Mixture, seconds: float, rng: Generator) -> Clip:
     """A training clip: phrases of the pool, of one voice in 60 % of the clips."""
     numbers = pool.choose(rng, one_voice=rng.random() < 0.6)
     return assemble(lambda _: pool[int(rng.choice(numbers))], seconds, TRAINING_STYLE, rng)
+
+
+def draw_scene(
+    pool: Pool | Mixture, seconds: float, acoustics: Acoustics, noise: "Noise", rng: Generator
+) -> Clip:
+    """A training clip as a microphone hears it; now and then without any speech."""
+    if rng.random() < acoustics.alone:
+        level = SPEECH_LEVEL * amplitude(rng.uniform(*acoustics.level))
+        audio = level * interference(round(seconds * SAMPLE_RATE), rng)
+        return Clip(audio.astype(np.float32), [], [])
+    clip = draw_clip(pool, seconds, rng)
+    audio = clip.audio
+    if rng.random() < acoustics.room:
+        audio = echo(audio, rng)
+    if rng.random() < acoustics.babble:  # backwards, so that there is nothing to learn
+        below = amplitude(-rng.uniform(*acoustics.babble_below))
+        audio = audio + below * draw_clip(pool, seconds, rng).audio[::-1]
+    if rng.random() < acoustics.interference:
+        below = SPEECH_LEVEL * amplitude(-rng.uniform(*acoustics.interference_below))
+        audio = audio + below * interference(len(audio), rng)
+    if rng.random() < acoustics.noises:
+        audio = noise.add(audio, acoustics.noise_below, rng)
+    if rng.random() < acoustics.clipping:
+        audio = clip_peaks(audio, rng)
+    audio = audio * amplitude(rng.uniform(*acoustics.level))
+    if rng.random() < acoustics.coarse:
+        audio = coarse(audio)
+    return replace(clip, audio=np.ascontiguousarray(audio, np.float32))
 
 
 class Noise:
@@ -116,13 +150,9 @@ class Noise:
         for bank in self._banks:
             if rng.random() < 0.6:
                 places = int(rng.integers(len(bank))) + np.arange(len(audio))
-                level = np.float32(SPEECH_LEVEL) * _amplitude(-rng.uniform(*below))
+                level = np.float32(SPEECH_LEVEL) * amplitude(-rng.uniform(*below))
                 audio = audio + level * bank[places % len(bank)]
         return audio
-
-
-def _amplitude(decibels: float) -> np.float32:
-    return np.float32(10 ** (decibels / 20))
 
 
 def _draw_pause(pauses: tuple[Pause, ...], rng: Generator) -> float:

@@ -1,78 +1,49 @@
-"""Sizes of the model and the settings of a training run."""
+"""The settings of a training run that both models have."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ModelConfig", "Recipe", "StackConfig"]
+from .augment import Acoustics
+from .mixture import MIXTURE
 
-
-@dataclass(frozen=True)
-class StackConfig:
-    """A stack of transformer layers.
-
-    Attributes:
-        window: positions that a position attends to, itself included.
-        biases: whether wq, wv, wo and w2 have biases.
-        delay_rank: inner size of the delay conditioning; 0 means none.
-    """
-
-    dim: int
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    hidden_dim: int
-    window: int
-    biases: bool = False
-    delay_rank: int = 0
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """voxtral-numbers: 5.6 million parameters, 11.2 MB in bfloat16."""
-
-    encoder: StackConfig = StackConfig(
-        dim=192, n_layers=4, n_heads=4, n_kv_heads=4, head_dim=64, hidden_dim=512, window=100,
-        biases=True,
-    )  # fmt: skip
-    decoder: StackConfig = StackConfig(
-        dim=256, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=64, hidden_dim=640, window=128,
-        delay_rank=32,
-    )  # fmt: skip
-    vocab_size: int = 1408
-    n_mels: int = 128
-    downsample: int = 4
-    rope_theta: float = 1e6
-    norm_eps: float = 1e-5
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does. The defaults made voxtral-numbers, up to the order of the batches.
+    """What a run does.
 
     Attributes:
-        seconds: time spent in training steps; the learning rate follows it.
-        hours, dev_hours: synthetic speech in the two pools.
-        positions: length of a training stream, padding included (225 = 18 s).
-        delays: delays in positions, drawn per stream.
-        report_every: seconds between two evaluations, each of which also saves.
-        dev_clips: streams of ``dev_seconds`` that a report transcribes.
-        short_clips, long_seconds: the evaluation set.
+        steps: training steps; the learning rate follows them.
+        hours: times the hours of the pools that ``mixture.POOLS`` has.
+        shard_seconds: speech that is synthesised between two states on disk.
+        mixture: parts of the pools that are trained on.
+        acoustics: what is done to the speech.
+        workers: processes that make batches.
+        report_every: seconds between two evaluations; ``save_every`` between two states on disk.
+        dev_clips: clips of ``dev_seconds`` that a report transcribes of each held-out pool.
+        calibration_clips: of 10 s each, to fit thresholds and timing on.
+        speaker_clips: of each evaluation pool, in the set of pseudo-speakers.
+        short_clips, long_seconds: the evaluation set of espeak-ng.
     """
 
-    seconds: float = 1800
-    hours: float = 24
-    dev_hours: float = 0.4
+    steps: int = 6000
+    hours: float = 1.0
+    shard_seconds: float = 240
+    mixture: Mapping[str, float] = field(default_factory=lambda: dict(MIXTURE))
+    acoustics: Acoustics = field(default_factory=Acoustics)
     seed: int = 1
     threads: int = 2
     compile: bool = True
-    model: ModelConfig = field(default_factory=ModelConfig)
-    batch: int = 8
-    positions: int = 225
-    delays: tuple[int, ...] = (3, 4, 6, 8, 10, 12)
+    device: str = "cpu"
+    workers: int = 1
     peak_rate: float = 1.5e-3
     warm_up: int = 150
-    report_every: float = 240
-    dev_clips: int = 24
+    save_every: float = 240
+    report_every: float = 1200
+    dev_clips: int = 8
     dev_seconds: float = 10
+    calibration_clips: int = 150
+    speaker_clips: int = 8
     short_clips: int = 40
     long_seconds: float = 180

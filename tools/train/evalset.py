@@ -1,7 +1,7 @@
-"""An evaluation set: wav files in held-out voices, and eval.json with the true word times."""
+"""Evaluation sets: audio files of held-out voices, and eval.json with the true word times."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ import soundfile
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .clips import Clip, ClipStyle, Noise, Pause, assemble
+from .augment import NOTHING, Acoustics
+from .clips import Clip, ClipStyle, Noise, Pause, assemble, draw_scene
+from .engines.espeak import HELD_OUT_VARIANTS, draw_voice, speak, voice_names
 from .grammar import draw_phrase
-from .speech import HELD_OUT_VARIANTS, SAMPLE_RATE, Phrase, Word, draw_voice, speak, voice_names
+from .pool import Pool
+from .speech import SAMPLE_RATE, Phrase, Word
 
-__all__ = ["EvalClip", "read_eval_set", "write_eval_set"]
+__all__ = ["EvalClip", "read_eval_set", "write_eval_set", "write_speaker_set"]
 
 _STYLE = ClipStyle(
     pauses=(Pause(1.0, 0.1, 1.5),), lead_in=(0.2, 0.8), phrase_gain=(-3, 1), clip_gain=(-10, 2),
@@ -23,6 +26,7 @@ _STYLE = ClipStyle(
 )  # fmt: skip
 _LONG_STYLE = replace(_STYLE, pauses=(Pause(0.92, 0.1, 1.5), Pause(0.08, 3.0, 8.0)))
 _SHORT_NOISE, _LONG_NOISE = (15.0, 40.0), (25.0, 45.0)  # dB below speech
+_SPEAKER_SECONDS = 4.0
 _VOICE_SECONDS = 60  # the long clip changes its voice that often
 # Lengths of the short clips in seconds, and how many of 40 have them.
 _LENGTHS = (((2.2, 3.0), 14), ((3.0, 4.5), 16), ((5.0, 8.0), 7), ((10.0, 14.0), 3))
@@ -94,6 +98,31 @@ def write_eval_set(
     return f"{len(items)} files, {words} words, {sum(i['duration'] for i in items):.0f} s"
 
 
+def write_speaker_set(folder: Path, pools: Mapping[str, Pool], clips: int, seed: int) -> str:
+    """Writes clips of 4 s of each of the ``pools`` into ``folder``; returns a line about them.
+
+    Every second clip is as it was spoken, the others are as a microphone hears them.
+    """
+    rng, noise, items = np.random.default_rng(seed), Noise(seed), []
+    for name, pool in pools.items():
+        for number in range(clips):
+            acoustics = Acoustics(alone=0) if number % 2 else NOTHING
+            clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
+            while not clip.words and "others" not in name:
+                clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
+            item = _write(folder / f"{name}_{number:02d}.flac", clip, noise, None, rng)
+            items.append({**item, "noise": "room, microphone, noise" if number % 2 else "none"})
+    document = {
+        "sample_rate": SAMPLE_RATE,
+        "voices_held_out": sorted(pools),
+        "word_times": "durations of the synthesisers, or the audible part of words said apart",
+        "items": items,
+    }
+    (folder / "eval.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    words = sum(len(item["words"]) for item in items)
+    return f"{len(items)} files, {words} words, {sum(i['duration'] for i in items):.0f} s"
+
+
 def read_eval_set(folder: Path) -> Iterator[EvalClip]:
     """The clips of a set in the order of its eval.json."""
     document = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
@@ -119,7 +148,7 @@ def _speak_short(speaker: _Speaker, voice: str, seconds: float, rng: Generator) 
 def _write(
     path: Path, clip: Clip, noise: Noise, below: tuple[float, float] | None, rng: Generator
 ) -> dict[str, Any]:
-    """Writes the wav file and returns its item of eval.json."""
+    """Writes the audio file and returns its item of eval.json."""
     audio = clip.audio if below is None else noise.add(clip.audio, below, rng)
     audio = audio * min(1.0, 0.98 / max(float(np.abs(audio).max()), 1e-9))
     soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")

@@ -8,20 +8,32 @@ from collections.abc import Mapping, Sequence
 
 from numpy.random import Generator
 
-__all__ = ["RULES", "VOCABULARY", "draw_phrase", "expand"]
+__all__ = [
+    "RULES",
+    "VOCABULARY",
+    "Rules",
+    "draw_drill",
+    "draw_phrase",
+    "expand",
+    "one_of",
+    "split_words",
+]
 
 MAX_WORDS = 12
 
 
-def _words(text: str) -> tuple[str, ...]:
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of a list that is written as one string."""
     return tuple(text.split())
 
 
-DIGITS = _words("zero one two three four five six seven eight nine")
-TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
-TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
-OF_NUMBERS = _words("hundred thousand point minus percent")
-OF_COMMANDS = _words(
+DIGITS = split_words("zero one two three four five six seven eight nine")
+TEENS = split_words(
+    "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+TENS = split_words("twenty thirty forty fifty sixty seventy eighty ninety")
+OF_NUMBERS = split_words("hundred thousand point minus percent")
+OF_COMMANDS = split_words(
     "set stop start turn left right north south east west red green blue metres seconds minutes "
     "hours degrees volume light music door window kitchen on off up down open close play pause "
     "wait next yes no please and"
@@ -32,7 +44,8 @@ VOCABULARY: tuple[str, ...] = (*DIGITS, *TEENS, *TENS, *OF_NUMBERS, *OF_COMMANDS
 Rules = Mapping[str, Sequence[tuple[float, str]]]
 
 
-def _one_of(words: Sequence[str]) -> list[tuple[float, str]]:
+def one_of(words: Sequence[str]) -> list[tuple[float, str]]:
+    """A rule of equally likely words."""
     return [(1, word) for word in words]
 
 
@@ -77,22 +90,33 @@ RULES: Rules = {
         (2, "<direction> <number> <measure>"),
         (2, "<answer> <colour> <coloured>"),
     ],
-    "any": _one_of(VOCABULARY),
-    "digit": _one_of(DIGITS),
-    "unit": _one_of(DIGITS[1:]),
-    "teen": _one_of(TEENS),
-    "ten": _one_of(TENS),
-    "direction": _one_of(_words("left right north south east west up down")),
-    "measure": _one_of(_words("metres seconds minutes hours degrees percent")),
-    "setting": _one_of(_words("volume light music kitchen")),
-    "move": _one_of(_words("open close")),
-    "opening": _one_of(_words("door window kitchen")),
-    "colour": _one_of(_words("red green blue")),
-    "coloured": _one_of(_words("light door window")),
-    "switch": _one_of(_words("on off")),
-    "switched": _one_of(["light", "music", "kitchen light"]),
-    "action": _one_of(_words("start stop play pause wait next")),
-    "answer": _one_of(_words("yes no")),
+    # What human voices make hard: words that differ in little, said apart.
+    "drill": [
+        (4, "<teen or ty> <teen or ty> <teen or ty> <teen or ty> <teen or ty> <teen or ty>"),
+        (2, "<alike> <alike> <alike> <alike> <alike> <alike>"),
+        (2, "minus <real>"),
+        (1, "<order> minus <real>"),
+        (1, "<digit> <digit> <digit> <digit> <digit> <digit>"),
+        (1, "<hundreds> <teen or ty> <measure>"),
+    ],
+    "teen or ty": [(1, "<teen>"), (1, "<ten>")],
+    "alike": one_of(split_words("three green five four nine on off two blue eight and one")),
+    "any": one_of(VOCABULARY),
+    "digit": one_of(DIGITS),
+    "unit": one_of(DIGITS[1:]),
+    "teen": one_of(TEENS),
+    "ten": one_of(TENS),
+    "direction": one_of(split_words("left right north south east west up down")),
+    "measure": one_of(split_words("metres seconds minutes hours degrees percent")),
+    "setting": one_of(split_words("volume light music kitchen")),
+    "move": one_of(split_words("open close")),
+    "opening": one_of(split_words("door window kitchen")),
+    "colour": one_of(split_words("red green blue")),
+    "coloured": one_of(split_words("light door window")),
+    "switch": one_of(split_words("on off")),
+    "switched": one_of(["light", "music", "kitchen light"]),
+    "action": one_of(split_words("start stop play pause wait next")),
+    "answer": one_of(split_words("yes no")),
 }
 
 
@@ -122,3 +146,8 @@ def _choose(templates: Sequence[tuple[float, str]], rng: Generator) -> str:
 def draw_phrase(rng: Generator) -> tuple[str, ...]:
     """One random phrase of 1 to ``MAX_WORDS`` words of the vocabulary."""
     return tuple(expand("<phrase>", rng).split()[:MAX_WORDS])
+
+
+def draw_drill(rng: Generator) -> tuple[str, ...]:
+    """One random phrase of words that are easily taken for each other."""
+    return tuple(expand("<drill>", rng).split()[:MAX_WORDS])

@@ -1,5 +1,6 @@
 """Word error rate, and how far the ends of the right words are from the truth."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Score:
         words, errors: words that were said; substitutions, deletions and insertions.
         mean_error, bias, p95_error: seconds by which the ends of the words that were recognised
             differ from the truth (size, signed mean, 95th percentile of the size); None where
-            no word was.
+            no word was, or where the transcriber tells no times.
     """
 
     words: int
@@ -32,6 +33,8 @@ class Score:
         return self.errors / max(self.words, 1)
 
     def __str__(self) -> str:
+        if not self.words:
+            return f"{self.errors} words where none was said"
         text = f"WER {self.word_error_rate:.2%} of {self.words} words"
         if self.mean_error is None or self.bias is None or self.p95_error is None:
             return text
@@ -74,7 +77,7 @@ def score(pairs: Iterable[tuple[Sequence[Word], Sequence[Word]]]) -> Score:
         wrong, matches = align([word.text for word in truth], [word.text for word in heard])
         words += len(truth)
         errors += wrong
-        late += [heard[j].end - truth[i].end for i, j in matches]
+        late += [heard[j].end - truth[i].end for i, j in matches if not math.isnan(heard[j].end)]
     if not late:
         return Score(words, errors)
     sizes = np.abs(late)

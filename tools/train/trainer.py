@@ -1,82 +1,80 @@
-"""The training loop: next output of every position, and an auxiliary loss on the audio."""
+"""The training loop of both models: steps, learning rate, states on disk, and a log."""
 
+import copy
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
-from .batches import IGNORED, NO_WORD, Batch, Batches
 from .clips import Noise, draw_clip
-from .config import ModelConfig, Recipe
-from .decode import transcribe
-from .model import VoxtralRealtime
+from .config import Recipe
 from .pool import Pool
-from .scoring import Score, score
+from .scoring import Score
 from .speech import Word
-from .stream import PAD
 
-__all__ = ["Losses", "Trainee", "Trainer"]
+__all__ = ["Batches", "Losses", "Task", "Trainer", "dev_clips"]
 
-PAD_WEIGHT = 0.7  # most targets are [STREAMING_PAD]
 WEIGHT_DECAY = 0.03
 LOWEST_RATE = 1e-6
-UNTIMED_STEPS = 2  # compiling and first touches do not count as training time
-DEV_DELAY = 6  # positions, 480 ms
 DEV_NOISE = (12.0, 45.0)
 AVERAGED = 0.98  # of the losses that are reported
 
 
 class Losses(NamedTuple):
-    """Cross-entropies in nats: of the outputs, and of the auxiliary labels."""
+    """What is minimised, and the cross-entropies in nats that it is made of."""
 
-    outputs: Tensor
-    auxiliary: Tensor
+    total: Tensor
+    parts: dict[str, Tensor]
 
 
-class Trainee(nn.Module):
-    """The model, and the auxiliary head that only exists in training.
+class Batches(Protocol):
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]: ...
 
-    The head reads from the audio embedding which word is being spoken and which one has just
-    ended. Without it no word was learnt in the first 622 steps of voxtral-numbers, with it the
-    same model did; see README.md.
+
+class Task(Protocol):
+    """What is learnt.
+
+    Attributes:
+        batch_type: the named tuple of a batch.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.model = VoxtralRealtime(config)
-        self.head = nn.Linear(config.decoder.dim, 2 * (NO_WORD + 1))
-        nn.init.normal_(self.head.weight, std=0.05)
+    batch_type: Any
 
-    def forward(self, mel: Tensor, inputs: Tensor, delays: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the outputs [B, P, vocab_size] and of the labels [B, P, 2, words + 1]."""
-        logits, audio = self.model(mel, inputs, delays)
-        return logits, self.head(audio).unflatten(-1, (2, -1))
+    @property
+    def trainee(self) -> nn.Module:
+        """The model as its attribute ``model``, with what only training has."""
+        ...
+
+    def losses(self, forward: Any, batch: Any, done: float) -> Losses:
+        """Of a batch; ``forward`` is the trainee, compiled or not, ``done`` 0 to 1."""
+        ...
+
+    def evaluate(self, model: Any) -> Mapping[str, Score]:
+        """Scores of ``model``, on the CPU, on the held-out pools."""
+        ...
 
 
 class Trainer:
-    """Trains for ``recipe.seconds``, saves to ``folder`` as it goes, and resumes from there."""
+    """Trains for ``recipe.steps``, saves to ``folder`` as it goes, and resumes from there."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        torch.manual_seed(recipe.seed)
-        self._folder, self._recipe = folder, recipe
-        self.trainee = Trainee(recipe.model)
-        self._forward: Any = torch.compile(self.trainee) if recipe.compile else self.trainee
-        self._optimizer = torch.optim.AdamW(_parameter_groups(self.trainee), betas=(0.9, 0.98))
-        self._weights = torch.ones(recipe.model.vocab_size)
-        self._weights[PAD] = PAD_WEIGHT
+    def __init__(self, folder: Path, recipe: Recipe, task: Task) -> None:
+        self._folder, self._recipe, self._task = folder, recipe, task
+        trainee = task.trainee.to(recipe.device)
+        self._forward: Any = torch.compile(trainee) if recipe.compile else trainee
+        self._optimizer = torch.optim.AdamW(_parameter_groups(trainee), betas=(0.9, 0.98))
+        self._half = recipe.device != "cpu" or _fast_bfloat16()
         self.step = 0
-        self.elapsed = 0.0  # seconds of training, over all runs
-        self._average: tuple[float, float] | None = None
+        self.elapsed = 0.0  # seconds, over all runs
+        self._average: dict[str, float] = {}
         if self._state.exists():
             self._load()
 
@@ -84,74 +82,56 @@ class Trainer:
     def _state(self) -> Path:
         return self._folder / "state.pt"
 
-    def run(
-        self, pool: Pool, dev_pool: Pool, tokenizer: Tekkenizer, tokens: Mapping[str, Sequence[int]]
-    ) -> VoxtralRealtime:
-        """Trains until the time is used up and returns the model."""
-        batches = Batches(pool, tokens, self._recipe)
-        dev = _DevSet(dev_pool, self._recipe)
-        reported, started = self.elapsed, self.step
-        while self.elapsed < self._recipe.seconds:
-            begin = time.monotonic()
-            self.learn(batches[self.step])
-            if self.step - started > UNTIMED_STEPS:
-                self.elapsed += time.monotonic() - begin
-            done = self.elapsed >= self._recipe.seconds
+    def run(self, batches: Batches) -> None:
+        """Trains until the steps are done."""
+        before = self.elapsed
+        begin = saved = reported = time.monotonic()
+        for batch in _ahead(batches, self.step, self._recipe):
+            self.learn(batch)
+            now = time.monotonic()
+            self.elapsed = before + now - begin
+            done = self.step == self._recipe.steps
             if self.step % 50 == 0 or done:
                 print(f"  {self._line()}", flush=True)
-            if done or self.elapsed - reported >= self._recipe.report_every:
+            if done or now - saved >= self._recipe.save_every:
                 self.save()
-                self._report(dev.score(self.trainee.model, tokenizer))
-                reported = self.elapsed
-        return self.trainee.model
+                saved = now
+            if done or now - reported >= self._recipe.report_every:
+                self._report()
+                reported = time.monotonic()
 
-    def learn(self, batch: Batch) -> Losses:
+    def learn(self, batch: tuple[Tensor, ...]) -> Losses:
         """One step on ``batch``; returns its losses."""
-        done = min(1.0, self.elapsed / self._recipe.seconds)
+        done = min(1.0, self.step / self._recipe.steps)
         warm = min(1.0, (self.step + 1) / self._recipe.warm_up)
         rate = self._recipe.peak_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         for group in self._optimizer.param_groups:
             group["lr"] = rate + LOWEST_RATE
-        losses = self._losses(batch)
+        device = self._recipe.device
+        here = self._task.batch_type(*(part.to(device) for part in batch))
+        with torch.autocast(device, torch.bfloat16, enabled=self._half):
+            losses = self._task.losses(self._forward, here, done)
         self._optimizer.zero_grad(set_to_none=True)
-        # The auxiliary loss leads at first and fades to almost nothing.
-        (losses.outputs + (1.05 - done) * losses.auxiliary).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._task.trainee.parameters(), 1.0)
         self._optimizer.step()
         self.step += 1
-        now = (losses.outputs.item(), losses.auxiliary.item())
-        before = self._average or now
-        self._average = (
-            AVERAGED * before[0] + (1 - AVERAGED) * now[0],
-            AVERAGED * before[1] + (1 - AVERAGED) * now[1],
-        )
+        for name, loss in losses.parts.items():
+            now = loss.item()
+            before = self._average.get(name, now)
+            self._average[name] = AVERAGED * before + (1 - AVERAGED) * now
         return losses
 
-    def _losses(self, batch: Batch) -> Losses:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits, labels = self._forward(batch.mel, batch.inputs, batch.delays)
-        outputs = functional.cross_entropy(
-            logits.float().flatten(0, 1),
-            batch.targets.flatten(),
-            self._weights,
-            ignore_index=IGNORED,
-        )
-        auxiliary = functional.cross_entropy(labels.float().flatten(0, 2), batch.labels.flatten())
-        return Losses(outputs, auxiliary)
-
     def _line(self) -> str:
-        outputs, auxiliary = self._average or (math.nan, math.nan)
-        return (
-            f"step {self.step}, {self.elapsed:.0f} of {self._recipe.seconds:.0f} s: "
-            f"loss {outputs:.4f}, auxiliary {auxiliary:.4f}"
-        )
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self._average.items())
+        return f"step {self.step} of {self._recipe.steps}, {self.elapsed:.0f} s: {losses}"
 
     def save(self) -> None:
         """Writes ``state.pt``, from which a later run goes on."""
         temporary = self._state.with_suffix(".partial")
         torch.save(
             {
-                "trainee": self.trainee.state_dict(),
+                "trainee": self._task.trainee.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "step": self.step,
                 "elapsed": self.elapsed,
@@ -161,45 +141,78 @@ class Trainer:
         )
         temporary.replace(self._state)
 
-    def _report(self, dev: Score) -> None:
-        """Prints, and writes a line of ``log.jsonl``."""
-        outputs, auxiliary = self._average or (math.nan, math.nan)
+    def _report(self) -> None:
+        """Prints the scores on the held-out pools, and writes a line of ``log.jsonl``."""
+        # The reference decoders run on the CPU.
+        model = copy.deepcopy(cast(nn.Module, self._task.trainee.model)).cpu().eval()
+        scores = self._task.evaluate(model)
         line = {
             "step": self.step,
             "seconds": round(self.elapsed, 1),
-            "loss": outputs,
-            "auxiliary": auxiliary,
-            "dev": asdict(dev),
+            "losses": self._average,
+            "dev": {
+                name: {**asdict(score), "wer": score.word_error_rate}
+                for name, score in scores.items()
+            },
         }
         with (self._folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        print(f"  step {self.step}, saved; dev: {dev}", flush=True)
+        print(f"  step {self.step}:", flush=True)
+        for name, result in scores.items():
+            print(f"    {name}: {result}", flush=True)
 
     def _load(self) -> None:
-        state = torch.load(self._state, weights_only=True)
-        self.trainee.load_state_dict(state["trainee"])
+        state = torch.load(self._state, weights_only=True, map_location=self._recipe.device)
+        self._task.trainee.load_state_dict(state["trainee"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self._average = state["average"]
         print(f"  resumed: {self._line()}", flush=True)
 
 
-class _DevSet:
-    """A few clips to follow the training by; nothing is chosen by their score."""
+def dev_clips(pool: Pool, recipe: Recipe) -> list[tuple[NDArray[np.float32], list[Word]]]:
+    """A few clips to follow the training by, every second one with noise."""
+    rng, noise = np.random.default_rng(999), Noise()
+    clips = []
+    for number in range(recipe.dev_clips):
+        clip = draw_clip(pool, recipe.dev_seconds, rng)
+        noisy = noise.add(clip.audio, DEV_NOISE, rng) if number % 2 else clip.audio
+        clips.append((noisy, clip.words))
+    return clips
 
-    def __init__(self, pool: Pool, recipe: Recipe) -> None:
-        rng, noise = np.random.default_rng(999), Noise()
-        self._audios: list[NDArray[np.float32]] = []
-        self._words: list[list[Word]] = []
-        for number in range(recipe.dev_clips):
-            clip = draw_clip(pool, recipe.dev_seconds, rng)
-            noisy = number % 2 == 1
-            self._audios.append(noise.add(clip.audio, DEV_NOISE, rng) if noisy else clip.audio)
-            self._words.append(clip.words)
 
-    def score(self, model: VoxtralRealtime, tokenizer: Tekkenizer) -> Score:
-        heard = transcribe(model, tokenizer, self._audios, DEV_DELAY)
-        return score(zip(self._words, heard, strict=True))
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32: 8 times, or a thirtieth."""
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(256, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
+        rounds = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            a @ b
+            rounds.append(time.perf_counter() - begin)
+        times[dtype] = min(rounds)
+    return times[torch.bfloat16] < times[torch.float32]
+
+
+def _ahead(batches: Batches, first: int, recipe: Recipe) -> Iterator[tuple[Tensor, ...]]:
+    """The batches from ``first`` on, made by other processes ahead of time."""
+    numbers = _Range(batches, first, recipe.steps)
+    yield from DataLoader(numbers, batch_size=None, num_workers=recipe.workers, prefetch_factor=4)
+
+
+class _Range(Dataset[tuple[Tensor, ...]]):
+    def __init__(self, batches: Batches, first: int, after: int) -> None:
+        self._batches, self._first, self._count = batches, first, after - first
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        torch.set_num_threads(1)  # of the process that makes batches
+        return self._batches[self._first + place]
 
 
 def _parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

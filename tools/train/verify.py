@@ -7,54 +7,51 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import TOKENIZER, load_checkpoint
-from .decode import transcribe
-from .evalset import EvalClip, read_eval_set
-from .scoring import Score, score
-from .speech import Word
-from .stream import POSITION_SECONDS
-from .tokenizer import load_tokenizer
+from .evalset import EvalClip
+from .scoring import score
+from .speech import SAMPLE_RATE, Word
 
 __all__ = ["verify"]
 
 LONG = 60  # seconds; longer clips are reported apart
-VOXFAST_DELAY = 6
 
 Heard = dict[str, list[Word]]
 
 
-def verify(checkpoint: Path, evaluation: Path, results: Path, delays: Sequence[int]) -> None:
-    """Transcribes the evaluation set with each of the ``delays``, prints and writes the scores."""
-    clips = list(read_eval_set(evaluation))
-    scores: dict[str, dict[str, object]] = {}
-    by_delay = {delay: _by_torch(checkpoint, clips, delay) for delay in delays}
-    for delay, heard in by_delay.items():
-        milliseconds = round(1000 * delay * POSITION_SECONDS)
-        scores[f"torch, {milliseconds} ms"] = _report(f"PyTorch, {milliseconds} ms", clips, heard)
-    by_voxfast = _by_voxfast(checkpoint, evaluation, clips)
-    if by_voxfast is not None:
-        scores["voxfast"] = _report("voxfast, 480 ms", clips, by_voxfast)
-        if VOXFAST_DELAY in by_delay:
-            _compare(by_delay[VOXFAST_DELAY], by_voxfast)
+def verify(
+    by_torch: Iterable[tuple[str, Heard]],
+    checkpoint: Path,
+    evaluation: Path,
+    clips: Sequence[EvalClip],
+    results: Path,
+) -> None:
+    """Prints and writes the scores of each transcriber on the evaluation set."""
+    found = dict(by_torch)
+    voxfast = _by_voxfast(checkpoint, evaluation, clips)
+    if voxfast is not None:
+        found["voxfast"] = voxfast
+        for name, heard in found.items():
+            if name != "voxfast":
+                same = sum(
+                    [w.text for w in heard[clip]] == [w.text for w in voxfast[clip]]
+                    for clip in heard
+                )
+                print(f"  voxfast gives the words of {name} in {same} of {len(heard)} files")
+    scores = {name: _report(name, clips, heard) for name, heard in found.items()}
     results.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
 
 
-def _by_torch(checkpoint: Path, clips: Iterable[EvalClip], delay: int) -> Heard:
-    model = load_checkpoint(checkpoint)
-    tokenizer = load_tokenizer(checkpoint / TOKENIZER)
-    return {c.name: transcribe(model, tokenizer, [c.audio], delay)[0] for c in clips}
-
-
-def _by_voxfast(checkpoint: Path, evaluation: Path, clips: Iterable[EvalClip]) -> Heard | None:
+def _by_voxfast(checkpoint: Path, evaluation: Path, clips: Sequence[EvalClip]) -> Heard | None:
     try:
         voxfast: Any = import_module("voxfast")
     except ImportError as error:
         print(f"  voxfast: left out ({error})")
         return None
     model = voxfast.load(str(checkpoint))
+    options = {} if model.delays_ms else {"language": "en"}
     heard = {}
     for clip in clips:
-        words = voxfast.transcribe(str(evaluation / clip.name), model=model).words
+        words = voxfast.transcribe(str(evaluation / clip.name), model=model, **options).words
         heard[clip.name] = [Word(word.text.strip(), word.start, word.end) for word in words]
     return heard
 
@@ -63,19 +60,13 @@ def _report(name: str, clips: Sequence[EvalClip], heard: Heard) -> dict[str, obj
     """Prints the scores of the short and of the long clips."""
     report: dict[str, object] = {}
     for kind in ("short", "long"):
-        chosen = [c for c in clips if (len(c.audio) > LONG * 16000) == (kind == "long")]
+        chosen = [
+            clip
+            for clip in clips
+            if clip.name in heard and (len(clip.audio) > LONG * SAMPLE_RATE) == (kind == "long")
+        ]
         if chosen:
-            result: Score = score((clip.words, heard[clip.name]) for clip in chosen)
+            result = score((clip.words, heard[clip.name]) for clip in chosen)
             print(f"  {name}, {len(chosen)} {kind}: {result}", flush=True)
             report[kind] = {**asdict(result), "wer": result.word_error_rate}
     return report
-
-
-def _compare(by_torch: Heard, by_voxfast: Heard) -> None:
-    """Prints in how many files voxfast's words are the reference's."""
-    texts = [
-        ([word.text for word in by_torch[name]], [word.text for word in by_voxfast[name]])
-        for name in by_torch
-    ]
-    same = sum(one == other for one, other in texts)
-    print(f"  voxfast gives the same words as PyTorch in {same} of {len(texts)} files")

@@ -112,7 +112,8 @@ class WhisperEncoder(nn.Module):
         for conv in self.conv_layers:
             x = functional.gelu(conv(x))
         x = x.transpose(1, 2).float()  # under autocast the residual stream stays in float32
-        rows = rotary(range(x.shape[1]), self.config.encoder.head_dim, self.config.rope_theta)
+        head_dim, theta = self.config.encoder.head_dim, self.config.rope_theta
+        rows = rotary(range(x.shape[1]), head_dim, theta, x.device)
         y: Tensor = self.transformer(x, rows)
         return y
 
@@ -206,12 +207,14 @@ class VoxtralRealtime(nn.Module):
 
     def rotary(self, positions: range) -> Rotary:
         """Rotary factors of the decoder."""
-        return rotary(positions, self.config.decoder.head_dim, self.config.rope_theta)
+        device = self.token_embedding.device
+        return rotary(positions, self.config.decoder.head_dim, self.config.rope_theta, device)
 
     def delay_embedding(self, delays: Tensor) -> Tensor:
         """[B] delays in positions -> [B, dim]: cosines, then sines, of 10000^(-i / (dim / 2))."""
         half = self.config.decoder.dim // 2
-        frequencies = torch.exp(torch.arange(half) * (-math.log(10000.0) / half))
+        place = torch.arange(half, device=delays.device)
+        frequencies = torch.exp(place * (-math.log(10000.0) / half))
         angles = delays.float()[:, None] * frequencies
         return torch.cat((angles.cos(), angles.sin()), dim=-1)
 

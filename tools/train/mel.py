@@ -1,4 +1,4 @@
-"""Log-mel features of Voxtral Realtime, batched, in float32."""
+"""Power in the mel bands of both models, batched, in float32."""
 
 from functools import cache
 
@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from .speech import SAMPLE_RATE
 
-__all__ = ["LOG_MEL_MAX", "N_FFT", "N_MELS", "log_mel", "mel_filterbank"]
+__all__ = ["HOP", "MEL_BINS", "N_FFT", "N_MELS", "mel_filterbank", "mel_power"]
 
 N_FFT, HOP, N_MELS = 400, 160, 128
-LOG_MEL_MAX = 1.5  # global_log_mel_max; everything more than 8 (80 dB) below it is clamped
+MEL_BINS = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)  # Hz
 
 
 def _mel_to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -24,28 +23,28 @@ def _mel_to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def mel_filterbank() -> Tensor:
     """[N_FFT // 2 + 1, N_MELS] float32: triangles of equal area between 0 and 8000 Hz."""
-    nyquist = SAMPLE_RATE / 2
-    top = 15 + 27 * np.log(nyquist / 1000) / np.log(6.4)
+    top = 15 + 27 * np.log(SAMPLE_RATE / 2 / 1000) / np.log(6.4)
     edges = _mel_to_hertz(np.linspace(0, top, N_MELS + 2))
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    bins = np.linspace(0, nyquist, N_FFT // 2 + 1)[:, None]
+    bins = MEL_BINS[:, None]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
     triangles = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
     return torch.from_numpy(triangles.astype(np.float32))
 
 
-def log_mel(audio: Tensor, tilt: Tensor | None = None) -> Tensor:
-    """[B, N] float32 audio, N a multiple of 160 -> [B, N / 160, N_MELS] float32.
-
-    Frame t is centred on sample 160 t, with zeros beyond the ends of the audio.
+def mel_power(
+    padded: Tensor, channel: Tensor | None = None, filters: Tensor | None = None
+) -> Tensor:
+    """[B, N] float32 audio -> [B, frames, N_MELS] float32, frame t from sample 160 t on.
 
     Args:
-        tilt: [B, 1, N_MELS] added to the base-10 logarithm, to change the colour of the sound.
+        channel: [B, 1, bins] times which the power is taken.
+        filters: [B, bins, N_MELS] in place of ``mel_filterbank()``.
     """
-    frames = functional.pad(audio, (N_FFT // 2, N_FFT // 2)).unfold(-1, N_FFT, HOP)[:, :-1]
+    frames = padded.unfold(-1, N_FFT, HOP)
     spectrum = torch.fft.rfft(frames * torch.hann_window(N_FFT, periodic=True))
     power = spectrum.real.square() + spectrum.imag.square()
-    log_power = torch.log10((power @ mel_filterbank()).clamp_min(1e-10))
-    if tilt is not None:
-        log_power = log_power + tilt
-    return (log_power.clamp_min(LOG_MEL_MAX - 8) + 4) / 4
+    if channel is not None:
+        power = power * channel
+    mel: Tensor = power @ (mel_filterbank() if filters is None else filters)
+    return mel

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-from .features import HOP, N_FFT, N_MELS
-from .grammar import VOCABULARY
-from .speech import SAMPLE_RATE
+from ..grammar import VOCABULARY
+from ..mel import HOP, N_FFT, N_MELS
+from ..speech import SAMPLE_RATE
 from .stream import FIRST_TEXT_ID, LEFT_PAD, POSITION_SECONDS
 
 __all__ = ["MERGES", "byte_pair_merges", "load_tokenizer", "word_tokens", "write_tokenizer"]

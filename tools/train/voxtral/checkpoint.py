@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..mel import HOP, N_FFT
+from ..speech import SAMPLE_RATE
 from .config import ModelConfig, StackConfig
-from .features import HOP, LOG_MEL_MAX, N_FFT
+from .features import LOG_MEL_MAX
 from .model import VoxtralRealtime
-from .speech import SAMPLE_RATE
 from .stream import POSITION_SECONDS
 
 __all__ = ["config_of", "load_checkpoint", "params_of", "save_checkpoint"]

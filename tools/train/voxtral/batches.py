@@ -1,4 +1,4 @@
-"""Training batches: streams with their inputs, targets and auxiliary labels."""
+"""Training batches of Voxtral: streams with their inputs, targets and auxiliary labels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .clips import Noise, draw_clip
-from .config import Recipe
-from .features import N_MELS, log_mel
-from .grammar import VOCABULARY
-from .pool import Pool
-from .speech import Word
+from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands
+from ..clips import Noise, draw_scene
+from ..grammar import VOCABULARY
+from ..pool import Mixture, Pool
+from ..speech import Word
+from .config import VoxtralRecipe
+from .features import log_mel
 from .stream import (
     FLUSH,
     LEFT_PAD,
@@ -33,8 +34,6 @@ IGNORED = -100  # target without loss, as in torch
 NO_WORD = len(VOCABULARY)  # auxiliary class of positions without a word
 ENDED_FOR = 4  # positions (0.32 s) for which a word counts as just ended
 
-NOISY = 0.75  # part of the clips with noise …
-NOISE_BELOW = (12.0, 45.0)  # … so many dB below speech
 LATE_WORDS = 0.04
 WRONG_INPUTS = 0.03  # so that decoding survives its own slips
 FULL_LENGTH = 0.75  # part of the clips that fill their stream
@@ -79,7 +78,9 @@ class Batches:
         ValueError: the recipe's streams are too short.
     """
 
-    def __init__(self, pool: Pool, tokens: Mapping[str, Sequence[int]], recipe: Recipe) -> None:
+    def __init__(
+        self, pool: Pool | Mixture, tokens: Mapping[str, Sequence[int]], recipe: VoxtralRecipe
+    ) -> None:
         self._pool, self._tokens, self._recipe = pool, tokens, recipe
         self._text_ids = np.array([token for ids in tokens.values() for token in ids])
         self._noise = Noise()
@@ -93,8 +94,9 @@ class Batches:
         audio, inputs, targets, delays, labels = (
             torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)
         )
-        mel = log_mel(audio, _random_tilt(len(rows), rng))
-        _mask_bands(mel, rng)
+        draws = (len(rows), self._recipe.acoustics, rng)
+        mel = log_mel(audio, draw_tilts(*draws), draw_channels(*draws), draw_filterbanks(*draws))
+        mask_bands(mel, rng)
         return Batch(mel, inputs, targets, delays, labels)
 
     def _draw_stream(self, rng: Generator) -> tuple[NDArray[np.generic], ...]:
@@ -103,11 +105,8 @@ class Batches:
         delay = int(rng.choice(self._recipe.delays))
         room = positions - LEFT_PAD - delay - FLUSH
         length = room if rng.random() < FULL_LENGTH else int(rng.integers(room // 4 + 1, room))
-        clip = draw_clip(self._pool, length * POSITION_SECONDS, rng)
-        audio = clip.audio
-        if rng.random() < NOISY:
-            audio = self._noise.add(audio, NOISE_BELOW, rng)
-
+        acoustics = self._recipe.acoustics
+        clip = draw_scene(self._pool, length * POSITION_SECONDS, acoustics, self._noise, rng)
         outputs = expected_outputs(
             clip.words, self._tokens, length + FLUSH, late=LATE_WORDS, rng=rng
         )
@@ -118,7 +117,7 @@ class Batches:
         inputs[first + 1 : first + len(outputs)] = self._disturb(outputs[:-1], rng)
         targets[first : first + len(outputs)] = outputs
         stream = np.zeros(positions * POSITION_SAMPLES, np.float32)
-        padded = pad_audio(audio, delay)
+        padded = pad_audio(clip.audio, delay)
         stream[: len(padded)] = padded
         labels = auxiliary_labels(clip.words, positions)
         return stream, inputs, targets, np.array(delay), labels
@@ -129,19 +128,3 @@ class Batches:
             rng.random(len(outputs)) < 0.6, PAD, rng.choice(self._text_ids, len(outputs))
         )
         return np.where(rng.random(len(outputs)) < WRONG_INPUTS, wrong, outputs)
-
-
-def _random_tilt(rows: int, rng: Generator) -> Tensor:
-    """[rows, 1, N_MELS]: a smooth random colouring in log10, some 3 dB strong."""
-    x = np.linspace(-1, 1, N_MELS)
-    shapes = np.stack((0.25 * x, 0.15 * np.cos(np.pi * x), 0.15 * np.sin(2 * np.pi * x)))
-    tilt = rng.standard_normal((rows, len(shapes))) @ shapes
-    return torch.from_numpy(tilt[:, None].astype(np.float32))
-
-
-def _mask_bands(mel: Tensor, rng: Generator) -> None:
-    """Sets up to two bands of at most 13 bins of each stream to the stream's mean, in place."""
-    for stream in mel:
-        for _ in range(rng.integers(0, 3)):
-            low = int(rng.integers(0, N_MELS - 10))
-            stream[:, low : low + int(rng.integers(1, 14))] = stream.mean()

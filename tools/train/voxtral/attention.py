@@ -24,12 +24,14 @@ Rotary = tuple[Tensor, Tensor]  # cosines and sines, [L, D / 2] float32
 KV = tuple[Tensor, Tensor]  # keys and values, [B, H_kv, at most window, D]
 
 
-def rotary(positions: range, head_dim: int, theta: float) -> Rotary:
+def rotary(
+    positions: range, head_dim: int, theta: float, device: torch.device | None = None
+) -> Rotary:
     """Rotary factors of ``positions``; the angles are float64, so that late ones are exact too."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     steps = torch.arange(positions.start, positions.stop, dtype=torch.float64)
     angles = steps[:, None] * frequencies
-    return angles.cos().float(), angles.sin().float()
+    return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
 def rotate(x: Tensor, rows: Rotary) -> Tensor:
@@ -40,9 +42,10 @@ def rotate(x: Tensor, rows: Rotary) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
-def window_mask(queries: int, keys: int, window: int) -> Tensor:
+def window_mask(queries: int, keys: int, window: int, device: torch.device | None = None) -> Tensor:
     """[queries, keys] bool, true where attended; the last query stands at the last key."""
-    age = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+    place = torch.arange(keys, device=device)
+    age = place[keys - queries :, None] - place
     return (age >= 0) & (age < window)
 
 
@@ -63,7 +66,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Windowed attention by a full mask: q [B, H, L, D], k and v [B, H_kv, L, D]."""
-    return attend(q, k, v, window_mask(q.shape[2], k.shape[2], window))
+    return attend(q, k, v, window_mask(q.shape[2], k.shape[2], window, q.device))
 
 
 def sliding_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
@@ -76,7 +79,7 @@ def sliding_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     if length <= 2 * window:
         return dense_attention(q, k, v, window)
     chunks = -(-length // window)
-    mask = window_mask(window, 2 * window, window).repeat(chunks, 1, 1)
+    mask = window_mask(window, 2 * window, window, q.device).repeat(chunks, 1, 1)
     mask[0, :, :window] = False  # nothing precedes the first chunk
 
     def cut(x: Tensor) -> Tensor:

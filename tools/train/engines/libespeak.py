@@ -1,4 +1,4 @@
-"""espeak-ng through ctypes: text in, samples and the start of each word out.
+"""libespeak-ng through ctypes: text in, samples and the start of each word out.
 
 The constants and structures are those of espeak-ng's public header ``speak_lib.h`` (1.51).
 """

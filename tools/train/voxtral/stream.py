@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .speech import Word
+from ..speech import Word
 
 __all__ = [
     "BOS",

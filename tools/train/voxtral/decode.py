@@ -7,10 +7,10 @@ import torch
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from numpy.typing import NDArray
 
+from ..speech import Word
 from .attention import KV
 from .features import log_mel
 from .model import VoxtralRealtime
-from .speech import Word
 from .stream import output_count, pad_audio, prompt, read_words
 
 __all__ = ["decode", "transcribe"]

@@ -1,0 +1,260 @@
+"""What happens to speech between a mouth and a file: rooms, microphones, telephones, other noise.
+
+In the time domain: echo, interference, clipping, coarse samples, level. In the frequency domain,
+where it costs nothing: the limits of a channel, and the length of the vocal tract, by a warp of the
+mel filters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.signal import butter, oaconvolve, sosfilt
+from torch import Tensor
+
+from .mel import MEL_BINS, N_MELS, mel_filterbank
+from .speech import SAMPLE_RATE
+
+__all__ = [
+    "KINDS",
+    "NOTHING",
+    "Acoustics",
+    "draw_channels",
+    "draw_filterbanks",
+    "echo",
+    "interference",
+    "mask_bands",
+]
+
+Audio = NDArray[np.float32]
+Range = tuple[float, float]
+
+SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
+
+
+@dataclass(frozen=True)
+class Acoustics:
+    """Probabilities and ranges, each of them to be left out for a comparison.
+
+    Attributes:
+        room: probability of an echo.
+        noises: probability of white or pink noise; ``noise_below`` dB below speech.
+        interference: probability of one of ``KINDS``, ``interference_below`` dB below speech.
+        alone: probability that a clip has no speech but loud interference.
+        babble: probability of other speakers, ``babble_below`` dB below speech.
+        clipping, coarse: probability of overdriven samples, and of 8-bit µ-law.
+        level: dB of the whole clip.
+        telephone, narrow, microphone: probabilities of the three kinds of channel.
+        tract: spread of the logarithm of the vocal tract's length; ``warped`` of the streams.
+        tilt: how strong a random colouring is.
+    """
+
+    room: float = 0.35
+    noises: float = 0.75
+    noise_below: Range = (12.0, 45.0)
+    interference: float = 0.2
+    interference_below: Range = (10.0, 35.0)
+    alone: float = 0.03
+    babble: float = 0.12
+    babble_below: Range = (14.0, 30.0)
+    clipping: float = 0.06
+    coarse: float = 0.05
+    level: Range = (-18.0, 3.0)
+    telephone: float = 0.18
+    narrow: float = 0.15
+    microphone: float = 0.2
+    tract: float = 0.08
+    warped: float = 0.7
+    tilt: float = 1.5
+
+
+# Speech as it was synthesised.
+NOTHING = Acoustics(
+    room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, level=(0, 0),
+    telephone=0, narrow=0, microphone=0, warped=0, tilt=0,
+)  # fmt: skip
+
+
+def echo(audio: Audio, rng: Generator) -> Audio:
+    """``audio`` in a small room: T60 0.1 to 0.6 s, the direct sound 2 to 18 dB above the echo."""
+    t60 = rng.uniform(0.1, 0.6)
+    response = rng.standard_normal(int(0.7 * t60 * SAMPLE_RATE))
+    response *= np.exp(-6.9 / t60 / SAMPLE_RATE * np.arange(len(response)))
+    response[: int(rng.uniform(0.001, 0.01) * SAMPLE_RATE)] = 0
+    response *= amplitude(-rng.uniform(2, 18)) / np.sqrt((response**2).sum())
+    response[0] = 1
+    heard: Audio = oaconvolve(audio, response.astype(np.float32))[: len(audio)]
+    return heard.astype(np.float32)
+
+
+# Interference, [samples] of unit RMS.
+
+
+def _hum(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """Mains hum with its harmonics."""
+    base = float(rng.choice([50.0, 60.0]))
+    return _tones(samples, [base * k for k in range(1, 9)], 1 / np.arange(1, 9), rng)
+
+
+def _beeps(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """A tone of 300 to 3000 Hz, on and off."""
+    tone = _tones(samples, [rng.uniform(300, 3000)], np.ones(1), rng)
+    period = int(rng.uniform(0.2, 1.5) * SAMPLE_RATE)
+    return tone * ((np.arange(samples) % period) < rng.uniform(0.2, 0.8) * period)
+
+
+def _music(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """Notes of a chord with harmonics that decay, a new chord every half second or so."""
+    sound = np.zeros(samples)
+    at = 0
+    while at < samples:
+        length = min(int(rng.uniform(0.2, 0.8) * SAMPLE_RATE), samples - at)
+        root = 110 * 2 ** (rng.integers(0, 25) / 12)
+        for step in rng.choice([0, 3, 4, 5, 7, 9, 12], 3, replace=False).tolist():
+            pitch = root * 2 ** (step / 12)
+            note = _tones(length, [pitch * k for k in range(1, 6)], 0.6 ** np.arange(5), rng)
+            sound[at : at + length] += note * np.exp(-np.arange(length) / SAMPLE_RATE * 4)
+        at += length
+    return sound
+
+
+def _clicks(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """Keys and knocks: short bursts at random times."""
+    sound = np.zeros(samples + SAMPLE_RATE)
+    for at in rng.integers(0, samples, 1 + int(4 * samples / SAMPLE_RATE * rng.random())).tolist():
+        length = int(rng.uniform(0.003, 0.04) * SAMPLE_RATE)
+        decay = np.exp(-np.arange(4 * length) / length)
+        sound[at : at + 4 * length] += rng.uniform(0.3, 1) * rng.standard_normal(4 * length) * decay
+    return sound[:samples]
+
+
+def _rumble(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """Fans, traffic, wind: noise below some 100 to 800 Hz that comes and goes."""
+    low = butter(2, rng.uniform(100, 800), fs=SAMPLE_RATE, output="sos")
+    slow = 1 + 0.8 * np.sin(2 * np.pi * rng.uniform(0.1, 2) * np.arange(samples) / SAMPLE_RATE)
+    rumble: NDArray[np.floating] = sosfilt(low, rng.standard_normal(samples)) * slow
+    return rumble
+
+
+def _hiss(samples: int, rng: Generator) -> NDArray[np.floating]:
+    """Water, breath, paper: noise of a band between 500 and 7500 Hz."""
+    first = rng.uniform(500, 4000)
+    band = butter(
+        2, (first, rng.uniform(first + 500, 7500)), "bandpass", fs=SAMPLE_RATE, output="sos"
+    )
+    hiss: NDArray[np.floating] = sosfilt(band, rng.standard_normal(samples))
+    return hiss
+
+
+def _tones(
+    samples: int, pitches: list[float], levels: NDArray[np.floating], rng: Generator
+) -> NDArray[np.floating]:
+    # float32: half the time of a batch with interference went into these sines.
+    time = np.arange(samples, dtype=np.float32) * np.float32(2 * np.pi / SAMPLE_RATE)
+    sound = np.zeros(samples, np.float32)
+    for pitch, level in zip(pitches, levels.tolist(), strict=True):
+        phase = np.float32(rng.uniform(0, 2 * np.pi))
+        sound += np.float32(level) * np.sin(np.float32(pitch) * time + phase)
+    return sound
+
+
+KINDS: dict[str, Callable[[int, Generator], NDArray[np.floating]]] = {
+    "hum": _hum, "beeps": _beeps, "music": _music, "clicks": _clicks, "rumble": _rumble,
+    "hiss": _hiss,
+}  # fmt: skip
+
+
+def interference(samples: int, rng: Generator, kind: str | None = None) -> Audio:
+    """[samples] of unit RMS, of the ``kind`` or of a random one."""
+    sound = KINDS[kind or str(rng.choice(list(KINDS)))](samples, rng)
+    return (sound / max(float(np.sqrt((sound**2).mean())), 1e-9)).astype(np.float32)
+
+
+def coarse(audio: Audio) -> Audio:
+    """8-bit µ-law, as on a telephone line."""
+    compressed = np.sign(audio) * np.log1p(255 * np.abs(np.clip(audio, -1, 1))) / np.log(256)
+    steps = np.round(compressed * 127) / 127
+    expanded: NDArray[np.floating] = np.sign(steps) * (256 ** np.abs(steps) - 1) / 255
+    return expanded.astype(np.float32)
+
+
+def clip_peaks(audio: Audio, rng: Generator) -> Audio:
+    """Overdriven: what is above 0.3 to 0.8 of the peak is cut off."""
+    top = float(np.abs(audio).max(initial=0)) * rng.uniform(0.3, 0.8)
+    clipped: Audio = np.clip(audio, -top, top).astype(np.float32)
+    return clipped
+
+
+# In the frequency domain.
+
+
+def draw_channels(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
+    """[rows, 1, bins] power gains of telephones, narrow recordings and cheap microphones."""
+    gains = [_channel(acoustics, rng) for _ in range(rows)]
+    return torch.from_numpy(np.stack(gains)[:, None].astype(np.float32))
+
+
+def _channel(acoustics: Acoustics, rng: Generator) -> NDArray[np.float64]:
+    frequencies = np.asarray(MEL_BINS)
+    kind = rng.random()
+    low, high = 0.0, float(frequencies[-1]) + 1000
+    if kind < acoustics.telephone:
+        low, high = rng.uniform(150, 350), rng.uniform(3200, 3900)
+    elif (kind := kind - acoustics.telephone) < acoustics.narrow:
+        high = rng.uniform(3700, 4000)
+    elif kind - acoustics.narrow < acoustics.microphone:
+        low, high = rng.uniform(50, 300), rng.uniform(4500, 8000)
+    slope = rng.uniform(0.02, 0.08)  # dB per Hz beyond the limits, down to -60 dB
+    beyond = 2 * np.maximum(0, low - frequencies) + np.maximum(0, frequencies - high)
+    gain: NDArray[np.float64] = 10 ** (-np.minimum(60, slope * beyond) / 10)
+    return gain
+
+
+def draw_filterbanks(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
+    """[rows, bins, N_MELS]: mel filters for vocal tracts of other lengths.
+
+    A filter looks between the bins of the spectrum, where the voice of a shorter or longer tract
+    has what its bins have.
+    """
+    usual = mel_filterbank().numpy()
+    banks = np.zeros((rows, *usual.shape), np.float32)
+    for bank in banks:
+        warped = rng.random() < acoustics.warped
+        factor = float(np.exp(rng.normal(0, acoustics.tract))) if warped else 1.0
+        places = np.minimum(_warp(MEL_BINS, factor) / MEL_BINS[1], len(usual) - 1 - 1e-6)
+        low = places.astype(int)
+        part = (places - low)[:, None].astype(np.float32)
+        np.add.at(bank, low, (1 - part) * usual)
+        np.add.at(bank, low + 1, part * usual)
+    return torch.from_numpy(banks)
+
+
+def _warp(frequencies: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """``factor`` times as high up to 5.6 kHz or less, then straight to where the axis ends."""
+    top = frequencies[-1]
+    knee = 0.7 * top / max(factor, 1)
+    above = knee * factor + (frequencies - knee) * (top - knee * factor) / (top - knee)
+    return np.where(frequencies < knee, frequencies * factor, above)
+
+
+def draw_tilts(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
+    """[rows, 1, N_MELS]: a smooth random colouring in log10, some 3 dB strong at ``tilt`` 1."""
+    x = np.linspace(-1, 1, N_MELS)
+    shapes = np.stack((0.25 * x, 0.15 * np.cos(np.pi * x), 0.15 * np.sin(2 * np.pi * x)))
+    tilt = acoustics.tilt * rng.standard_normal((rows, len(shapes))) @ shapes
+    return torch.from_numpy(tilt[:, None].astype(np.float32))
+
+
+def mask_bands(mel: Tensor, rng: Generator) -> None:
+    """Sets up to two bands of at most 13 bins of each stream to the stream's mean, in place."""
+    for stream in mel:
+        for _ in range(rng.integers(0, 3)):
+            low = int(rng.integers(0, N_MELS - 10))
+            stream[:, low : low + int(rng.integers(1, 14))] = stream.mean()
+
+
+def amplitude(decibels: float) -> np.float32:
+    return np.float32(10 ** (decibels / 20))

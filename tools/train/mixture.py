@@ -1,0 +1,87 @@
+"""The table of the pools: who speaks them, what they say, how long, and how often they are heard.
+
+Pseudo-speakers are numbered: those of training are never heard in calibration (thresholds and
+timing of ``voxfast.json``, and the curve of training) or in evaluation, nor the reverse. SVOX Pico
+is a synthesiser that training never hears at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = [
+    "CALIBRATION",
+    "CALIBRATION_POOLS",
+    "EVALUATION",
+    "EVALUATION_POOLS",
+    "MIXTURE",
+    "POOLS",
+    "TRAINING",
+    "PoolPlan",
+]
+
+TRAINING, CALIBRATION, EVALUATION = (0, 256), (300, 324), (400, 424)  # numbers of speakers
+
+MIXED = {"fluent": 0.5, "commas": 0.15, "isolated": 0.35}
+SLOWLY = {"slow": 0.8, "isolated": 0.2}
+PHRASES = {"phrases": 0.8, "drills": 0.2}
+DRILLS = {"phrases": 0.4, "drills": 0.6}
+OTHERS = {"others": 1.0}
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """A pool of phrases.
+
+    Attributes:
+        hours: speech to make.
+        part: of the phrases of training, relative to the other pools; 0 for those that are
+            never trained on.
+        styles, texts: probabilities.
+        speakers: first number and the one after the last.
+    """
+
+    name: str
+    engine: str
+    seed: int
+    hours: float
+    part: float = 0.0
+    styles: dict[str, float] = field(default_factory=lambda: dict(MIXED))
+    texts: dict[str, float] = field(default_factory=lambda: dict(PHRASES))
+    speakers: tuple[int, int] = TRAINING
+
+
+FLUENTLY = {"fluent": 1.0}
+
+_PLANS = (
+    PoolPlan("espeak", "espeak", 1, 8.0, 22, FLUENTLY, {"phrases": 1.0}),
+    PoolPlan("flite", "flite", 2, 2.5, 12),
+    PoolPlan("festival", "festival", 3, 1.5, 6, {"fluent": 0.6, "commas": 0.4}),
+    PoolPlan("hibari", "hibari", 4, 3.0, 17),
+    PoolPlan("hibari_slow", "hibari", 5, 1.0, 8, SLOWLY, DRILLS),
+    PoolPlan("flite_slow", "flite", 6, 0.6, 5, SLOWLY, DRILLS),
+    PoolPlan("espeak_others", "espeak", 7, 1.0, 2, FLUENTLY, OTHERS),
+    PoolPlan("flite_others", "flite", 8, 0.6, 2, FLUENTLY, OTHERS),
+    PoolPlan("hibari_others", "hibari", 9, 1.5, 6, FLUENTLY, OTHERS),
+    PoolPlan("kokoro", "kokoro", 10, 1.5, 28),
+    PoolPlan("kokoro_slow", "kokoro", 11, 0.4, 6, SLOWLY, DRILLS),
+    PoolPlan("kokoro_others", "kokoro", 12, 0.4, 4, FLUENTLY, OTHERS),
+    # Calibration.
+    PoolPlan("calibration_pico", "pico_gb", 20, 0.15, 0, {"isolated": 0.7, "slow": 0.3},
+             PHRASES, CALIBRATION),
+    PoolPlan("calibration_hibari", "hibari", 21, 0.15, 0, MIXED, PHRASES, CALIBRATION),
+    PoolPlan("calibration_kokoro", "kokoro", 22, 0.1, 0, MIXED, PHRASES, CALIBRATION),
+    PoolPlan("calibration_espeak", "espeak_unseen", 24, 0.15, 0, FLUENTLY, {"phrases": 1.0},
+             CALIBRATION),
+    PoolPlan("calibration_others", "pico_gb", 23, 0.15, 0, FLUENTLY, OTHERS, CALIBRATION),
+    # Evaluation.
+    PoolPlan("evaluation_pico", "pico_us", 30, 0.15, 0, {"isolated": 0.7, "slow": 0.3},
+             PHRASES, EVALUATION),
+    PoolPlan("evaluation_hibari", "hibari", 31, 0.15, 0, MIXED, PHRASES, EVALUATION),
+    PoolPlan("evaluation_kokoro", "kokoro", 32, 0.1, 0, MIXED, PHRASES, EVALUATION),
+    PoolPlan("evaluation_others", "pico_us", 33, 1.0, 0, FLUENTLY, OTHERS, EVALUATION),
+)  # fmt: skip
+
+POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in _PLANS}
+MIXTURE: Mapping[str, float] = {plan.name: plan.part for plan in _PLANS if plan.part}
+CALIBRATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == CALIBRATION)
+EVALUATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == EVALUATION)

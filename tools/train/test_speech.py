@@ -1,0 +1,346 @@
+"""Tests of engines, pools and augmentation; engines that are not installed are skipped by name."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import Generator
+
+from . import synthesis
+from .augment import (
+    KINDS,
+    Acoustics,
+    clip_peaks,
+    coarse,
+    draw_channels,
+    draw_filterbanks,
+    echo,
+    interference,
+)
+from .clips import Noise, draw_scene
+from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
+from .engines.base import played_at, word_starts
+from .engines.hibari import shift_formants
+from .evalset import read_eval_set, write_speaker_set
+from .grammar import VOCABULARY, draw_drill
+from .mel import MEL_BINS, mel_filterbank
+from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, TRAINING, PoolPlan
+from .pool import Mixture, Pool, read_manifest, write_shard
+from .speech import SAMPLE_RATE, Phrase, Word
+from .synthesis import draw_texts, fill, join, say_phrase, word_times
+
+
+class Tones:
+    """An engine whose every word is 0.25 s of tone and 0.15 s of silence."""
+
+    packages: tuple[str, ...] = ("numpy",)
+
+    def __init__(self, pauses: bool = True) -> None:
+        self.pauses = pauses
+        self.texts: list[Sequence[str]] = []
+
+    def say(
+        self, words: Sequence[str], style: Style, speaker: Speaker, rng: Generator
+    ) -> Utterance:
+        self.texts.append(words)
+        audio = np.zeros((len(words), 6400), np.float32)
+        audio[:, :4000] = np.sin(np.arange(4000) * (0.1 + 0.01 * speaker.number))
+        starts = [0.4 * place for place in range(len(words))]
+        return Utterance(audio.ravel(), starts, "tones")
+
+
+def plan(**changes: object) -> PoolPlan:
+    return PoolPlan("test", "tones", 3, 1.0, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def tones(monkeypatch: pytest.MonkeyPatch) -> Tones:
+    speech = Tones()
+    monkeypatch.setattr(synthesis, "engine", lambda name: speech)
+    return speech
+
+
+# Engines
+
+WORDS = ("thirteen", "minus", "forty", "green")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("style", STYLES.values(), ids=list(STYLES))
+def test_engine_says_words(name: str, style: Style) -> None:
+    try:
+        speech = engine(name)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name}: {error}")
+    phrase = None
+    for number in range(5):  # an engine may refuse a phrase now and then
+        rng = np.random.default_rng(number)
+        phrase = phrase or say_phrase(speech, WORDS, style, Speaker(number), rng)
+        if phrase is None and not style.apart and name.startswith("pico"):
+            return  # it tells no times of words in a sentence
+    assert phrase is not None
+    assert [word.text for word in phrase.words] == list(WORDS)
+    for word in phrase.words:
+        inside = phrase.audio[int(word.start * SAMPLE_RATE) : int(word.end * SAMPLE_RATE)]
+        assert np.abs(inside).max() > 0.05
+        assert 0.06 <= word.end - word.start <= 1.6
+
+
+def test_every_pool_has_an_engine_and_sets_of_speakers_are_apart() -> None:
+    for pool in POOLS.values():
+        assert pool.engine in ENGINES
+        assert pool.part == 0 or pool.speakers == TRAINING
+        assert pool.part > 0 or pool.speakers in (CALIBRATION, EVALUATION)
+        assert set(pool.styles) <= set(STYLES)
+        assert set(pool.texts) <= set(synthesis.TEXTS)
+    assert {POOLS[name].engine for name in MIXTURE}.isdisjoint({"pico_gb", "pico_us"})
+    spans = sorted([TRAINING, CALIBRATION, EVALUATION])
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    assert len({pool.seed for pool in POOLS.values()}) == len(POOLS)
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(ValueError, match="no engine 'sam'"):
+        engine("sam")
+
+
+def test_word_starts_follow_the_durations() -> None:
+    symbols = ["_", "ˈ", "a", "b", ",", " ", "c", ".", " ", " ", "d", "_"]
+    starts = word_starts(symbols, np.arange(12.0), 0.5)
+    before = np.concatenate(([0], np.cumsum(np.arange(12.0)))) * 0.5
+    assert starts == [before[1], before[6], before[10]]
+
+
+def test_played_faster_is_higher_and_shorter() -> None:
+    tone = np.sin(2 * np.pi * 400 * np.arange(24000) / 24000).astype(np.float32)
+    audio, starts = played_at(tone, 24000, 1.25, [0.5])
+    spectrum = np.abs(np.fft.rfft(audio))
+    assert starts == [0.4]
+    assert len(audio) == pytest.approx(0.8 * SAMPLE_RATE, abs=2)
+    assert spectrum.argmax() * SAMPLE_RATE / len(audio) == pytest.approx(500, abs=3)
+
+
+def test_formants_move_up() -> None:
+    spectrum = np.zeros((100, 3), np.float32)
+    spectrum[40] = 1
+    assert shift_formants(spectrum, 1.25).argmax(0).tolist() == [50, 50, 50]
+    assert shift_formants(spectrum, 0.8).argmax(0).tolist() == [32, 32, 32]
+
+
+# Phrases
+
+
+def test_word_times_are_the_audible_parts() -> None:
+    audio = np.zeros(SAMPLE_RATE * 2, np.float32)
+    audio[1600:6400] = 0.5  # a word from 0.1 s to 0.4 s …
+    audio[7000:12800] = 0.5  # … then, after less than a pause, one to 0.8 s …
+    audio[16000:20000] = 0.5  # … and one from 1 s to 1.25 s
+    spans = word_times(audio, [0.0, 0.43, 0.9])
+    expected = [(0.095, 0.43), (0.4325, 0.8), (0.995, 1.25)]
+    assert spans is not None
+    np.testing.assert_allclose(spans, expected, atol=2e-4)
+    assert word_times(audio, [0.0, 1.3]) is None  # the last word would be silent
+    assert word_times(np.full(SAMPLE_RATE * 2, 0.5, np.float32), [0.0]) is None  # too long
+
+
+def test_joined_words_stand_where_their_times_say() -> None:
+    pieces = [(text, np.full(3200, 0.5, np.float32)) for text in ("one", "two", "six")]
+    audio, words = join(pieces, np.random.default_rng(0))
+    for before, after in pairwise(words):
+        assert 0.02 <= after.start - before.end <= 0.6
+    for word in words:
+        assert audio[int((word.start + 0.1) * SAMPLE_RATE)] == 0.5
+        assert word.end - word.start == pytest.approx(0.2)
+    spoken = sum(np.abs(audio) > 0.4)
+    assert spoken == pytest.approx(3 * 3200, abs=500)  # the ends are faded
+
+
+@pytest.mark.parametrize("style", [ISOLATED, SLOW, FLUENT], ids=lambda style: style.name)
+@pytest.mark.parametrize("pauses", [True, False])
+def test_words_are_said_apart_where_the_engine_makes_no_pauses(style: Style, pauses: bool) -> None:
+    speech = Tones(pauses)
+    phrase = say_phrase(speech, ["one", "two"], style, Speaker(4), np.random.default_rng(0))
+    assert phrase is not None
+    assert [word.text for word in phrase.words] == ["one", "two"]
+    assert phrase.voice == "tones 4"
+    alone = style.apart and not pauses
+    assert speech.texts == ([["one"], ["two"]] if alone else [["one", "two"]])
+
+
+def test_drills_are_of_the_vocabulary() -> None:
+    rng = np.random.default_rng(0)
+    said = {word for _ in range(500) for word in draw_drill(rng)}
+    assert said <= set(VOCABULARY)
+    assert {"minus", "thirteen", "thirty", "green", "three"} <= said
+
+
+def test_other_words_are_none_of_the_vocabulary() -> None:
+    pytest.importorskip("hibari")
+    from .engines.phonemes import pronounce
+    from .others import draw_others, other_words
+
+    rng = np.random.default_rng(0)
+    said = {word.lower() for _ in range(1000) for word in draw_others(rng)}
+    assert len(said) > 1000
+    known = {pronounce(word, False).replace("ˈ", "") for word in VOCABULARY}
+    for word in said:
+        assert not any(len(v) >= 3 and v in word for v in VOCABULARY), word
+        assert pronounce(word, False).replace("ˈ", "") not in known, word
+    assert not {"for", "too", "won", "fine", "fore", "green"} & (said | set(other_words()))
+
+
+# Pools
+
+
+def test_pool_grows_and_goes_on(tmp_path: Path, tones: Tones) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert fill(whole, plan(), 40 / 3600, 12) >= 40 / 3600
+    fill(stopped, plan(), 12 / 3600, 12)
+    (stopped / "0001.i16").write_bytes(b"half of a shard")
+    fill(stopped, plan(), 40 / 3600, 12)
+    one, other = Pool(whole), Pool(stopped)
+    assert len(one) == len(other) > 10
+    noted = sum(shard["seconds"] for shard in read_manifest(whole)["shards"])
+    assert one.seconds == pytest.approx(noted, abs=0.1)
+    for number in range(len(one)):
+        np.testing.assert_array_equal(one[number].audio, other[number].audio)
+        assert one[number].words == other[number].words
+        assert one[number].voice == other[number].voice
+    assert read_manifest(whole)["sources"] == {"numpy": np.__version__}
+
+
+def test_pool_of_another_plan_is_refused(tmp_path: Path, tones: Tones) -> None:
+    fill(tmp_path, plan(), 0.001, 4)
+    with pytest.raises(SystemExit, match="another plan"):
+        fill(tmp_path, plan(speakers=CALIBRATION), 0.001, 4)
+
+
+def test_other_words_make_phrases_without_words(tmp_path: Path, tones: Tones) -> None:
+    pytest.importorskip("hibari")
+    fill(tmp_path, plan(texts={"others": 1.0}), 0.001, 4)
+    pool = Pool(tmp_path)
+    assert len(pool) > 0
+    assert all(pool[number].words == [] and pool[number].seconds > 1 for number in range(len(pool)))
+
+
+def test_texts_are_long_enough_for_the_engines() -> None:
+    rng = np.random.default_rng(0)
+    lengths = {len(draw_texts(kind, rng)) for kind in ("phrases", "drills") for _ in range(200)}
+    assert min(lengths) == 6
+    assert max(lengths) <= 14
+
+
+def test_mixture_draws_by_part_and_keeps_a_voice_together(tmp_path: Path) -> None:
+    pools = {}
+    for place, name in enumerate(("a", "b")):
+        folder = tmp_path / name
+        folder.mkdir()
+        phrases = [
+            Phrase(np.zeros(1600, np.float32), [Word("one", 0.0, 0.1)], f"{name}{number % 3}")
+            for number in range(12 + place)
+        ]
+        entry = write_shard(folder, 0, phrases)
+        synthesis._save(folder, {"shards": [entry]})
+        pools[name] = Pool(folder)
+    mixture = Mixture(pools, {"a": 1.0, "b": 3.0})
+    rng = np.random.default_rng(0)
+    assert len(mixture) == 25
+    drawn = [mixture[int(n)].voice[0] for _ in range(60) for n in mixture.choose(rng, False)]
+    assert drawn.count("b") / len(drawn) == pytest.approx(0.75, abs=0.03)
+    for _ in range(30):
+        assert len({mixture[int(n)].voice for n in mixture.choose(rng, True)}) == 1
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_interference_has_unit_level(kind: str) -> None:
+    sound = interference(SAMPLE_RATE * 3, np.random.default_rng(1), kind)
+    assert sound.shape == (SAMPLE_RATE * 3,)
+    assert sound.dtype == np.float32
+    assert np.sqrt((sound**2).mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_room_keeps_the_direct_sound_and_delays_the_rest() -> None:
+    audio = np.zeros(SAMPLE_RATE, np.float32)
+    audio[1000] = 1
+    heard = echo(audio, np.random.default_rng(0))
+    assert len(heard) == len(audio)
+    assert heard[1000] == pytest.approx(1, abs=1e-5)
+    assert np.abs(heard[:1000]).max() < 1e-5
+    assert 0.01 < np.sqrt((heard[1001:] ** 2).sum()) < 0.8
+
+
+def test_coarse_and_clipped() -> None:
+    audio = np.linspace(-0.9, 0.9, 5001, dtype=np.float32)
+    assert len(np.unique(coarse(audio))) <= 256
+    np.testing.assert_allclose(coarse(audio), audio, atol=0.03)
+    top = np.abs(clip_peaks(audio, np.random.default_rng(0))).max()
+    assert 0.3 * 0.9 <= top <= 0.8 * 0.9
+
+
+def test_channels_pass_their_band() -> None:
+    rng = np.random.default_rng(0)
+    telephone = draw_channels(20, Acoustics(telephone=1), rng)[:, 0].numpy()
+    speech = (MEL_BINS >= 400) & (MEL_BINS <= 3100)
+    assert (telephone[:, speech] == 1).all()
+    assert (telephone[:, MEL_BINS > 7500] < 1e-3).all()
+    none = Acoustics(telephone=0, narrow=0, microphone=0)
+    assert (draw_channels(5, none, rng) == 1).all()
+
+
+def test_filters_of_the_usual_tract_are_the_filterbank() -> None:
+    rng = np.random.default_rng(0)
+    usual = draw_filterbanks(2, Acoustics(warped=0), rng)
+    torch.testing.assert_close(usual, mel_filterbank().expand(2, -1, -1))
+    other = draw_filterbanks(8, Acoustics(warped=1, tract=0.2), rng)
+    # Each filter keeps its area, wherever it has moved to.
+    torch.testing.assert_close(other.sum(1), mel_filterbank().sum(0).expand(8, -1))
+    assert (other[:2] - usual).abs().max() > 1e-3
+
+
+def test_speaker_set(tmp_path: Path, tones: Tones) -> None:
+    fill(tmp_path / "pool", plan(texts={"phrases": 1.0}), 0.004, 12)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    pools = {"voice": Pool(tmp_path / "pool")}
+    write_speaker_set(folder, pools, 4, seed=1)
+    clips = list(read_eval_set(folder))
+    assert [clip.name for clip in clips] == [f"voice_{number:02d}.flac" for number in range(4)]
+    for clip in clips:
+        assert len(clip.audio) == 4 * SAMPLE_RATE
+        assert clip.words
+        for word in clip.words:
+            assert 0 <= word.start < word.end <= 4
+    word = clips[0].words[0]  # the first one as it was spoken: a tone between silences
+    middle = int((word.start + word.end) / 2 * SAMPLE_RATE)
+    assert np.abs(clips[0].audio[middle - 200 : middle + 200]).max() > 0.05
+    before = clips[0].audio[: max(0, int((word.start - 0.05) * SAMPLE_RATE))]
+    assert np.abs(before).max(initial=0) < 0.01
+
+
+class SilentPool:
+    """Stands in for a pool whose phrases are of other words."""
+
+    def choose(self, rng: Generator, one_voice: bool) -> np.ndarray:
+        return np.arange(3)
+
+    def __getitem__(self, number: int) -> Phrase:
+        return Phrase(np.full(8000, 0.1, np.float32), [], "other")
+
+
+@pytest.mark.parametrize("alone", [0.0, 1.0])
+def test_scenes_without_words(alone: float) -> None:
+    noise, rng = Noise(), np.random.default_rng(0)
+    for _ in range(20):
+        scene = draw_scene(SilentPool(), 3.0, Acoustics(alone=alone), noise, rng)  # type: ignore[arg-type]
+        assert scene.words == []
+        assert scene.audio.shape == (3 * SAMPLE_RATE,)
+        assert np.isfinite(scene.audio).all()
+        level = 20 * math.log10(float(np.sqrt((scene.audio**2).mean())) + 1e-9)
+        assert level < 0

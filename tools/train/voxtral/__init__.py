@@ -1,0 +1,1 @@
+"""voxtral-numbers: architecture, file layout and tokenizer format of Voxtral Realtime."""
