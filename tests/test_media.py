@@ -198,10 +198,11 @@ def test_aiff_with_more_audio_than_its_header_says(size, read):
 
 
 @pytest.mark.parametrize("muxer", ["mp4", "matroska", "mov", "mpegts"])
-def test_the_default_audio_track_of_a_video(muxer, read):
+def test_the_default_audio_track_of_a_video(muxer, read, caplog):
     first, second = chirp(1.5, 48000), chirp(1.5, 48000, begin=2500)
     got, failure = read(mix_video(muxer, [first, second]))
     assert not failure
+    assert caplog.text.count("has 2 audio tracks; track 1 is read") == 2  # file and pipe
     true = audio.resample(first[:, 0], 48000)
     assert abs(lag(got, true)) < 0.03
     assert (

@@ -1,5 +1,6 @@
 """Decodes one audio track with FFmpeg, and finds out whether all of it came."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     Packet = Any  # generic in some versions only
 
+_log = logging.getLogger(__name__)
 # Decoders that find damage by checksums, if they are asked to.
 _CHECKED = ("flac", "tta", "wavpack")
 _ENCRYPTED = ("drms", "drmi", "enca", "encv", "aavd")
@@ -121,6 +123,14 @@ class Decoder:
             AudioFileError: after the last good block if the track is cut off, damaged or
                 encrypted.
         """
+        tracks = list(self._container.streams.audio)
+        if len(tracks) > 1:
+            _log.warning(
+                "%s has %d audio tracks; track %d is read, and no other",
+                self._name,
+                len(tracks),
+                tracks.index(self._stream) + 1,
+            )
         packet, packets = self._first, self._packets
         while packet is not None:
             for frame in self._decode(packet):

@@ -116,7 +116,9 @@ def read_wav_header(reader: ByteReader, name: str) -> WavHeader:
         kept = reader.exactly(min(size, 40)) if kind in (b"fmt ", b"ds64") else b""
         # Chunks are padded to an even length.
         if not reader.skip(size - len(kept) + size % 2):
-            raise AudioFileError(f"{name} ends inside its WAV header, in the chunk {kind!r}")
+            raise AudioFileError(
+                f"{name} ends inside its WAV header, in the chunk {kind.decode('latin-1')!r}"
+            )
         if kind == b"fmt ":
             encoding = _parse_fmt(kept, name)
             reader.forget()  # It need not be read again, by another decoder.
