@@ -307,3 +307,18 @@ def test_full_places_are_named(tmp_path, arguments, place):
         )
     assert done.returncode == 1
     assert done.stderr.decode() == f"voxfast: error: {place}: No space left on device\n"
+
+
+def test_a_signal_while_leaving_ends_the_process_as_it_is():
+    program = (
+        "import os, signal\n"
+        "from voxfast.cli.signals import interruptible\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)  # as the model is closed\n"
+        "        print('closing was interrupted, or went on', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")

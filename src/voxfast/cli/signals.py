@@ -2,10 +2,11 @@
 
 While a stream runs, the first signal asks for its end in order: no more audio is taken, the
 last words are brought out and written. The second one ends at once. Outside of streams any of
-them ends at once.
+them ends at once; one more, while the command is leaving, ends the process as it is.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -38,11 +39,23 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Turn the signals into :class:`Interrupted`, so that what was transcribed is kept."""
 
+    is_leaving = False
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_leaving
+        if is_leaving:
+            # All is written. To interrupt the closing of a model would leave a thread that uses
+            # MLX behind, and MLX aborts a process that ends with one.
+            os._exit(128 + number)
+        is_leaving = True
         raise Interrupted(number)
 
     with _handlers(dict.fromkeys(_ENDING, interrupt)):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt:
+            is_leaving = True
+            raise
 
 
 class Ending:
