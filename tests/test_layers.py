@@ -1,6 +1,8 @@
 """Modules import what stands below them: no circles; only the registry knows families."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -52,3 +54,14 @@ def test_a_family_knows_no_other(family: str) -> None:
             found = [m for m in imported(path, lazy=True) if m.startswith(tuple(others))]
             assert not found, name
             assert "voxfast.models.registry" not in imported(path, lazy=True), name
+
+
+def test_commands_start_without_mlx() -> None:
+    """`voxfast doctor` has to start where MLX does not, and `--help` should not wait for it."""
+    heavy = ("mlx.core", "av", "soxr", "huggingface_hub", "mistral_common")
+    program = (
+        "import sys; sys.argv = ['voxfast']; import voxfast.cli.command, voxfast.hub\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

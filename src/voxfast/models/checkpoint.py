@@ -12,12 +12,13 @@ import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import mlx.core as mx
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from voxfast.errors import CheckpointError
 from voxfast.models.values import AFFINE_ONLY, packing
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 __all__ = [
     "check_file",
@@ -133,13 +134,15 @@ def _is_packed(folder: Path) -> bool:
     return False
 
 
-def load_tensors(files: Iterable[Path]) -> dict[str, mx.array]:
+def load_tensors(files: Iterable[Path]) -> "dict[str, mx.array]":
     """All tensors of the files, not read yet: MLX reads each when it is first used.
 
     Raises:
         CheckpointError: on a truncated or malformed file, a type that no layer uses, or a
             tensor that two files hold.
     """
+    import mlx.core as mx
+
     tensors: dict[str, mx.array] = {}
     for path in files:
         _header(path)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import mlx.core as mx
-
 from voxfast.errors import InvalidOptionError
-from voxfast.online.stream import Stream
 
+# The registry is read by every command, also where MLX cannot be imported (`voxfast doctor`).
 if TYPE_CHECKING:
+    import mlx.core as mx
     from _typeshed import DataclassInstance
+
+    from voxfast.online.stream import Stream
 
 __all__ = ["Family", "LoadedCheckpoint", "check_names", "is_automatic"]
 
@@ -24,12 +25,12 @@ class LoadedCheckpoint(Protocol):
     @property
     def is_demo(self) -> bool: ...
     @property
-    def dtype(self) -> mx.Dtype: ...
+    def dtype(self) -> "mx.Dtype": ...
     @property
     def delays_ms(self) -> tuple[int, ...]: ...
     @property
     def offline_block_seconds(self) -> float: ...
-    def stream(self, **options: Any) -> Stream:
+    def stream(self, **options: Any) -> "Stream":
         """A fresh stream; raises InvalidOptionError on options the architecture lacks."""
         ...
 
@@ -51,7 +52,7 @@ class Family:
     aliases: Mapping[str, str]
     recognises: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
     missing_files: Callable[[Path], list[str]]
-    load: Callable[[str, Path, mx.Dtype | None], LoadedCheckpoint]
+    load: "Callable[[str, Path, mx.Dtype | None], LoadedCheckpoint]"
 
 
 def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInstance"]) -> None:

@@ -1,8 +1,7 @@
 """The model families, and which of them a checkpoint is of. A new family is one line here."""
 
 from pathlib import Path
-
-import mlx.core as mx
+from typing import TYPE_CHECKING
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import is_there, read_json
@@ -10,6 +9,9 @@ from voxfast.models.family import Family, LoadedCheckpoint
 from voxfast.models.files import file_names, peek_json
 from voxfast.models.qwen3_asr.family import QWEN3_ASR
 from voxfast.models.voxtral.family import VOXTRAL
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 __all__ = ["ALIASES", "FAMILIES", "family_of", "load_checkpoint", "missing_files"]
 
@@ -25,7 +27,7 @@ def family_of(folder: Path) -> Family | None:
     return next((family for family in FAMILIES if family.recognises(config, params)), None)
 
 
-def load_checkpoint(name: str, folder: Path, dtype: mx.Dtype | None) -> LoadedCheckpoint:
+def load_checkpoint(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
     """Load the checkpoint in a folder.
 
     Raises:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import mlx.core as mx
+from typing import TYPE_CHECKING, Any
 
 from voxfast.models.family import Family, LoadedCheckpoint
 from voxfast.models.files import file_names, missing_weights
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 __all__ = ["QWEN3_ASR"]
 
@@ -23,7 +24,7 @@ def _missing_files(folder: Path) -> list[str]:
     return [*(name for name in _FILES if name not in names), *missing_weights(folder, names)]
 
 
-def _load(name: str, folder: Path, dtype: mx.Dtype | None) -> LoadedCheckpoint:
+def _load(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
     from voxfast.models.qwen3_asr.loaded import LoadedQwen3ASR
 
     return LoadedQwen3ASR(name, folder, dtype)

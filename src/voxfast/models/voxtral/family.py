@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import mlx.core as mx
+from typing import TYPE_CHECKING, Any
 
 from voxfast.models.checkpoint import CONSOLIDATED
 from voxfast.models.family import Family, LoadedCheckpoint
@@ -16,6 +14,9 @@ from voxfast.models.files import (
     missing_weights,
     peek_json,
 )
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 __all__ = ["VOXTRAL"]
 
@@ -47,7 +48,7 @@ def _missing_files(folder: Path) -> list[str]:
     return [*(name for name in needed if name not in names), *weights]
 
 
-def _load(name: str, folder: Path, dtype: mx.Dtype | None) -> LoadedCheckpoint:
+def _load(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
     from voxfast.models.voxtral.loaded import LoadedVoxtral
 
     return LoadedVoxtral(name, folder, dtype)
