@@ -298,18 +298,24 @@ def test_the_last_word_survives_an_end_right_behind_it(
         assert words[-1].end > item.words[-1].start
 
 
-def test_short_audio_is_heard_as_half_a_second(
-    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Qwen's own code pads it; its text may not end behind it."""
-    heard = []
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Samples of each inference, and whether an utterance ends with it."""
+    steps: list[tuple[int, bool]] = []
     step = Utterance.step
 
     def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
-        heard.append((len(samples), end))
+        steps.append((len(samples), end))
         return step(self, samples, end=end)
 
     monkeypatch.setattr(Utterance, "step", note)
+    return steps
+
+
+def test_short_audio_is_heard_as_half_a_second(
+    model: voxfast.Model, heard: list[tuple[int, bool]]
+) -> None:
+    """Qwen's own code pads it; its text may not end behind it."""
     for n_samples in (1, 100, 4000, 7999):
         heard.clear()
         with model.session() as session:
@@ -327,16 +333,11 @@ def test_short_audio_is_heard_as_half_a_second(
 
 @pytest.mark.parametrize("seconds", [3.4, 3.6, 3.99, 4.0, 4.01, 8.2])
 def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
-    model: voxfast.Model, monkeypatch: pytest.MonkeyPatch, seconds: float
+    model: voxfast.Model,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: list[tuple[int, bool]],
+    seconds: float,
 ) -> None:
-    heard = []
-    step = Utterance.step
-
-    def note(self: Utterance, samples: np.ndarray, end: bool = False) -> Any:
-        heard.append((len(samples), end))
-        return step(self, samples, end=end)
-
-    monkeypatch.setattr(Utterance, "step", note)
     monkeypatch.setattr(Utterance, "make_room", lambda self: False)  # a full buffer ends it
     n_samples = int(16000 * seconds)
     with model.session(buffer_ms=4000, trim_ms=3000, keep_ms=1000) as session:
