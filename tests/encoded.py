@@ -49,6 +49,9 @@ CONTAINERS: dict[str, tuple[str, str, dict[str, str], int]] = {
     "avi": ("libmp3lame", "avi", {}, 44100),
     "wavpack": ("wavpack", "wv", {}, 44100),
     "tta": ("tta", "tta", {}, 44100),
+    "caf-alac": ("alac", "caf", {}, 44100),
+    "voc": ("pcm_s16le", "voc", {}, 44100),
+    "flv": ("libmp3lame", "flv", {}, 44100),
 }
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from voxfast import _promises
+from voxfast._joined import unread
 from voxfast._pcm import Block, Frames, check_encoding, truncated
 from voxfast.errors import AudioFileError
 
@@ -48,6 +49,9 @@ class Input(Protocol):
 
     def at(self, offset: int, size: int) -> bytes:
         """Bytes near the beginning; of a file any, of a pipe none after :meth:`begin`."""
+
+    def second(self, kind: str, first: int, last: range) -> int | None:
+        """At the end: where another recording begins; see :mod:`voxfast._joined`."""
 
     def end(self) -> int | None:
         """Samples of the track by the last page of Ogg, once that was read."""
@@ -92,6 +96,7 @@ class Decoder:
             self._mp3_samples = _promises.mp3_samples(index)
         source.begin()
 
+        self._last = range(0)  # bytes of the last good packet
         self._rate = 0
         self._samples = 0  # at this rate
         self._seconds = 0.0  # of the audio before, at other rates
@@ -187,7 +192,10 @@ class Decoder:
             if packet.has_sidedata("encryption_info"):
                 raise self._encrypted()
         try:
-            return [*packet.decode()]
+            frames = [*packet.decode()]
+            if packet.pos is not None and packet.pos >= self._last.start and frames:
+                self._last = range(packet.pos, packet.pos + packet.size)
+            return frames
         except (av.FFmpegError, ValueError):
             is_tag = self._kind == "mp3" and bytes(packet).startswith(_TAGS)
             self._new_faults += not is_tag
@@ -283,6 +291,13 @@ class Decoder:
     def _settle(self) -> None:
         """Raise AudioFileError if audio is missing."""
         done = self._done()
+        first = 0 if self._first is None else self._first.pos or 0
+        if self._kind == "au" and self._promised_bytes:
+            # FFmpeg takes all that follows for its samples.
+            self._last = range(self._promised_bytes - 1, self._promised_bytes)
+        second = self._source.second(self._kind, first, self._last) if done else None
+        if second is not None:
+            raise unread(self._name, second)
         if not done and self._new_faults:
             raise AudioFileError(f"{self._name} is damaged: none of its audio can be decoded")
         promised = self._promised(self._rate) if self._rate else None
@@ -300,12 +315,6 @@ class Decoder:
         is_cut = self._is_cut and self._kind != "mpegts"
         if is_cut or not self._source.is_complete(self._promised_bytes):
             raise truncated(self._name, done, seconds)
-        second = _promises.second_recording(self._kind, self._source.at)
-        if second is not None:
-            raise AudioFileError(
-                f"{self._name} holds another recording behind the first, from byte {second} on, of "
-                f"which audio may be missing ({done:.2f} s could be read): cut the file there"
-            )
 
 
 def as_array(frame: "AudioFrame") -> Frames:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from voxfast._decoder import Decoder
+from voxfast._joined import Watcher, second_recording
 from voxfast._ogg import OggLinks
 from voxfast._pcm import Block
 from voxfast._sniff import index_is_last
@@ -46,7 +47,7 @@ _OPTIONS = {
 # of joined files takes the rate of the last.
 _EARLY = ("aac", "aiff", "amr", "au", "caf", "mp3", "tta", "voc", "w64", "wav")
 # Containers that may have to be sought in, so that a pipe is held if it does not do without.
-_SOUGHT = ("ape", "wv")
+_SOUGHT = ("ape", "caf", "wv")
 _SLACK = 16  # bytes by which a container may be shorter than it says: padding
 
 
@@ -103,7 +104,8 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
         with reader.to_file() as whole, open_file(whole, demuxer, name) as source:
             yield source
         return
-    file = PipeFile(reader.some)
+    watcher = Watcher(reader.some)
+    file = PipeFile(watcher.some)
     with ExitStack() as stack:
         stack.callback(reader.forget)
         try:
@@ -115,7 +117,7 @@ def open_pipe(reader: ByteReader, demuxer: str, name: str) -> Iterator[Source]:
             whole = stack.enter_context(reader.to_file())
             yield stack.enter_context(open_file(whole, demuxer, name))
             return
-        decoder = Decoder(container, _PipeInput(file, reader), name)
+        decoder = Decoder(container, _PipeInput(file, reader, watcher), name)
         yield Source(lambda: None, decoder.blocks())
 
 
@@ -185,6 +187,9 @@ class _FileInput:
     def at(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
+    def second(self, kind: str, first: int, last: range) -> int | None:
+        return second_recording(kind, first, last, self.at)
+
     def end(self) -> int | None:
         return None
 
@@ -195,8 +200,8 @@ class _FileInput:
 class _PipeInput:
     """A pipe, beside FFmpeg; see :class:`voxfast._decoder.Input`."""
 
-    def __init__(self, file: PipeFile, reader: ByteReader) -> None:
-        self._file, self._reader = file, reader
+    def __init__(self, file: PipeFile, reader: ByteReader, watcher: Watcher) -> None:
+        self._file, self._reader, self.second = file, reader, watcher.second
 
     def check(self) -> None:
         self._file.check()
@@ -231,6 +236,9 @@ class _OggInput:
 
     def at(self, offset: int, size: int) -> bytes:
         return b""
+
+    def second(self, kind: str, first: int, last: range) -> int | None:
+        return None  # Links are told apart, and what is no Ogg, by their pages.
 
     def end(self) -> int | None:
         return self._links.end

@@ -14,6 +14,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from voxfast._joined import BEGINNING, beginning, unread
+from voxfast._promises import MOST_MP3_FRAME
+from voxfast._sniff import frames_in
 from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError
 
@@ -55,6 +58,7 @@ _WAV_FORMATS: dict[tuple[int, int], SampleFormat] = {
 # The rest of the GUID in WAVE_FORMAT_EXTENSIBLE, after the two bytes of the format tag.
 _EXTENSIBLE_GUID = bytes.fromhex("000000001000800000aa00389b71")
 _LONGEST_EXTRA_CHUNK = 1 << 26
+_THREE_FRAMES = 3 * MOST_MP3_FRAME
 _USUAL_CHUNKS = (b"data", b"LIST", b"id3 ", b"ID3 ", b"JUNK", b"bext", b"fact", b"cue ", b"RIFF")
 _CHUNK_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _"
 
@@ -217,9 +221,14 @@ def _following(reader: ByteReader, header: WavHeader, name: str) -> WavHeader | 
     rest = promised % header.encoding.frame_bytes
     # Chunks are padded to an even length, but not by every writer.
     starts = {rest + promised % 2, rest, 0}
-    while len(head := reader.peek(12 + rest + 1)) >= 8:
+    while len(head := reader.peek(BEGINNING + rest + 1)) >= 8:
+        if any(beginning(head[at:]) not in (None, "wav") for at in starts):
+            raise unread(name)
         start = next((at for at in sorted(starts, reverse=True) if _is_chunk(head[at:])), None)
         if start is None:
+            frames = frames_in(reader.peek(_THREE_FRAMES))
+            if frames is not None and frames[0] in starts:
+                raise unread(name)
             return WavHeader(header.encoding, None, 0)
         head, starts = head[start:], {0}
         if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":

@@ -4,13 +4,9 @@ FFmpeg estimates lengths that are not said, and ends a file that was cut off as 
 that a file that ends too early is not taken for a short one, its promise is looked up here.
 """
 
-from collections.abc import Callable
-
 MOST_MP3_FRAME = 2881
 """Bytes of the longest MP3 frame."""
 _UNKNOWN = (0, 0xFFFFFFFF)
-_BEGINNINGS = (b"FORM", b"RIFF", b"RF64", b"caff", b"riff", b".snd", b"fLaC", b"OggS", b"ID3")
-_MOST_BOXES = 100_000
 
 
 def mp3_samples(frame: bytes) -> int | None:
@@ -77,43 +73,6 @@ def promised_bytes(head: bytes) -> int | None:
         return at + 12 + size if is_said else None
     if head[:4] == b"\x1aE\xdf\xa3":
         return _matroska_bytes(head)
-    return None
-
-
-def second_recording(kind: str, read: Callable[[int, int], bytes]) -> int | None:
-    """Where another recording begins behind the first, which FFmpeg passes over without a word.
-
-    Args:
-        kind: FFmpeg's name of the container.
-        read: gives the bytes at an offset, at most so many; none where there are none.
-
-    Returns:
-        An offset in bytes; None if there is no other, or where FFmpeg reads it.
-    """
-    if kind == "mov":
-        return _second_mov(read)
-    is_told = kind in ("aiff", "caf", "w64", "wav")
-    end = promised_bytes(read(0, 4096)) if is_told else None
-    if end is None:
-        return None
-    beginning = read(end, 12)
-    is_known = beginning.startswith(_BEGINNINGS) or beginning[4:8] == b"ftyp"
-    return end if is_known else None
-
-
-def _second_mov(read: Callable[[int, int], bytes]) -> int | None:
-    """Where the boxes of a file (ISO 14496-12) begin anew."""
-    at = 0
-    for _ in range(_MOST_BOXES):
-        box = read(at, 16)
-        size = int.from_bytes(box[:4], "big")
-        if size == 1:
-            size = int.from_bytes(box[8:16], "big")
-        if size < 8:  # 0: up to the end
-            return None
-        if at and box[4:8] == b"ftyp":
-            return at
-        at += size
     return None
 
 

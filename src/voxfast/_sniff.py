@@ -110,14 +110,11 @@ def demuxer_of(reader: ByteReader, name: str) -> str | None:
     if head[:2] == b"\x0bw" and len(head) > 5 and head[5] >> 3 <= 16:
         return "ac3" if head[5] >> 3 <= 10 else "eac3"
     _refuse(reader, head, name)
-    if kind := _frames_at(lambda at, size: reader.peek(at + size)[at:], 0):
+    if kind := _frames_at(lambda at, size: reader.peek(at + size)[at:], 0, least=1):
         return kind
     # A radio stream that was joined between two frames, or zeros before the first.
-    data = reader.arrived()
-    for match in _SYNC.finditer(data, 1):
-        if kind := _frames_at(lambda at, size: data[at : at + size], match.start()):
-            return kind
-    return None
+    found = frames_in(reader.arrived())
+    return None if found is None else found[1]
 
 
 def _is_packet(data: bytes) -> bool:
@@ -190,18 +187,28 @@ def _behind_id3(reader: ByteReader) -> str:
     return "mp3"
 
 
-def _frames_at(look: Callable[[int, int], bytes], at: int) -> str | None:
+def frames_in(data: bytes) -> tuple[int, str] | None:
+    """Where three MPEG audio frames in a row begin, and their demuxer; None: nowhere."""
+    for match in _SYNC.finditer(data):
+        at = match.start()
+        if kind := _frames_at(lambda place, size: data[place : place + size], at, least=3):
+            return at, kind
+    return None
+
+
+def _frames_at(look: Callable[[int, int], bytes], at: int, *, least: int) -> str | None:
     """The demuxer of three MPEG audio frames in a row; None: there are none.
 
     Args:
         look: gives so many bytes from an offset on, or fewer at the end.
-        at: where the frames begin; at 0, a short stream may have fewer than three.
+        at: where the frames begin.
+        least: how many there are at least, before the end.
     """
     for demuxer, size_of in (("mp3", _mp3_size), ("aac", _adts_size)):
         end, first = at, b""
         for count in range(3):
             frame = look(end, 7)
-            if count and at == 0 and len(frame) < 7:
+            if count >= least and len(frame) < 7:
                 return demuxer
             size, first = size_of(frame), first or frame
             # The version, the layer and the sample rate stay.
