@@ -382,3 +382,38 @@ def test_channels_have_sessions_of_their_own(model, tmp_path, capsys):
         document = json.loads((tmp_path / f"talk.{i}.json").read_text())
         assert list(document)[2:4] == ["source", "channel"]
         assert (document["channel"], document["text"]) == (i, "w1 end")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_last_line_of_a_silent_channel_is_shown(model, capsys, shared):
+    """One speaker says a word and listens; it is on stdout while the other one speaks."""
+    import argparse
+
+    from voxfast.cli.run import run_session
+
+    class Brief(FakeSession):
+        def feed(self, samples):
+            return [word for word in super().feed(samples) if word.text == " w1"]
+
+    sessions = [Brief(model, {}), FakeSession(model, {})]
+    model.session = lambda **options: sessions.pop(0)
+    shown = {}
+
+    def blocks():
+        for i in range(60):
+            shown[i] = capsys.readouterr().out
+            yield np.zeros((1600, 2), np.float32) if shared else np.zeros(1600, np.float32)
+
+    args = argparse.Namespace(delay_ms=None, language=None, prompt=None)
+    channels = (1, 2) if shared else (None,)
+    run_session(model, blocks(), [Output("text", None, "t", channel=i) for i in channels], args)
+    shown["end"] = capsys.readouterr().out
+    at = next(i for i, text in shown.items() if "w1" in text)
+    if shared:
+        # The word ends at 0.5 s; a pause is certain 2.5 s later.
+        assert shown[at] == "[1] w1\n"
+        assert at == 31
+        assert "".join(shown.values()).count("[1]") == 2
+    else:
+        assert at == 5
+        assert "".join(shown.values()) == "w1\nend\n"

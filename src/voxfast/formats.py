@@ -107,6 +107,13 @@ class Writer:
         """Take more words; return the text that they make certain."""
         return self._after_header(self._step(words))
 
+    def pause(self) -> str:
+        """End the open line, because it is known that nothing was said for a while.
+
+        Only for text, and beyond parity: the whole transcript may have a longer line there.
+        """
+        return ""
+
     def finish(self) -> str:
         """The rest of the text."""
         return self._after_header(self._finish(), always=True)
@@ -155,6 +162,10 @@ class _Text(Writer):
             return text
         self._line = text
         return begin + text.lstrip()
+
+    def pause(self) -> str:
+        text, self._line = self._finish(), ""
+        return text
 
     def _finish(self) -> str:
         return "\n" if self._line else ""

@@ -140,6 +140,15 @@ class Output:
         self._said += len(words)
         self._write(self._writer.step(words))
 
+    def pause(self) -> None:
+        """Show what was said so far, if outputs that share stdout hold lines back.
+
+        Raises:
+            StdoutError: as :meth:`add`.
+        """
+        if self._path is None and self._channel is not None:
+            self._write(self._writer.pause())
+
     def close(self, transcript: Transcript, *, complete: bool) -> None:
         """Write what has not been written, and say where the text is if that is not plain.
 

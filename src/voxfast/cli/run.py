@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from voxfast.model import Model
     from voxfast.online.session import Session
 
+_SILENT_SECONDS = 2.5
+"""After so long without a word a pause is certain: a model may be a second or two late."""
 Blocks = Iterator[npt.NDArray[np.float32]]
 
 
@@ -120,11 +122,12 @@ def run_session(
                 while (block := ending.call(next, blocks, None)) is not None:
                     if pace:
                         ending.call(pace.before, len(block) / SAMPLE_RATE)
+                    following = heard + len(block)
                     for column, channel in enumerate(channels):
                         samples = block if block.ndim == 1 else block[:, column]
                         ending.call(channel.feed, samples)
-                        channel.show()
-                    heard += len(block)
+                        channel.show(following / SAMPLE_RATE)
+                    heard = following
                     if progress:
                         progress(heard / SAMPLE_RATE)
                 is_whole = True
@@ -165,13 +168,15 @@ class _Channel:
         """Bring out the last words."""
         self._words.extend(self._session.finish())
 
-    def show(self) -> None:
-        """Write what was committed since the last time."""
+    def show(self, heard: float = 0.0) -> None:
+        """Write what was committed since the last time, after ``heard`` seconds of audio."""
         new = self._words[self._shown :]
         self._shown = len(self._words)
         if self._pace:
             self._pace.after(new)
         self._output.add(new)
+        if self._words and heard - self._words[-1].end > _SILENT_SECONDS:
+            self._output.pause()
 
     def close(self, heard: int, model: "Model", *, complete: bool) -> None:
         """Write the rest, also of a call that was interrupted."""
