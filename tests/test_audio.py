@@ -250,6 +250,7 @@ def test_paths_that_are_no_files(tmp_path):
     for path, message in [
         (tmp_path, "is a folder"),
         (tmp_path / "none.wav", "does not exist"),
+        ("", "the name of the audio file is empty"),
         (tmp_path / "pipe", "stream_pcm"),
         ("a\0b", "cannot be opened"),
     ]:

@@ -9,7 +9,7 @@ import sys
 
 import mlx.core as mx
 import pytest
-from command_line import ENVIRONMENT, WORDS, Stdin, Terminal, write
+from command_line import ENVIRONMENT, WORDS, Stdin, Terminal, command, write
 from fakes import FakeSession
 
 import voxfast
@@ -128,6 +128,8 @@ def test_truncated_file_is_transcribed_and_reported(model, talk, tmp_path, capsy
         (["talk.wav", "talk.txt", "-o", "."], "overwrite the input"),
         (["-", "-"], "only once"),
         (["talk.wav", "--delay-ms", "7"], "multiple of 80"),
+        (["talk.wav", "--raw-rate", "8000"], "--raw-rate 8000 is for pipes, and talk.wav is no"),
+        (["-", "talk.wav", "--raw-format", "alaw"], "transcribe - --raw-format alaw < talk.wav"),
     ],
 )
 def test_wrong_usage(model, talk, tmp_path, monkeypatch, capsys, arguments, message):
@@ -187,6 +189,21 @@ def test_raw_pcm_on_stdin(model, monkeypatch, capsys):
     options = ["--raw-rate", "8000", "--raw-format", "f32le"]
     assert cli.main(["transcribe", "-", "-q", *options]) == 0
     assert capsys.readouterr().out == WORDS + "\n"
+
+
+def test_options_may_stand_between_files(model, talk, tmp_path, capsys):
+    other = write(tmp_path / "other.wav")
+    assert cli.main(["transcribe", "-q", talk, "--format", "jsonl", other]) == 0
+    sources = {json.loads(line)["source"] for line in capsys.readouterr().out.splitlines()}
+    assert sources == {talk, other}
+
+
+def test_warnings_are_said_quietly_too(tmp_path):
+    done = subprocess.run(
+        command("transcribe", "-q", "-"), input=bytes(range(200)) * 60, capture_output=True,
+        env=ENVIRONMENT, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert b"taken as raw PCM" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a b.raw", "x.PCM"])
@@ -344,8 +361,8 @@ def test_without_portaudio(model, monkeypatch, tmp_path, capsys):
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr("fakes.WORD_SECONDS", 99)
     monkeypatch.setattr("fakes.FakeSession.finish", lambda session: [])
-    for command, code in ("listen", 1), ("doctor", 0):
-        assert cli.main([command]) == code
+    for name, code in ("listen", 1), ("doctor", 0):
+        assert cli.main([name]) == code
         shown = "".join(capsys.readouterr())
         assert "(PortAudio library not found); on Debian and Ubuntu: apt install libport" in shown
         assert "pip install" not in shown

@@ -42,7 +42,7 @@ def test_json_of_a_stereo_file_at_another_rate(
 def test_a_pipe_and_the_module() -> None:
     samples, _ = soundfile.read(EXAMPLES / "command.flac", dtype="int16")
     done = subprocess.run(
-        [sys.executable, "-m", "voxfast", "transcribe", "-", "--dtype", "float32", "-q"],
+        [sys.executable, "-m", "voxfast", "transcribe", "-", "-q", "--raw-rate", "16000"],
         input=samples.tobytes(),
         capture_output=True,
         check=True,

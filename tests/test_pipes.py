@@ -364,6 +364,14 @@ def test_an_option_for_raw_pcm_decides():
     assert len(got) == len(wav) // 2
 
 
+def test_a_header_in_raw_pcm_is_told(caplog):
+    drain(audio.stream_pcm(Pipe(encoded("aiff")), raw_rate=16000))
+    assert "begins like a file (aiff), and is taken as raw PCM" in caplog.text
+    caplog.clear()
+    drain(audio.stream_pcm(Pipe(tone(0.1, 16000).tobytes()), raw_format="f32le"))
+    assert not caplog.text
+
+
 def test_raw_pcm_is_live():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb", buffering=0) as writer:

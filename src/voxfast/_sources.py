@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from voxfast import _media, _pcm
+from voxfast._joined import BEGINNING, beginning
 from voxfast._media import Source
 from voxfast._pcm import Block, Encoding
 from voxfast._sniff import demuxer_of
@@ -72,6 +73,13 @@ def open_stream(
     file = as_regular_file(stream)
     reader = ByteReader(file or stream, name)
     if is_raw:
+        if kind := beginning(reader.peek(BEGINNING)):
+            _log.warning(
+                "%s begins like a file (%s), and is taken as raw PCM as was asked for; without the "
+                "raw options it would be decoded",
+                name,
+                kind,
+            )
         yield _raw(reader, raw, block_seconds, name)
         return
     demuxer = demuxer_of(reader, name)
@@ -108,6 +116,8 @@ def open_stream(
 def _open(path: str | os.PathLike[str]) -> io.FileIO:
     """Open a regular file; every other thing that a path can be is an AudioFileError."""
     name = os.fspath(path)
+    if not name:  # pathlib takes it for the present folder
+        raise AudioFileError("the name of the audio file is empty")
     try:
         # Looked at before it is opened: opening a named pipe waits for its writer.
         status = Path(path).stat()

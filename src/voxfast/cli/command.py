@@ -40,10 +40,21 @@ reader of stdout went away
 
 
 class _Parser(argparse.ArgumentParser):
-    """The parser of one command: unknown options are its own errors, with its own usage."""
+    """The parser of one command: unknown options are its own errors, with its own usage.
+
+    Options may stand between the names of files.
+    """
+
+    _is_intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        known, unknown = super().parse_known_args(args, namespace)
+        if self._is_intermixed:  # called by what follows, for a part of the arguments
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            known, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return known, unknown
@@ -113,7 +124,7 @@ def _open_closed() -> None:
 
 def _log(*, quiet: bool, debug: bool) -> None:
     """Let the log go to stderr, each message once."""
-    level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
+    level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(format="voxfast: %(levelname)s: %(message)s", level=level)
     # The hub's client prints its log by itself, with a level of its own, and draws bars. It
     # reads these variables when it is imported; what the user has set holds.

@@ -31,7 +31,9 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options of every command."""
-    parser.add_argument("--quiet", "-q", action="store_true", help="no notes on stderr")
+    parser.add_argument(
+        "--quiet", "-q", action="store_true", help="only warnings and errors on stderr"
+    )
     parser.add_argument("--debug", action="store_true", help="log, and show tracebacks")
 
 

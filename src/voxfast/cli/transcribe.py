@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ examples:
   voxfast transcribe talk.flac
   voxfast transcribe *.mp3 --format srt --output subtitles/
   ffmpeg -i URL -f wav - | voxfast transcribe -
-  arecord -t raw -f S16_LE -r 16000 | voxfast transcribe - --format jsonl
+  arecord -t raw -f S16_LE -r 16000 | voxfast transcribe - --raw-rate 16000 --format jsonl
   voxfast transcribe - < video.mp4
   voxfast transcribe call.wav --channel each -o call.srt
   voxfast transcribe - --raw-rate 8000 --raw-format mulaw < call.raw
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stdin (-) can be read only once")
     if "-" in args.inputs and sys.stdin.isatty():
         raise UsageError("- reads audio from a pipe, and stdin is a terminal; see voxfast listen")
+    _check_raw(args)
     args.format = chosen_format(args.format, args.output, args.inputs)
     # With a file for each channel, Output refuses those that are there: none has the plain name.
     overwrite = not args.no_overwrite or args.channel == "each"
@@ -130,6 +132,21 @@ def _transcribe(
             output.discard()
         if pace:
             note(f"voxfast: {name}: {pace.report()}")
+
+
+def _check_raw(args: argparse.Namespace) -> None:
+    """Raise UsageError if options of raw PCM are given for a file, which is never taken for it."""
+    given = [
+        f"--raw-{name} {value}"
+        for name in ("rate", "format", "channels")
+        if (value := getattr(args, f"raw_{name}")) is not None
+    ]
+    file = next((name for name in args.inputs if not _is_pipe(name)), None)
+    if given and file is not None:
+        raise UsageError(
+            f"{' '.join(given)} is for pipes, and {file} is no pipe: "
+            f"voxfast transcribe - {' '.join(given)} < {shlex.quote(file)}"
+        )
 
 
 def _is_pipe(name: str) -> bool:
