@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from command_line import WORDS
+from command_line import WORDS, Terminal
 
 from voxfast import cli
 from voxfast.cli import listen
@@ -21,13 +21,19 @@ class PortAudioError(Exception):
 
 
 class FakeMicrophone(types.ModuleType):
-    """A stand-in for sounddevice that records a second of silence and then Ctrl-C."""
+    """A stand-in for sounddevice that records a second of silence, or a sound, and then Ctrl-C."""
 
     PortAudioError = PortAudioError
 
-    def __init__(self, *, rates: tuple[int, ...] = (16000,), inputs: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        rates: tuple[int, ...] = (16000,),
+        inputs: int = 1,
+        sound: np.ndarray | None = None,
+    ) -> None:
         super().__init__("sounddevice")
-        self.rates, self.inputs = rates, inputs
+        self.rates, self.inputs, self.sound = rates, inputs, sound
         self.opened: dict[str, object] = {}
 
     def query_devices(self, device: object = None, kind: str | None = None) -> object:
@@ -48,10 +54,11 @@ class FakeMicrophone(types.ModuleType):
 
     def __enter__(self) -> None:
         rate, size = self.opened["samplerate"], self.opened["blocksize"]
-        status = types.SimpleNamespace(input_overflow=False)
-        for i in range(round(rate / size)):
-            status = types.SimpleNamespace(input_overflow=i == 3)
-            self.opened["callback"](np.zeros((size, 1), np.float32), size, None, status)
+        sound = np.zeros(round(rate)) if self.sound is None else self.sound
+        for i in range(len(sound) // size):
+            block = sound[i * size : (i + 1) * size, None].astype(np.float32)
+            status = types.SimpleNamespace(input_overflow=self.sound is None and i == 3)
+            self.opened["callback"](block, size, None, status)
         os.kill(os.getpid(), signal.SIGINT)
 
     def __exit__(self, *exception: object) -> None:
@@ -103,6 +110,93 @@ def test_microphones(model, monkeypatch, capsys):
     assert cli.main(["listen"]) == 1
     assert "pip install 'voxfast[microphone]'" in capsys.readouterr().err
     assert model.loads == []
+
+
+# The level
+
+
+def noise(seconds: float, level_db: float = -40.0, offset: float = 0.0) -> np.ndarray:
+    """Noise with such a peak."""
+    draw = np.random.default_rng(0).uniform(-1, 1, round(16000 * seconds))
+    return 10 ** (level_db / 20) * draw + offset
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(16000 * seconds))
+
+
+def overdriven(seconds: float, gain: float) -> np.ndarray:
+    """A tone of 100 Hz; what is above 1 is cut off."""
+    times = np.arange(round(16000 * seconds)) / 16000
+    return np.clip(gain * np.sin(2 * np.pi * 100 * times), -1, 1)
+
+
+def listen_to(monkeypatch, sound: np.ndarray, *options: str) -> None:
+    """Listen to a sound that is there at once, which is not to count as being behind."""
+    monkeypatch.setattr(listen, "_BEHIND_SECONDS", np.inf)
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeMicrophone(sound=sound))
+    assert cli.main(["listen", "--chunk-ms", "100", *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "times"),
+    [
+        pytest.param([silence(12)], 1, id="muted"),
+        pytest.param([noise(12, -76)], 1, id="only the noise of a converter"),
+        pytest.param([noise(12, -76, offset=0.01)], 1, id="muted, with a constant offset"),
+        pytest.param([noise(12, -60)], 0, id="a quiet room"),
+        pytest.param([silence(4), noise(1), silence(4), noise(1)], 0, id="pauses"),
+        pytest.param([silence(7), noise(1), silence(7), noise(1)], 2, id="muted twice"),
+    ],
+)
+def test_a_microphone_that_hears_nothing(model, monkeypatch, capsys, parts, times):
+    listen_to(monkeypatch, np.concatenate(parts))
+    err = capsys.readouterr().err
+    message = (
+        "voxfast: warning: Mic hears nothing: is the microphone muted, or another one wanted? "
+        "see --list-devices\n"
+    )
+    assert err.count(message) == err.count("hears nothing") == times
+
+
+def test_the_time_of_silence_at_another_rate(model, monkeypatch, capsys):
+    microphone = FakeMicrophone(rates=(48000,), sound=np.zeros(4 * 48000))
+    monkeypatch.setitem(sys.modules, "sounddevice", microphone)
+    assert cli.main(["listen", "--chunk-ms", "100"]) == 0
+    assert "hears nothing" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parts", "times"),
+    [
+        pytest.param([overdriven(5, 2.0)], 1, id="always"),
+        pytest.param([noise(3), overdriven(1, 2.0), noise(3), overdriven(1, 2.0)], 1, id="twice"),
+        pytest.param([overdriven(5, 0.99)], 0, id="loud"),
+        pytest.param([np.concatenate([noise(0.1), np.ones(4)] * 20)], 0, id="single clicks"),
+    ],
+)
+def test_a_microphone_that_clips(model, monkeypatch, capsys, parts, times):
+    listen_to(monkeypatch, np.concatenate(parts))
+    assert capsys.readouterr().err.count("voxfast: warning: Mic clips: ") == times
+
+
+def test_no_meter_without_a_terminal(model, monkeypatch, capsys):
+    listen_to(monkeypatch, silence(7))
+    out, err = capsys.readouterr()
+    assert "dBFS" not in err
+    assert "\x1b" not in out + err
+    assert "hears nothing" in err
+
+
+def test_quiet_on_a_terminal(model, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    listen_to(monkeypatch, np.concatenate([silence(7), overdriven(2, 2.0)]), "--quiet")
+    lines = terminal.getvalue().splitlines()
+    assert [" ".join(line.split()[:4]) for line in lines] == [
+        "voxfast: warning: Mic hears",
+        "voxfast: warning: Mic clips:",
+    ]
 
 
 # Pace

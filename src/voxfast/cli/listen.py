@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import queue
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from voxfast.audio import SAMPLE_RATE, Resampler
 from voxfast.cli import options
 from voxfast.cli.console import note, say
+from voxfast.cli.level import Level, Meter, OutputAboveMeter
 from voxfast.cli.output import Output, chosen_format, plan
 from voxfast.cli.run import run_session
 from voxfast.errors import AudioFileError
@@ -21,6 +23,20 @@ from voxfast.errors import AudioFileError
 _BEHIND_SECONDS = 3.0
 
 Block = npt.NDArray[np.float32]
+
+
+class _Microphone(NamedTuple):
+    """A device to record with.
+
+    Attributes:
+        device: its number, or part of its name; None: the system's choice.
+        name: for people.
+        rate: to record at, in Hz.
+    """
+
+    device: int | str | None
+    name: str
+    rate: float
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -44,12 +60,16 @@ def run(args: argparse.Namespace) -> int:
     if args.list_devices:
         return _list_devices(sounddevice)
     device = int(args.device) if args.device and args.device.isdecimal() else args.device
-    rate = _rate(sounddevice, device)
+    microphone = _choose(sounddevice, device)
     format_, overwrite = chosen_format(args.format, args.output), not args.no_overwrite
     (path,) = plan(["microphone"], args.output, format_, overwrite=overwrite)
+    meter = Meter(is_shown=sys.stderr.isatty() and not args.quiet)
     with contextlib.closing(options.load_model(args)) as model:
-        output = Output(format_, path, "microphone", overwrite=overwrite)
-        with contextlib.closing(_microphone(sounddevice, device, rate, args)) as blocks:
+        if path is None and sys.stdout.isatty():
+            output: Output = OutputAboveMeter(format_, "microphone", meter)
+        else:
+            output = Output(format_, path, "microphone", overwrite=overwrite)
+        with contextlib.closing(_record(sounddevice, microphone, args, meter)) as blocks:
             try:
                 run_session(model, blocks, output, args)
             finally:
@@ -90,8 +110,8 @@ def _list_devices(sounddevice: ModuleType) -> int:
     return 0 if inputs else 1
 
 
-def _rate(sounddevice: ModuleType, device: int | str | None) -> float:
-    """The rate to record at: 16 kHz if the device can, else its own."""
+def _choose(sounddevice: ModuleType, device: int | str | None) -> _Microphone:
+    """The device that was asked for; it records at 16 kHz if it can, else at its own rate."""
     if not _inputs(sounddevice):
         raise AudioFileError("there is no microphone; see voxfast listen --list-devices")
     try:
@@ -103,12 +123,12 @@ def _rate(sounddevice: ModuleType, device: int | str | None) -> float:
     try:
         sounddevice.check_input_settings(device=device, channels=1, samplerate=SAMPLE_RATE)
     except sounddevice.PortAudioError:
-        return float(info["default_samplerate"])
-    return SAMPLE_RATE
+        return _Microphone(device, info["name"], float(info["default_samplerate"]))
+    return _Microphone(device, info["name"], SAMPLE_RATE)
 
 
-def _microphone(
-    sounddevice: ModuleType, device: int | str | None, rate: float, args: argparse.Namespace
+def _record(
+    sounddevice: ModuleType, microphone: _Microphone, args: argparse.Namespace, meter: Meter
 ) -> Generator[Block, None, None]:
     """Blocks at 16 kHz until Ctrl-C; what was recorded before it is still yielded."""
     # SimpleQueue, because its put may be called in a signal handler.
@@ -120,11 +140,12 @@ def _microphone(
         lost += bool(status.input_overflow)
         recorded.put(samples[:, 0].copy())
 
+    rate = microphone.rate
     size = max(1, round(args.chunk_ms / 1000 * rate))
-    resampler, told, noted = Resampler(rate), 0, False
+    resampler, level, told, noted = Resampler(rate), Level(rate), 0, False
     try:
         stream = sounddevice.InputStream(
-            device=device,
+            device=microphone.device,
             samplerate=rate,
             blocksize=size,
             channels=1,
@@ -135,21 +156,29 @@ def _microphone(
             if not args.quiet:
                 note("voxfast: listening; Ctrl-C ends")
             while (block := recorded.get()) is not None:
+                for message in level.step(block):
+                    meter.note(f"voxfast: warning: {microphone.name} {message}")
+                meter.step(level, len(block) / rate)
                 converted = resampler.step(block)
                 if converted.size:
                     yield converted
                 behind = recorded.qsize() * size / rate
                 if behind > _BEHIND_SECONDS and not noted:
-                    note(f"voxfast: warning: recognition is {behind:.0f} s behind the microphone")
+                    meter.note(
+                        f"voxfast: warning: recognition is {behind:.0f} s behind the microphone"
+                    )
                     noted = True
                 elif behind < _BEHIND_SECONDS / 2:
                     noted = False
                 if lost > told:
                     told = lost
-                    note("voxfast: warning: the microphone lost some audio")
+                    meter.note("voxfast: warning: the microphone lost some audio")
+        meter.hide()
         yield resampler.finish()
     except sounddevice.PortAudioError as error:
         raise AudioFileError(f"the microphone cannot be used: {error}") from None
+    finally:
+        meter.hide()
 
 
 @contextlib.contextmanager
