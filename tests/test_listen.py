@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import types
@@ -197,6 +198,17 @@ def test_quiet_on_a_terminal(model, monkeypatch):
         "voxfast: warning: Mic hears",
         "voxfast: warning: Mic clips:",
     ]
+
+
+def test_what_to_say_to_a_demonstration(model, monkeypatch, capsys, eval_items):
+    listen_to(monkeypatch, silence(1))
+    examples = re.findall('"(.+?)"', capsys.readouterr().err)
+    assert len(examples) == 2
+    known = {word.text for item in eval_items for word in item.words}
+    assert set(" ".join(examples).split()) <= known
+    model.is_demo = False
+    listen_to(monkeypatch, silence(1))
+    assert "try saying" not in capsys.readouterr().err
 
 
 # Pace

@@ -21,6 +21,8 @@ from voxfast.cli.run import run_session
 from voxfast.errors import AudioFileError
 
 _BEHIND_SECONDS = 3.0
+# Every demonstration is made by tools/train, whose grammar has such sentences.
+_DEMO_EXAMPLES = ("turn left forty two metres", "please open red door")
 
 Block = npt.NDArray[np.float32]
 
@@ -65,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
     (path,) = plan(["microphone"], args.output, format_, overwrite=overwrite)
     meter = Meter(is_shown=sys.stderr.isatty() and not args.quiet)
     with contextlib.closing(options.load_model(args)) as model:
+        if model.is_demo and not args.quiet:
+            examples = " or ".join(f'"{example}"' for example in _DEMO_EXAMPLES)
+            note(f"voxfast: try saying {examples}")
         if path is None and sys.stdout.isatty():
             output: Output = OutputAboveMeter(format_, "microphone", meter)
         else:
