@@ -113,10 +113,10 @@ def test_close_calls(voxtral: Voxtral, embeddings_31: Array, voxtral_tokens: Tok
     logits = voxtral.decode_logits(embeddings_31, voxtral_tokens[6]["eval_31"], 6)
     best = np.sort(logits, axis=-1)
     margins = best[:, -1] - best[:, -2]
-    close = json.loads((EVAL_FOLDER / "voxtral_close_calls.json").read_text())["close"]
-    [[k, margin]] = close["eval_31.flac"]
-    assert np.flatnonzero(margins < 0.05).tolist() == [k]
-    assert margins[k] == pytest.approx(margin, abs=1e-3)
+    stored = json.loads((EVAL_FOLDER / "voxtral_close_calls.json").read_text())["close"]
+    close = stored.get("eval_31.flac", [])
+    assert np.flatnonzero(margins < 0.05).tolist() == [k for k, _ in close]
+    np.testing.assert_allclose([margins[k] for k, _ in close], [m for _, m in close], atol=1e-3)
 
 
 def test_words_and_silence(

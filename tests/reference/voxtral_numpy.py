@@ -331,20 +331,23 @@ class Voxtral:
         x = self.decoder(x, self.decoder_weights, self.delay_embedding(n_delay))
         return x[len(prompt) - 1 :] @ self.token_embeddings.T
 
-    def greedy(self, audio: ArrayLike, n_delay: int) -> list[int]:
+    def greedy(
+        self, audio: ArrayLike, n_delay: int, guess: Sequence[int] | None = None
+    ) -> list[int]:
         """The tokens of 16 kHz audio [N], the likeliest at each position, k = 0 first.
 
         Guesses all tokens, computes what the model would choose at every position, and
         repeats with its choices: what stands before the first difference is final, so
-        each round settles one token at least, and usually many.
+        each round settles one token at least, and usually many. A good first ``guess``
+        saves rounds; it does not change the result.
         """
         audio_embeddings = self.embed_audio(audio, n_delay)
         count = len(audio_embeddings) - len(self.prompt(n_delay)) + 1
-        tokens = [self.streaming_pad] * count
-        for _ in range(count):
+        tokens = [self.streaming_pad] * count if guess is None else list(guess)
+        for _ in range(count + 1):
             logits = self.decode_logits(audio_embeddings, tokens, n_delay)
-            guess, tokens = tokens, [int(token) for token in logits.argmax(axis=-1)]
-            if tokens == guess:
+            before, tokens = tokens, [int(token) for token in logits.argmax(axis=-1)]
+            if tokens == before:
                 break
         return tokens
 
