@@ -64,8 +64,8 @@ class Acoustics:
     coarse: float = 0.05
     level: Range = (-18.0, 3.0)
     telephone: float = 0.18
-    narrow: float = 0.15
-    microphone: float = 0.2
+    narrow: float = 0.27
+    microphone: float = 0.18
     tract: float = 0.08
     warped: float = 0.7
     tilt: float = 1.5

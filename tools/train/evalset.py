@@ -108,7 +108,7 @@ def write_speaker_set(folder: Path, pools: Mapping[str, Pool], clips: int, seed:
         for number in range(clips):
             acoustics = Acoustics(alone=0) if number % 2 else NOTHING
             clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
-            while not clip.words and "others" not in name:
+            while not clip.voices:  # no phrase was short enough
                 clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
             item = _write(folder / f"{name}_{number:02d}.flac", clip, noise, None, rng)
             items.append({**item, "noise": "room, microphone, noise" if number % 2 else "none"})
