@@ -102,3 +102,13 @@ def test_the_command_shows_progress_on_a_terminal_only(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert cli.main([*command, str(tmp_path / "b")]) == 0
     assert "kB" in capsys.readouterr().err
+
+
+def test_the_command_names_the_family_that_it_does_not_convert(
+    qwen_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["convert", str(qwen_folder), str(tmp_path / "new")]) == 2
+    message = capsys.readouterr().err
+    assert "is a Qwen3-ASR checkpoint, and only Voxtral's are converted" in message
+    assert "qwen3-asr-0.6b-4bit" in message
+    assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voxfast.cli import options
-from voxfast.cli.console import note, say
+from voxfast.cli.console import UsageError, note, say
 
 BITS = ("none", "2", "3", "4", "5", "6", "8")
 
@@ -40,9 +40,18 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
     from voxfast.hub import resolve
+    from voxfast.models.registry import family_of
     from voxfast.models.voxtral.convert import convert
+    from voxfast.models.voxtral.family import VOXTRAL
 
     source = resolve(args.source)
+    family = family_of(source)
+    if family not in (None, VOXTRAL):
+        quantised = ", ".join(alias for alias in family.aliases if alias.endswith("bit"))
+        raise UsageError(
+            f"{args.source} is a {family.name} checkpoint, and only Voxtral's are converted; "
+            f"quantised ones are published: {quantised}"
+        )
     if not args.quiet:
         note(f"voxfast: converting {source}")
     with _progress(args.quiet) as progress:
