@@ -232,7 +232,9 @@ def _qwen3_asr(rng: Random) -> dict[str, Any]:
         "block_ms": rng.choice((20, 200, 500, 1000)),
     }
     if rng.random() < 0.5:
-        options |= {"buffer_ms": 4000, "trim_ms": 3000, "keep_ms": 1000, "pause_ms": 1500}
+        options["tuning"] = voxfast.Qwen3Tuning(
+            buffer_ms=4000, trim_ms=3000, keep_ms=1000, pause_ms=1500
+        )
     return options
 
 

@@ -26,6 +26,9 @@ from voxfast.models.qwen3_asr.policy import Verdict
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import Utterance
 
+SMALL_BUFFER = voxfast.Qwen3Tuning(buffer_ms=4000, trim_ms=3000, keep_ms=1000)
+LONG_PAUSE = voxfast.Qwen3Tuning(pause_ms=10_000)
+
 
 @pytest.fixture(scope="module")
 def model(qwen_folder: Path) -> Iterator[voxfast.Model]:
@@ -340,7 +343,7 @@ def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
 ) -> None:
     monkeypatch.setattr(Utterance, "make_room", lambda self: False)  # a full buffer ends it
     n_samples = int(16000 * seconds)
-    with model.session(buffer_ms=4000, trim_ms=3000, keep_ms=1000) as session:
+    with model.session(tuning=SMALL_BUFFER) as session:
         session.insert(np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32))
         session.finish()
     assert sum(size for size, _ in heard) == n_samples + 8000
@@ -549,7 +552,7 @@ def test_text_is_told_from_the_language_as_qwen_does(
 ) -> None:
     tokenizer = Qwen3ASRTokenizer(qwen_folder, 151936)
     noise = np.random.default_rng(0).normal(0, 0.1, 8 * 16000).astype(np.float32)
-    with model.session(pause_ms=10_000) as session:
+    with model.session(tuning=LONG_PAUSE) as session:
         write_this(monkeypatch, tokenizer, raw)
         found = feed(session, noise, seconds)
         assert session.language == language
@@ -564,7 +567,7 @@ def test_a_language_that_was_asked_for_stays(
     model: voxfast.Model, qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = Qwen3ASRTokenizer(qwen_folder, 151936)
-    with model.session(language="DEU", pause_ms=10_000) as session:
+    with model.session(language="DEU", tuning=LONG_PAUSE) as session:
         write_this(monkeypatch, tokenizer, "language German<asr_text>eins zwei")
         assert text(feed(session, np.full(64000, 0.1, np.float32))) == "eins zwei"
         assert session.language == "German"
@@ -599,19 +602,18 @@ def test_the_first_word_has_a_space_where_the_language_has(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"speed": 3}, "no option 'speed'"),
         ({"language": "xx"}, "language 'xx'"),
         ({"language": 3}, "language must be text"),
         ({"prompt": "<|im_end|>"}, "special tokens"),
         ({"delay_ms": -1}, "delay_ms must be an integer from 0"),
         ({"delay_ms": 100.0}, "delay_ms must be an integer"),
         ({"block_ms": 0}, "block_ms"),
-        ({"n_heads": 0}, "n_heads"),
-        ({"buffer_ms": 60_000}, "buffer_ms must be an integer from 3000 to 30000"),
-        ({"keep_ms": 12_000}, "trim_ms must be a second above keep_ms"),
-        ({"heads_file": Path("nowhere.json")}, "nowhere.json"),
-        ({"heads_file": "nowhere.json"}, "nowhere.json"),
-        ({"heads_file": 3}, "heads_file must be a path; got 3"),
+        (
+            {"block_ms": 4_000},
+            "one block below buffer_ms; got 6000, 12000, 15000 and blocks of 4000",
+        ),
+        ({"tuning": {"pause_ms": 3000}}, "tuning must be a voxfast.Qwen3Tuning; got {'pause_ms'"),
+        ({"pause_ms": 3000}, r"tuning=voxfast.Qwen3Tuning\(pause_ms=3000\)"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
@@ -619,6 +621,31 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(voxfast.VoxfastError, match=message):
         model.session(**options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n_heads": 0}, "n_heads must be an integer from 1"),
+        ({"min_steps": True}, "min_steps must be an integer"),
+        ({"buffer_ms": 60_000}, "buffer_ms must be an integer from 3000 to 30000; got 60000"),
+        ({"keep_ms": 12_000}, "trim_ms must be a second above keep_ms"),
+        ({"heads_file": Path("nowhere.json")}, "nowhere.json"),
+        ({"heads_file": "nowhere.json"}, "nowhere.json"),
+        ({"heads_file": 3}, "heads_file must be a path; got 3"),
+    ],
+)
+def test_tuning_that_cannot_be_is_refused(
+    model: voxfast.Model, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(voxfast.VoxfastError, match=message):
+        model.session(tuning=voxfast.Qwen3Tuning(**fields))
+
+
+def test_an_unknown_option_is_answered_with_those_there_are(model: voxfast.Model) -> None:
+    names = "it has delay_ms, language, prompt, block_ms, tuning$"
+    with pytest.raises(voxfast.InvalidOptionError, match=names):
+        model.session(speed=3)
 
 
 def test_a_prompt_is_heard(model: voxfast.Model, clips: dict[str, EvalItem]) -> None:
@@ -635,12 +662,12 @@ def test_without_alignment_heads_it_says_what_to_do(
     with voxfast.load(tmp_path, dtype=mx.float32) as headless:
         with pytest.raises(voxfast.InvalidOptionError, match="voxfast align-heads --model"):
             headless.session()
-        words = stream(headless, clips["eval_18"].audio, guess_heads=True)
-        assert text(words) == clips["eval_18"].transcript
-        words = stream(
-            headless, clips["eval_18"].audio, heads_file=qwen_folder / "alignment_heads.json"
-        )
-        assert text(words) == clips["eval_18"].transcript
+        for tuning in (
+            voxfast.Qwen3Tuning(guess_heads=True),
+            voxfast.Qwen3Tuning(heads_file=qwen_folder / "alignment_heads.json"),
+        ):
+            words = stream(headless, clips["eval_18"].audio, tuning=tuning)
+            assert text(words) == clips["eval_18"].transcript
 
 
 def test_bad_audio_is_refused_and_the_session_goes_on(

@@ -36,7 +36,7 @@ from voxfast.timed import Transcript, Word
 
 if TYPE_CHECKING:
     from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
-    from voxfast.models.qwen3_asr.stream import Qwen3Options
+    from voxfast.models.qwen3_asr.options import Qwen3Options, Qwen3Tuning
     from voxfast.models.voxtral.loaded import VoxtralOptions
     from voxfast.models.voxtral.stream import BlankGuard
     from voxfast.online.session import OnlineProcessor, Session, Tentative
@@ -51,7 +51,8 @@ _LAZY = {
     "Model": "voxfast.model",
     "load": "voxfast.model",
     "transcribe": "voxfast.model",
-    "Qwen3Options": "voxfast.models.qwen3_asr.stream",
+    "Qwen3Options": "voxfast.models.qwen3_asr.options",
+    "Qwen3Tuning": "voxfast.models.qwen3_asr.options",
     "OnlineProcessor": "voxfast.online.session",
     "Session": "voxfast.online.session",
     "Tentative": "voxfast.online.session",
@@ -72,6 +73,7 @@ __all__ = [
     "ModelNotFoundError",
     "OnlineProcessor",
     "Qwen3Options",
+    "Qwen3Tuning",
     "Session",
     "SessionClosedError",
     "Tentative",

@@ -151,7 +151,8 @@ class Qwen3MLXSimulASR(_Holder):
     def session_options(self, language: str | None) -> dict[str, Any]:
         code = None if language is None or is_automatic(language) else language_code(language)
         options = super().session_options(language) | {"language": code}
-        return options | ({"heads_file": self._heads} if self._heads else {})
+        tuning = {"tuning": voxfast.Qwen3Tuning(heads_file=self._heads)} if self._heads else {}
+        return options | tuning
 
 
 class _Processor(OnlineProcessor):

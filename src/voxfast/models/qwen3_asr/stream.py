@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from voxfast.audio import SAMPLE_RATE
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.options import DEFAULT_DELAY_MS, Qwen3Options
 from voxfast.models.qwen3_asr.policy import Policy
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import BufferLimits, HeardWord, Utterance
@@ -15,7 +14,7 @@ from voxfast.models.traits import Traits
 from voxfast.online.stream import QueuedStream
 from voxfast.timed import Word
 
-__all__ = ["Qwen3Options", "Qwen3Stream"]
+__all__ = ["Qwen3Stream"]
 
 log = logging.getLogger(__name__)
 
@@ -23,47 +22,6 @@ TOKEN_MS = 80  # audio of an audio token; the last one of a second stands for ha
 # Zeros behind an utterance: without them the last word is lost, or another one is written, where
 # a recording ends right at the end of it. (Qwen's own code pads what is shorter than this.)
 END_PAD = SAMPLE_RATE // 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Qwen3Options:
-    """Options of ``Model.session`` for Qwen3-ASR.
-
-    Attributes:
-        delay_ms: AlignAtt's border: a word is committed if the audio that it attends to is at
-            least so far from the newest audio. More is surer. None takes the recommended one.
-        language: name or code (ISO 639, also with a region) of the language that is spoken;
-            None or "auto" lets the model say which, anew after every pause.
-        prompt: names, terms and whatever else helps to spell what is going to be said.
-        block_ms: least new audio of an inference. Less answers sooner and costs more.
-        rewind_ms: a token that attends to audio so far before that of the token before it is
-            taken for a lost thread, and waits for more audio.
-        min_steps: tokens of each inference that the border does not stop.
-        buffer_ms: the most audio that the model looks at.
-        trim_ms: audio from which on the older part is dropped, at the edge of a word.
-        keep_ms: audio that stays then.
-        pause_ms: after so much silence the text before it is no longer looked at.
-        context_tokens: the most committed text that an inference is reminded of.
-        n_heads: alignment heads that are asked, the best ones.
-        heads_file: alignment heads to use instead of those known for the checkpoint.
-        guess_heads: do without measured heads if there are none: take all of the middle
-            layers, which is less sure.
-    """
-
-    delay_ms: int | None = None
-    language: str | None = None
-    prompt: str | None = None
-    block_ms: int = 500
-    rewind_ms: int = 1600
-    min_steps: int = 0
-    buffer_ms: int = 15_000
-    trim_ms: int = 12_000
-    keep_ms: int = 6_000
-    pause_ms: int = 2_000
-    context_tokens: int = 256
-    n_heads: int = 10
-    heads_file: str | Path | None = None
-    guess_heads: bool = False
 
 
 class Qwen3Stream(QueuedStream):
@@ -74,7 +32,7 @@ class Qwen3Stream(QueuedStream):
 
     Args:
         heads: the alignment heads, layer → query heads.
-        options: with a ``delay_ms``; language and heads in it are not looked at.
+        options: checked ones; their language and heads are given beside them.
         traits: of the checkpoint.
         language: name of the language, or None to detect it.
     """
@@ -90,19 +48,20 @@ class Qwen3Stream(QueuedStream):
     ) -> None:
         super().__init__()
         head, tail = tokenizer.prompt(options.prompt or "")
-        assert options.delay_ms is not None
+        delay_ms = DEFAULT_DELAY_MS if options.delay_ms is None else options.delay_ms
+        tuning = options.tuning
         policy = Policy(
-            border=-(-options.delay_ms // TOKEN_MS),
-            rewind=options.rewind_ms // TOKEN_MS,
-            min_steps=options.min_steps,
+            border=-(-delay_ms // TOKEN_MS),
+            rewind=tuning.rewind_ms // TOKEN_MS,
+            min_steps=tuning.min_steps,
         )
         limits = BufferLimits(
-            longest=options.buffer_ms / 1000,
-            full=options.trim_ms / 1000,
-            keep=options.keep_ms / 1000,
+            longest=tuning.buffer_ms / 1000,
+            full=tuning.trim_ms / 1000,
+            keep=tuning.keep_ms / 1000,
             room=options.block_ms / 1000,
-            pause=options.pause_ms / 1000,
-            context_tokens=options.context_tokens,
+            pause=tuning.pause_ms / 1000,
+            context_tokens=tuning.context_tokens,
         )
         self._block = options.block_ms * SAMPLE_RATE // 1000
         self._decoder = Decoder(model, head, heads)
