@@ -96,6 +96,7 @@ def test_a_backlog_arrives_as_one_array(model: voxfast.Model, clip: EvalItem) ->
     words = processor.process_iter()[0]
     words += processor.process_iter(is_last=True)[0]
     assert "".join(w.text for w in words).split() == clip.transcript.split() * 2
+    assert processor.finish()[0] == []  # callers say both
 
 
 def test_every_word_carries_its_space_and_numbers(model: voxfast.Model, clip: EvalItem) -> None:

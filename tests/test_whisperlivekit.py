@@ -283,6 +283,30 @@ def test_what_it_passes_is_taken(tmp_path: Path, clip: EvalItem) -> None:
         backend.VoxtralMLXASR(model_size="voxtral-numbers", warmup_file="missing.wav")
 
 
+def test_the_names_of_its_own_backend_before(
+    clip: EvalItem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    load = voxfast.load
+    monkeypatch.setattr(voxfast, "load", lambda name: asked.append(name) or load(QWEN_FOLDER))
+    asr = backend.Qwen3MLXSimulStreamingASR(
+        model_size="0.6b",
+        lan="en",
+        alignment_heads_path=str(QWEN_FOLDER / "alignment_heads.json"),
+        border_fraction=0.25,
+    )
+    assert asked == ["qwen3-asr-0.6b"]
+    processor = backend.Qwen3MLXSimulStreamingOnlineProcessor(asr, logfile=sys.stderr)
+    tokens = []
+    for end in range(32000, len(clip.audio) + 32000, 32000):
+        processor.insert_audio_chunk(clip.audio[end - 32000 : end], end / SAMPLE_RATE)
+        tokens += processor.process_iter(is_last=end >= len(clip.audio))[0]
+    assert processor.finish()[0] == []
+    assert "".join(token.text for token in tokens).strip() == clip.transcript
+    assert (processor.error, "ERROR" in caplog.text) == (None, False)
+    asr.model.close()
+
+
 def test_nothing_of_it_is_changed_on_disk() -> None:
     backend.install()
     files = [f for f in metadata.files("whisperlivekit") or [] if f.suffix == ".py" and f.hash]

@@ -48,6 +48,8 @@ __all__ = [
     "BACKENDS",
     "Qwen3MLXSimulASR",
     "Qwen3MLXSimulOnlineProcessor",
+    "Qwen3MLXSimulStreamingASR",
+    "Qwen3MLXSimulStreamingOnlineProcessor",
     "VoxtralMLXASR",
     "VoxtralMLXOnlineProcessor",
     "install",
@@ -65,6 +67,7 @@ _SIMUL_ASR = core.SimulStreamingASR
 _SIMUL_PROCESSOR = simul_whisper.SimulStreamingOnlineProcessor
 
 _WHISPER_SIZE = re.compile(r"(tiny|base|small|medium|large|turbo)([.-].*)?")
+_QWEN3_SIZE = re.compile(r"(qwen3-)?(0\.6b|1\.7b)", re.IGNORECASE)
 
 
 class _Holder:
@@ -73,7 +76,7 @@ class _Holder:
     Args:
         model_size, model_dir, model_path: what :func:`voxfast.load` takes; a folder comes
             before a name. The sizes of Whisper, WhisperLiveKit's default among them, mean
-            the default model.
+            the default model; ``0.6b`` and ``1.7b`` are those of Qwen3-ASR.
         model_cache_dir: where models from the hub are kept.
         lan: language of sessions that ask for none; "auto", a code or a name.
         warmup_file: recording to run through the model ahead; None: a second of silence,
@@ -113,6 +116,8 @@ class _Holder:
         name = model_dir or model_path or model_size or ""
         if not name or _WHISPER_SIZE.fullmatch(name):
             name = self.default_model
+        elif size := _QWEN3_SIZE.fullmatch(name):
+            name = f"qwen3-asr-{size[2].lower()}"
         log.info("loading %s", name)
         self.model = voxfast.load(hub.resolve(name, model_cache_dir) if model_cache_dir else name)
         log.debug("ignored: %s", ", ".join(sorted(others)))
@@ -248,6 +253,11 @@ class VoxtralMLXOnlineProcessor(_Processor):
 
 class Qwen3MLXSimulOnlineProcessor(_Processor):
     """A session on :class:`Qwen3MLXSimulASR`."""
+
+
+# The names in WhisperLiveKit before 0.2.26, in its module qwen3_mlx_simul.
+Qwen3MLXSimulStreamingASR = Qwen3MLXSimulASR
+Qwen3MLXSimulStreamingOnlineProcessor = Qwen3MLXSimulOnlineProcessor
 
 
 def install(**options: Any) -> None:

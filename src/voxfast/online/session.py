@@ -298,8 +298,12 @@ class OnlineProcessor:
         self._session.insert(audio)
 
     def process_iter(self, is_last: bool = False) -> tuple[list[Word], float]:
-        """Process what was inserted: (words that are now certain, processed up to)."""
-        words = self._session.finish() if is_last else self._session.process()
+        """Process what was inserted: (words that are now certain, processed up to).
+
+        Args:
+            is_last: no more audio follows, so all words are certain; ``finish()`` still may.
+        """
+        words = self._session.flush() if is_last else self._session.process()
         return words, self._session.processed
 
     def get_buffer(self) -> Tentative:
