@@ -18,9 +18,10 @@ from evaluation import VOXTRAL_FOLDER, load_eval_items, load_voxtral_tokens
 
 import voxfast
 from voxfast.models.traits import read_traits
-from voxfast.models.voxtral.stream import Token, VoxtralStream
+from voxfast.models.voxtral.stream import VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
+from voxfast.timed import Token
 
 CHUNKS_MS = (1, 10, 80, 99, 1000, 7000)
 

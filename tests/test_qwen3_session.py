@@ -21,10 +21,11 @@ import voxfast
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
 from voxfast.models.qwen3_asr.audio import Audio
-from voxfast.models.qwen3_asr.decoding import Decoder, Prediction
+from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.policy import Verdict
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import Utterance
+from voxfast.timed import Token
 
 SMALL_BUFFER = voxfast.Qwen3Tuning(buffer_ms=4000, trim_ms=3000, keep_ms=1000)
 LONG_PAUSE = voxfast.Qwen3Tuning(pause_ms=10_000)
@@ -194,21 +195,21 @@ def test_a_step_that_was_prepared_and_not_taken_leaves_nothing(
         network, first = inner._utterance._decoder._model, inner._utterance._decoder
         audio = Audio(network.embed(range(20)), 0)
         usual = first.read(audio, [1, 2])
-        other = next(token for token in range(3, 9) if token != usual.token)
-        steps = [first.write(usual.token), first.write(other), first.write(other)]
+        other = next(token for token in range(3, 9) if token != usual.id)
+        steps = [first.write(usual.id), first.write(other), first.write(other)]
         again = first.read(Audio(audio.embeddings, 20), [1, 2])
         assert again == usual
         second = Decoder(network, first._head, dict(zip(first._layers, first._heads, strict=True)))
-        second.read(audio, [1, 2, usual.token])
+        second.read(audio, [1, 2, usual.id])
         second._prepared = None
         for token, expected in ((other, steps[1]), (other, steps[2])):
             found = second.write(token)
             second._prepared = None
-            assert (found.token, found.frame) == (expected.token, expected.frame)
+            assert (found.id, found.position) == (expected.id, expected.position)
             assert found.probability == pytest.approx(expected.probability, rel=1e-4)
         before = _ext.ring_copies()
         for _ in range(5):
-            usual = first.write(usual.token)
+            usual = first.write(usual.id)
         assert _ext.ring_copies() == before
 
 
@@ -453,7 +454,7 @@ def test_a_word_that_is_written_twice_takes_no_other_with_it(
 
         def decode(self: Utterance, audio: Any, end: bool) -> Any:
             tokens = [
-                Prediction(token, 1.0, frame)
+                Token(token, 1.0, frame)
                 for word, frame in written.pop(0)
                 for token in self._tokenizer.encode(word)
             ]
@@ -491,19 +492,19 @@ def write_this(monkeypatch: pytest.MonkeyPatch, tokenizer: Qwen3ASRTokenizer, ra
     header = written.index(tokenizer.asr_text) + 1 if tokenizer.asr_text in written else 0
     place = n_audio = 0
 
-    def predict() -> Prediction:
+    def predict() -> Token:
         frame = max(place - header, 0)
         is_over = frame >= n_audio or place >= len(written)
-        return Prediction(end if is_over else written[place], 1.0, min(frame, n_audio - 1))
+        return Token(end if is_over else written[place], 1.0, min(frame, n_audio - 1))
 
-    def read(self: Decoder, audio: Audio, text: Sequence[int]) -> Prediction:
+    def read(self: Decoder, audio: Audio, text: Sequence[int]) -> Token:
         nonlocal place, n_audio
         place, n_audio = len(text) - len(tail), len(audio.embeddings)
         # Whatever it wrote before stands before what it writes now.
         assert list(text) == [*tail, *written[:place]]
         return predict()
 
-    def write(self: Decoder, token: int) -> Prediction:
+    def write(self: Decoder, token: int) -> Token:
         nonlocal place
         assert token == written[place]
         place += 1

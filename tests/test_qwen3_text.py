@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.models.qwen3_asr.decoding import Prediction
-from voxfast.models.qwen3_asr.text import TokenWord, words_of
+from voxfast.models.qwen3_asr.text import words_of
+from voxfast.timed import Token
 
 END = -1
 
@@ -16,18 +16,22 @@ def piece(token: int) -> bytes | None:
     return None if token == END else token.to_bytes(3).lstrip(b"\0")
 
 
-def spell(*pieces: str | bytes, first_frame: int = 10) -> list[Prediction]:
+def spell(*pieces: str | bytes, first_frame: int = 10) -> list[Token]:
     data = [p.encode() if isinstance(p, str) else p for p in pieces]
     assert all(1 <= len(d) <= 3 and d[0] for d in data)
-    return [Prediction(int.from_bytes(d), 0.5, first_frame + 2 * i) for i, d in enumerate(data)]
+    return [Token(int.from_bytes(d), 0.5, first_frame + 2 * i) for i, d in enumerate(data)]
 
 
-def texts(words: list[TokenWord]) -> list[str]:
-    return [word.text for word in words]
+def texts(words: list[tuple[str, list[Token]]]) -> list[str]:
+    return [text for text, _ in words]
+
+
+def spans(words: list[tuple[str, list[Token]]]) -> list[tuple[int, int]]:
+    return [(tokens[0].position, tokens[-1].position) for _, tokens in words]
 
 
 def after(text: str | bytes) -> int:
-    return spell(text)[0].token
+    return spell(text)[0].id
 
 
 def test_a_word_is_whole_when_another_begins() -> None:
@@ -40,13 +44,10 @@ def test_a_word_is_whole_when_another_begins() -> None:
         assert (texts(words), rest) == (["two"], " three")
 
 
-def test_frames_and_probabilities_are_those_of_the_words_tokens() -> None:
-    words, _ = words_of(spell("a", " b", "cd", "e", " f"), END, piece)
-    assert words == [
-        TokenWord("a", 10, 10, 0.5),
-        TokenWord(" bcde", 12, 16, 0.125),
-        TokenWord(" f", 18, 18, 0.5),
-    ]
+def test_a_word_has_its_tokens() -> None:
+    tokens = spell("a", " b", "cd", "e", " f")
+    words, _ = words_of(tokens, END, piece)
+    assert words == [("a", tokens[:1]), (" bcde", tokens[1:4]), (" f", tokens[4:])]
 
 
 def test_nothing_gives_nothing() -> None:
@@ -67,7 +68,7 @@ def test_characters_may_span_tokens() -> None:
     tokens = spell(data[:2], data[2:4], data[4:])
     words, rest = words_of(tokens, END, piece)
     assert texts(words) == ["数", "字"]
-    assert [(word.first, word.last) for word in words] == [(10, 12), (14, 14)]
+    assert spans(words) == [(10, 12), (14, 14)]
     assert rest == ""
     # The next character has only begun: it may yet be one that joins the last.
     words, rest = words_of(tokens, after("再".encode()[:2]), piece)
@@ -82,13 +83,13 @@ def test_words_and_rest_are_the_text(text: str, seed: int) -> None:
     data, cut, tokens = text.encode(), random.Random(seed), []
     while data:
         size = cut.randint(1, 3)
-        tokens.append(Prediction(int.from_bytes(data[:size]), 1.0, len(tokens)))
+        tokens.append(Token(int.from_bytes(data[:size]), 1.0, len(tokens)))
         data = data[size:]
     for following in (None, END, after("a"), after(" "), after("数")):
         words, rest = words_of(tokens, following, piece)
         assert "".join(texts(words)) + rest == text
-        assert all(0 <= w.first <= w.last < len(tokens) for w in words)
-        assert [w.first for w in words] == sorted(w.first for w in words)
-        assert all(w.text.strip() for w in words)
+        assert all(0 <= first <= last < len(tokens) for first, last in spans(words))
+        assert spans(words) == sorted(spans(words))
+        assert all(word.strip() for word in texts(words))
         if following in (None, END):
             assert not rest.strip()

@@ -14,9 +14,10 @@ import voxfast
 from voxfast.bench.scoring import score
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.network import Voxtral
-from voxfast.models.voxtral.stream import Token, VoxtralStream
+from voxfast.models.voxtral.stream import VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
+from voxfast.timed import Token
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_tokens_equal_the_independent_reference(
 ) -> None:
     for item in eval_items[delay_ms // 240 : 40 : 6]:
         tokens, _ = run_stream(network, voxtral_folder, item.audio, 1280, delay_ms)
-        assert [t.k for t in tokens] == list(range(len(tokens)))
+        assert [t.position for t in tokens] == list(range(len(tokens)))
         assert [t.id for t in tokens] == voxtral_tokens[delay_ms // 80][item.name], item.name
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from voxfast.models.scripts import split_words
 from voxfast.models.traits import Traits, WordTiming
 from voxfast.models.voxtral.words import WordAssembler
-from voxfast.timed import Word, join
+from voxfast.timed import Token, Word, join
 
 PAD, WORD, EOS = 32, 33, 2
 FIRST_TEXT = 1000
@@ -36,7 +36,7 @@ def run(tokens: list[int], probability: float = 1.0) -> list[Word]:
     words = assembler()
     found: list[Word] = []
     for k, token in enumerate(tokens):
-        found += words.add(k, token, probability)
+        found += words.add(Token(token, probability, k))
     return found + words.close()
 
 
@@ -47,9 +47,9 @@ def texts(tokens: list[int]) -> list[str]:
 def test_a_word_is_committed_by_what_follows_it() -> None:
     words = assembler()
     for k, token in enumerate([PAD, WORD, *spell(" nine")]):
-        assert words.add(k, token, 1.0) == []
+        assert words.add(Token(token, 1.0, k)) == []
     assert words.tentative == " nine"
-    [word] = words.add(7, PAD, 1.0)
+    [word] = words.add(Token(PAD, 1.0, 7))
     assert word.text == " nine"
     assert word.end == 0.08  # the marker's place
     assert words.tentative == ""
@@ -58,10 +58,10 @@ def test_a_word_is_committed_by_what_follows_it() -> None:
 @pytest.mark.parametrize("after", [PAD, WORD, EOS])
 def test_every_special_token_ends_a_group(after: int) -> None:
     words = assembler()
-    words.add(0, WORD, 1.0)
+    words.add(Token(WORD, 1.0, 0))
     for k, token in enumerate(spell(" up"), 1):
-        words.add(k, token, 1.0)
-    assert [word.text for word in words.add(4, after, 1.0)] == [" up"]
+        words.add(Token(token, 1.0, k))
+    assert [word.text for word in words.add(Token(after, 1.0, 4))] == [" up"]
 
 
 def test_words_of_a_group_share_its_time() -> None:
@@ -108,11 +108,11 @@ def test_a_special_token_between_pieces_takes_no_space(
 def test_a_space_alone_is_not_shown_as_tentative_text() -> None:
     words = assembler()
     for k, token in enumerate([WORD, *spell(" in ")]):
-        words.add(k, token, 0.5)
+        words.add(Token(token, 0.5, k))
     assert words.tentative == ""
-    words.add(5, PAD, 1.0)
-    words.add(6, WORD, 1.0)
-    words.add(7, spell("1")[0], 1.0)
+    words.add(Token(PAD, 1.0, 5))
+    words.add(Token(WORD, 1.0, 6))
+    words.add(Token(spell("1")[0], 1.0, 7))
     assert words.tentative == " 1"
     [word] = words.close()
     assert word.text == " 1"
@@ -130,10 +130,10 @@ def test_a_replacement_character_that_the_model_means_stays() -> None:
 
 def test_scripts_without_spaces_come_character_by_character() -> None:
     words = assembler()
-    words.add(0, WORD, 1.0)
+    words.add(Token(WORD, 1.0, 0))
     seen = []
     for k, token in enumerate(spell("今天，好"), 1):
-        seen.append([word.text for word in words.add(k, token, 1.0)])
+        seen.append([word.text for word in words.add(Token(token, 1.0, k))])
     assert [text for part in seen for text in part] == ["今", "天，"]
     assert seen[5] == ["今"]  # as soon as the next character is whole
     assert [word.text for word in words.close()] == ["好"]
@@ -199,7 +199,7 @@ def test_words_that_the_model_finds_unlikely_are_left_out() -> None:
     found = []
     tokens = [WORD, *spell(" ab"), PAD, WORD, *spell(" c"), PAD]
     for k, token in enumerate(tokens):
-        found += words.add(k, token, 0.7 if k < 4 else 0.8)
+        found += words.add(Token(token, 0.7 if k < 4 else 0.8, k))
     assert [word.text for word in found] == [" c"]  # 0.7 ** 3 < 0.5 < 0.8 ** 2
     assert words.tentative == ""
 
@@ -219,7 +219,7 @@ def test_probability_is_the_product_over_the_word() -> None:
     tokens = [WORD, *spell(" ab cd")]
     found = []
     for k, (token, value) in enumerate(zip(tokens, values, strict=False)):
-        found += words.add(k, token, value)
+        found += words.add(Token(token, value, k))
     found += words.close()
     assert found[0].probability == pytest.approx(values[1] * values[2] * values[3])
     assert found[1].probability == pytest.approx(values[4] * values[5] * values[6])

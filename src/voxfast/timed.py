@@ -1,9 +1,26 @@
-"""Words with times, and transcripts made of them."""
+"""What a stream says: tokens, words with times, and transcripts made of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Transcript", "Word"]
+__all__ = ["Token", "Transcript", "Word"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that a model wrote.
+
+    Attributes:
+        id: in the model's vocabulary.
+        probability: that the model gave it, 0 to 1.
+        position: the audio token (80 ms) that it belongs to. Voxtral writes one token per
+            position, so the first is 0; in Qwen3-ASR it is the attended frame, counted from
+            the start of the buffer.
+    """
+
+    id: int
+    probability: float
+    position: int
 
 
 @dataclass(frozen=True, slots=True)

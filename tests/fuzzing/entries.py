@@ -28,7 +28,7 @@ from voxfast import audio, hub
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.bench.dataset import fingerprint, load_dataset, streams
 from voxfast.bench.journal import FORMAT, Journal, Run, load_runs
-from voxfast.bench.measure import HeardWord, Record, Step
+from voxfast.bench.measure import Record, ShownWord, Step
 from voxfast.bench.summary import label, summarise
 from voxfast.errors import VoxfastError
 from voxfast.models.checkpoint import load_tensors, weight_files
@@ -554,7 +554,7 @@ _HEAD: dict[str, Any] = {
 }
 _RECORD = Record(
     "a", 2.0, 0.5, "seven two", "seven too", (Word(" seven", 0.1, 0.5), Word(" two", 0.6, 0.9)),
-    (HeardWord(" seven", 0.1, 0.6, 0.9, 1.0, 1.2), HeardWord(" too", 0.6, 0.8, 0.5)),
+    (ShownWord(" seven", 0.1, 0.6, 0.9, 1.0, 1.2), ShownWord(" too", 0.6, 0.8, 0.5)),
     (Step(1.0, 3.0, 9.0, 100.0, 20.0), Step(2.0, 3.0, 9.0, 100.0, 20.0)),
 ).to_json()  # fmt: skip
 

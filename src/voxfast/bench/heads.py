@@ -22,13 +22,12 @@ from voxfast.bench.dataset import Clip
 from voxfast.bench.extras import need
 from voxfast.errors import DatasetError
 from voxfast.models.qwen3_asr.audio import AudioBuffer
-from voxfast.models.qwen3_asr.decoding import Prediction
 from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.ops import alignment_frame
-from voxfast.timed import Word
+from voxfast.timed import Token, Word
 
 __all__ = ["HeadScores", "draw_heads", "measure_heads"]
 
@@ -197,16 +196,16 @@ def _recognised(
 ) -> list[tuple[int, Word]]:
     """Words that were recognised: the place of the first token, and the word as spoken."""
     text = [token for token in tokens if tokenizer.piece(token) is not None]
-    places = [Prediction(token, 1.0, place) for place, token in enumerate(text)]
+    places = [Token(token, 1.0, place) for place, token in enumerate(text)]
     written, _ = words_of(places, None, tokenizer.piece)
     matcher = difflib.SequenceMatcher(
         None,
-        [_plain(word.text) for word in written],
+        [_plain(word) for word, _ in written],
         [_plain(word.text) for word in spoken],
         autojunk=False,
     )
     return [
-        (written[block.a + i].first, spoken[block.b + i])
+        (written[block.a + i][1][0].position, spoken[block.b + i])
         for block in matcher.get_matching_blocks()
         for i in range(block.size)
     ]

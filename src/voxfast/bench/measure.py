@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
-__all__ = ["HeardWord", "Record", "Step", "measure", "resident_mb"]
+__all__ = ["Record", "ShownWord", "Step", "measure", "resident_mb"]
 
 
 @dataclass(frozen=True, slots=True)
-class HeardWord(Word):
+class ShownWord(Word):
     """A word, and when it appeared.
 
     Attributes:
@@ -80,7 +80,7 @@ class Record:
     reference: str
     hypothesis: str
     truth: tuple[Word, ...] | None
-    words: tuple[HeardWord, ...]
+    words: tuple[ShownWord, ...]
     steps: tuple[Step, ...] = field(default_factory=tuple)
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Record:
             data
             | {
                 "truth": None if truth is None else tuple(_checked(Word, word) for word in truth),
-                "words": tuple(_checked(HeardWord, word) for word in data["words"]),
+                "words": tuple(_checked(ShownWord, word) for word in data["words"]),
                 "steps": tuple(_checked(Step, step) for step in data["steps"]),
             },
         )
@@ -128,7 +128,7 @@ def measure(
     """
     samples, truth = stream.load()
     size = len(samples) if chunk_ms is None else chunk_ms * SAMPLE_RATE // 1000
-    taken: list[HeardWord] = []
+    taken: list[ShownWord] = []
     watch = _Stopwatch(now)
     with model.session(**options) as session:
         for start in range(0, len(samples), size):
@@ -180,8 +180,8 @@ def resident_mb() -> float:
     return most / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
-def _heard(word: Word, fed: float | None = None, shown: float | None = None) -> HeardWord:
-    return HeardWord(word.text, word.start, word.end, word.probability, fed, shown)
+def _heard(word: Word, fed: float | None = None, shown: float | None = None) -> ShownWord:
+    return ShownWord(word.text, word.start, word.end, word.probability, fed, shown)
 
 
 class _Stopwatch:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from voxfast.bench.journal import Run
-from voxfast.bench.measure import HeardWord, Record
+from voxfast.bench.measure import Record, ShownWord
 from voxfast.bench.scoring import (
     NORMALISATION,
     align,
@@ -120,7 +120,7 @@ def latencies(records: Sequence[Record], *, aware: bool) -> list[float]:
     return found
 
 
-def _ends(record: Record) -> list[tuple[float, HeardWord]]:
+def _ends(record: Record) -> list[tuple[float, ShownWord]]:
     """Recognised words with their ends."""
     if record.truth is None:
         return [(word.end, word) for word in record.words]
@@ -133,7 +133,7 @@ def _ends(record: Record) -> list[tuple[float, HeardWord]]:
 class _Part:
     """A normalised part of a recognised word."""
 
-    def __init__(self, text: str, whole: HeardWord) -> None:
+    def __init__(self, text: str, whole: ShownWord) -> None:
         self.text, self.whole = text, whole
         self.start, self.end = whole.start, whole.end
 

@@ -9,29 +9,18 @@ import mlx.core as mx
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.network import DecoderState, Qwen3ASR
 from voxfast.ops import alignment_frame, greedy
+from voxfast.timed import Token
 
-__all__ = ["Decoder", "Prediction"]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The next token as the model has it.
-
-    Attributes:
-        token: its id.
-        probability: 0 to 1.
-        frame: the audio token that it attends to, counted from the buffer's first one. It is
-            asked of the position that predicts the token; the token's own looks elsewhere.
-    """
-
-    token: int
-    probability: float
-    frame: int
+__all__ = ["Decoder"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A prediction that is not computed yet, and the decoder's state with it."""
+    """The next token, not computed yet, and the decoder's state with it.
+
+    The attended frame is that of the position which predicts the token: one step later the
+    heads look elsewhere.
+    """
 
     token: mx.array
     probability: mx.array
@@ -66,7 +55,7 @@ class Decoder:
         self._prepared: _Step | None = None
         self.n_read = self.n_written = 0
 
-    def read(self, audio: Audio, text: Sequence[int]) -> Prediction:
+    def read(self, audio: Audio, text: Sequence[int]) -> Token:
         """Read the audio and the text behind it; predict what comes next.
 
         Args:
@@ -86,7 +75,7 @@ class Decoder:
         self.n_read += len(x)
         return self._predict(self._step(x, self._state))
 
-    def write(self, token: int) -> Prediction:
+    def write(self, token: int) -> Token:
         """Append a token; predict the one after it."""
         self.n_written += 1
         step, self._prepared = self._prepared, None
@@ -102,13 +91,11 @@ class Decoder:
         frame = alignment_frame(queries, keys, self._heads, len(self._head), self._n_audio)
         return _Step(*greedy(logits), frame, state)
 
-    def _predict(self, step: _Step) -> Prediction:
+    def _predict(self, step: _Step) -> Token:
         """One synchronisation for token, probability and frame."""
         wanted = (step.token, step.probability, step.frame)
         mx.async_eval(*wanted, step.state.arrays())  # type: ignore[no-untyped-call]
         self._prepared = self._step(self._model.embed(step.token[None]), step.state.copy())
         mx.eval(wanted)
         self._last = cast(int, step.token.item())
-        return Prediction(
-            self._last, cast(float, step.probability.item()), cast(int, step.frame.item())
-        )
+        return Token(self._last, cast(float, step.probability.item()), cast(int, step.frame.item()))

@@ -9,7 +9,7 @@ from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.options import DEFAULT_DELAY_MS, Qwen3Options
 from voxfast.models.qwen3_asr.policy import Policy
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
-from voxfast.models.qwen3_asr.utterance import BufferLimits, HeardWord, Utterance
+from voxfast.models.qwen3_asr.utterance import AlignedWord, BufferLimits, Utterance
 from voxfast.models.traits import Traits
 from voxfast.online.stream import QueuedStream
 from voxfast.timed import Word
@@ -140,7 +140,7 @@ class Qwen3Stream(QueuedStream):
         size = min(len(self._queue), room)
         return (size, False) if size >= min(self._block, room) else (0, False)
 
-    def _commit(self, words: Sequence[HeardWord]) -> None:
+    def _commit(self, words: Sequence[AlignedWord]) -> None:
         """Words of the utterance to words of the stream, none of which overlap."""
         for word in words:
             with self._lock:

@@ -2,36 +2,18 @@
 
 import codecs
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
 
-from voxfast.models.qwen3_asr.decoding import Prediction
 from voxfast.models.scripts import split_words
+from voxfast.timed import Token
 
-__all__ = ["TokenWord", "words_of"]
+__all__ = ["words_of"]
 
 Piece = Callable[[int], bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenWord:
-    """A word and where it was heard.
-
-    Attributes:
-        text: with the space before it, if the model wrote one.
-        first, last: attended frames of its first and last token.
-        probability: the product of its tokens' probabilities.
-    """
-
-    text: str
-    first: int
-    last: int
-    probability: float
-
-
 def words_of(
-    tokens: Sequence[Prediction], following: int | None, piece: Piece
-) -> tuple[list[TokenWord], str]:
+    tokens: Sequence[Token], following: int | None, piece: Piece
+) -> tuple[list[tuple[str, list[Token]]], str]:
     """Cut decoded tokens into words.
 
     Text is put together from bytes, so a character that spans tokens is whole. The last word
@@ -44,13 +26,14 @@ def words_of(
         piece: the bytes of a text token, None for a special one.
 
     Returns:
-        The words that are whole, and the text that is not.
+        The words that are whole, each with its tokens, and the text that is not. A word has
+        the space before it, if the model wrote one.
     """
     decode = codecs.getincrementaldecoder("utf-8")(errors="ignore").decode
     text, spans = "", []
     for token in tokens:
         begin = len(text)
-        text += decode(piece(token.token) or b"")
+        text += decode(piece(token.id) or b"")
         spans.append((begin, len(text)))
     pieces = split_words(text)
     next_piece = None if following is None else piece(following)
@@ -65,7 +48,7 @@ def words_of(
     for word in pieces:
         begin, end = end, end + len(word)
         own = [t for t, span in zip(tokens, spans, strict=True) if _overlap(span, begin, end)]
-        words.append(TokenWord(word, own[0].frame, own[-1].frame, prod(t.probability for t in own)))
+        words.append((word, own))
     return words, rest
 
 

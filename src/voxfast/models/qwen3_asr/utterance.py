@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from voxfast.audio import SAMPLE_RATE
 from voxfast.models.qwen3_asr.audio import Audio, AudioBuffer, Samples
-from voxfast.models.qwen3_asr.decoding import Decoder, Prediction
+from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judge
-from voxfast.models.qwen3_asr.text import TokenWord, words_of
+from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.scripts import is_unspaced
 from voxfast.models.traits import Traits
+from voxfast.timed import Token, Word
 
-__all__ = ["BufferLimits", "HeardWord", "Utterance"]
+__all__ = ["AlignedWord", "BufferLimits", "Utterance"]
 
 log = logging.getLogger(__name__)
 
@@ -51,30 +52,23 @@ class BufferLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardWord:
-    """A committed word.
+class AlignedWord(Word):
+    """A committed word, its times in seconds of the utterance.
 
     Attributes:
-        text: as it is displayed, with the space before it where the language uses spaces.
-        start, end: seconds of the utterance.
         first, last: audio tokens that its first and its last token attend to, counted from
             the utterance's first.
-        probability: the product of its tokens' probabilities.
     """
 
-    text: str
-    start: float
-    end: float
-    first: int
-    last: int
-    probability: float
+    first: int = 0
+    last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
     """What one inference wrote: tokens that stand, the one after them, and why it ended."""
 
-    tokens: list[Prediction]
+    tokens: list[Token]
     following: int
     is_complete: bool  # the model wrote the end, so it heard no more
 
@@ -109,7 +103,7 @@ class Utterance:
         self._timing = traits.attention
         self._is_forced = language is not None
         self._audio = AudioBuffer(model)
-        self._words: list[HeardWord] = []  # committed, and in the buffer
+        self._words: list[AlignedWord] = []  # committed, and in the buffer
         self._is_silent = False  # the model has written all it heard
         # What stands before the text: given, or as the model wrote it.
         self._header = [] if language is None else tokenizer.language_prefix(language)
@@ -131,7 +125,7 @@ class Utterance:
         """Seconds of the utterance that stand before the buffer."""
         return self._audio.dropped_seconds
 
-    def step(self, samples: Samples, *, end: bool = False) -> list[HeardWord]:
+    def step(self, samples: Samples, *, end: bool = False) -> list[AlignedWord]:
         """One inference over the buffer and the next samples.
 
         Args:
@@ -145,18 +139,22 @@ class Utterance:
         found = self._decode(audio, end)
         following = None if end else found.following
         words, rest = words_of(found.tokens, following, self._tokenizer.piece)
-        words = [word for word in words if not self._is_repeated(word)]
-        begins = [self._audio.token_seconds(word.first) for word in words]
-        heard = []
-        for word, begin, next_begin in zip(words, begins, [*begins[1:], math.inf], strict=False):
-            if word.probability < self._traits.least_probability:
-                log.debug("left out %r, of probability %.3f", word.text, word.probability)
+        words = [word for word in words if not self._is_repeated(*word)]
+        begins = [self._audio.token_seconds(tokens[0].position) for _, tokens in words]
+        committed = []
+        for (text, tokens), begin, next_begin in zip(
+            words, begins, [*begins[1:], math.inf], strict=False
+        ):
+            probability = math.prod(token.probability for token in tokens)
+            if probability < self._traits.least_probability:
+                log.debug("left out %r, of probability %.3f", text, probability)
                 continue
-            heard.append(self._heard(word, begin, next_begin - self._timing.start_lead))
-            self._words.append(heard[-1])
+            latest = next_begin - self._timing.start_lead
+            committed.append(self._align(text, tokens, probability, begin, latest))
+            self._words.append(committed[-1])
         self.tentative = rest if rest.strip() else ""
         self._is_silent = found.is_complete and not self.tentative
-        return heard
+        return committed
 
     def make_room(self) -> bool:
         """Drop audio, and the words in it, after a pause and when the buffer is full.
@@ -182,15 +180,15 @@ class Utterance:
                 return True
         return length + self._limits.room <= self._limits.longest
 
-    def _is_repeated(self, word: TokenWord) -> bool:
-        """Whether a committed word of the same text was heard in the same place."""
-        first = word.first + self._audio.dropped_tokens
+    def _is_repeated(self, text: str, tokens: Sequence[Token]) -> bool:
+        """Whether a word of the same text was committed in the same place."""
+        first = tokens[0].position + self._audio.dropped_tokens
         return any(
-            abs(first - other.first) <= SAME_PLACE and other.text.strip() == word.text.strip()
+            abs(first - other.first) <= SAME_PLACE and other.text.strip() == text.strip()
             for other in self._words
         )
 
-    def _drop(self, n_chunks: int, words: list[HeardWord]) -> None:
+    def _drop(self, n_chunks: int, words: list[AlignedWord]) -> None:
         self._audio.drop(min(n_chunks, self._audio.n_settled))
         self._words = words
 
@@ -198,31 +196,31 @@ class Utterance:
         """Write tokens until the policy, the model or a loop ends it."""
         n_audio = len(audio.embeddings)
         last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
-        tokens: list[Prediction] = []
+        tokens: list[Token] = []
         for count, prediction in enumerate(self._predictions(audio)):
-            if prediction.token in self._tokenizer.ends:
-                return _Hypothesis(tokens, prediction.token, True)
-            following = prediction.token
+            if prediction.id in self._tokenizer.ends:
+                return _Hypothesis(tokens, prediction.id, True)
+            following = prediction.id
             if count == n_audio + SPARE_TOKENS:
                 break
-            if self._tokenizer.piece(prediction.token) is None:
+            if self._tokenizer.piece(prediction.id) is None:
                 continue  # no text; Qwen's decoder passes over it, too
-            frames = [token.frame for token in [*tokens, prediction]]
+            frames = [token.position for token in [*tokens, prediction]]
             verdict = judge(frames, n_audio, self._policy, before=last, end=end)
             if verdict is Verdict.REWIND and tokens:
-                following = tokens.pop().token
+                following = tokens.pop().id
             if verdict is not Verdict.KEEP:
                 break
             tokens.append(prediction)
-            loop = first_of_loop([token.token for token in tokens], frames)
+            loop = first_of_loop([token.id for token in tokens], frames)
             if loop is not None:
                 log.debug("cut a loop: %d of %d tokens stay", loop, len(tokens))
-                following = tokens[loop].token
+                following = tokens[loop].id
                 del tokens[loop:]
                 break
         return _Hypothesis(tokens, following, False)
 
-    def _predictions(self, audio: Audio) -> Iterator[Prediction]:
+    def _predictions(self, audio: Audio) -> Iterator[Token]:
         """Tokens of the text, without end; each is written when the next one is asked for."""
         if self._is_forced or self._words:
             text = [*self._prompt_tail, *self._header, *self._context()]
@@ -232,9 +230,9 @@ class Utterance:
             yield from written
         while True:
             yield prediction
-            prediction = self._decoder.write(prediction.token)
+            prediction = self._decoder.write(prediction.id)
 
-    def _read_header(self, prediction: Prediction) -> list[Prediction]:
+    def _read_header(self, prediction: Token) -> list[Token]:
         """Let the model name the language, ``language English<asr_text>``, as it does first.
 
         As Qwen's own parser has it: without the tag all is text, and text may follow
@@ -243,23 +241,23 @@ class Utterance:
         Returns:
             The first tokens of the text, all written but the last.
         """
-        written: list[Prediction] = []
+        written: list[Token] = []
         stops = {*self._tokenizer.ends, self._tokenizer.asr_text}
-        while prediction.token not in stops and len(written) < LONGEST_HEADER:
+        while prediction.id not in stops and len(written) < LONGEST_HEADER:
             written.append(prediction)
-            prediction = self._decoder.write(prediction.token)
-        tokens = [token.token for token in written]
+            prediction = self._decoder.write(prediction.id)
+        tokens = [token.id for token in written]
         header = b"".join(self._tokenizer.piece(token) or b"" for token in tokens)
         text = header.decode("utf-8", "ignore")
         language = written_language(text)
-        if prediction.token == self._tokenizer.asr_text:
-            self._header = [*tokens, prediction.token]
-            first = [self._decoder.write(prediction.token)]
-        elif prediction.token in self._tokenizer.ends and text.strip().lower() == NO_SPEECH:
+        if prediction.id == self._tokenizer.asr_text:
+            self._header = [*tokens, prediction.id]
+            first = [self._decoder.write(prediction.id)]
+        elif prediction.id in self._tokenizer.ends and text.strip().lower() == NO_SPEECH:
             first = [prediction]
         else:
             self._header, language, first = [], None, [*written, prediction]
-        if language is not None or first[0].token not in self._tokenizer.ends:
+        if language is not None or first[0].id not in self._tokenizer.ends:
             self.language = language
         return first
 
@@ -267,20 +265,22 @@ class Utterance:
         text = "".join(word.text for word in self._words).lstrip()
         return self._tokenizer.encode(text)[-self._limits.context_tokens :] if text else []
 
-    def _heard(self, word: TokenWord, begin: float, next_start: float) -> HeardWord:
-        """The word with its times; ``begin``: where its first token attends to."""
-        text = word.text
+    def _align(
+        self, text: str, tokens: Sequence[Token], probability: float, begin: float, latest: float
+    ) -> AlignedWord:
+        """The word with its times.
+
+        Args:
+            begin: second at which the audio of its first token begins.
+            latest: second at which the next word starts.
+        """
         is_first = not self._words and not text[:1].isspace()
         if is_first and has_word_spaces(self.language or "") and not is_unspaced(text[0]):
             text = " " + text  # the model writes none before its first word
         start = max(0.0, begin - self._timing.start_lead)
-        end = self._audio.token_seconds(word.last) + self._timing.end_trail
-        dropped = self._audio.dropped_tokens
-        return HeardWord(
-            text,
-            start,
-            max(start, min(end, next_start)),
-            word.first + dropped,
-            word.last + dropped,
-            word.probability,
+        end = self._audio.token_seconds(tokens[-1].position) + self._timing.end_trail
+        end = max(start, min(end, latest))
+        first, last = (
+            token.position + self._audio.dropped_tokens for token in (tokens[0], tokens[-1])
         )
+        return AlignedWord(text, start, end, probability, first, last)

@@ -15,22 +15,14 @@ from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.words import WordAssembler
 from voxfast.online.stream import QueuedStream
 from voxfast.ops import greedy
+from voxfast.timed import Token
 
-__all__ = ["BlankGuard", "Token", "VoxtralStream"]
+__all__ = ["BlankGuard", "VoxtralStream"]
 
 HOP_LENGTH = 160
 WINDOW_SIZE = 400
 # A frame is centred on its hop: the last one of a position hears this much beyond it.
 LOOKAHEAD = WINDOW_SIZE // 2 - HOP_LENGTH
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """Generated token k (0 first), and the probability the model gave it."""
-
-    k: int
-    id: int
-    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ class TokenStream:
         self._audio = rest if len(rest) else None
         self._last = token
         self.generated += 1
-        return Token(self.generated - 1, token, probability)
+        return Token(token, probability, self.generated - 1)
 
     def _choose(self, logits: mx.array) -> tuple[int, float]:
         """Greedy. One synchronisation: token, probability and state are evaluated together."""
@@ -222,7 +214,7 @@ class VoxtralStream(QueuedStream):
         for token in self._tokens.step(samples):
             if self._on_token is not None:
                 self._on_token(token)
-            self.words += self._assembler.add(token.k, token.id, token.probability)
+            self.words += self._assembler.add(token)
         with self._lock:
             done = self._queue_empty_after_flush()
             self._clock.forget((self._tokens.generated - 2) * self._position)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from voxfast.models.scripts import split_words
 from voxfast.models.traits import Traits
-from voxfast.timed import Word
+from voxfast.timed import Token, Word
 
 __all__ = ["WordAssembler"]
 
@@ -25,7 +25,7 @@ class WordAssembler:
     Args:
         marker: id of the marker token.
         piece: the bytes of a text token, None for a special one.
-        end_time: seconds of real audio at which the group of generated token k ends.
+        end_time: seconds of real audio at which a group ends, by the position of its marker.
         traits: the checkpoint's timing, and how unlikely a word may be.
     """
 
@@ -53,25 +53,25 @@ class WordAssembler:
         """Text that is not committed yet."""
         return self._text if self._text.strip() else ""
 
-    def add(self, k: int, token: int, probability: float) -> list[Word]:
-        """Take generated token k; return the words that it completes."""
-        piece = self._piece(token)
+    def add(self, token: Token) -> list[Word]:
+        """Take the next token; return the words that it completes."""
+        piece = self._piece(token.id)
         if piece is None:
             words = self.close()
-            if token == self._marker:
-                self._end = self._end_time(k)
+            if token.id == self._marker:
+                self._end = self._end_time(token.position)
             return words
         if self._end is None:  # text without a marker: its own place is the best guess
-            self._end = self._end_time(k)
+            self._end = self._end_time(token.position)
         before = self._text
         *complete, self._text = split_words(before + self._decoder.decode(piece)) or [""]
         words = []
         for text in complete:
             if len(text) > len(before):  # the token belongs to this word, too
-                self._probability *= probability
+                self._probability *= token.probability
             words += self._word(text)
             before, self._probability = "", 1.0
-        self._probability *= probability
+        self._probability *= token.probability
         return words
 
     def close(self) -> list[Word]:
