@@ -32,22 +32,19 @@ class ToyStream(QueuedStream):
         self._end = 0  # sample at which an utterance ends
 
     def end_utterance(self) -> None:
-        with self._lock:
-            self._end = self._clock.model_samples
+        self._end = self._clock.model_samples
 
     def end_stream(self) -> None:
         self.end_utterance()
 
     @property
     def due(self) -> bool:
-        with self._lock:
-            return len(self._queue) >= BLOCK or self._taken < self._end
+        return len(self._queue) >= BLOCK or self._taken < self._end
 
     def step(self) -> None:
-        with self._lock:
-            begin = self._clock.real(self._taken)
-            samples = self._take(min(len(self._queue), BLOCK))
-            end = self._clock.real(self._taken)
+        begin = self._clock.real(self._taken)
+        samples = self._take(min(len(self._queue), BLOCK))
+        end = self._clock.real(self._taken)
         level = mx.abs(mx.array(samples)).mean()[None] @ self._weight
         self.words.append(Word(" loud" if level.item() > 1 else " quiet", begin, end, 1.0))
 

@@ -96,7 +96,8 @@ class Session:
     def __init__(self, stream: Stream, owner: OwnerThread) -> None:
         self._stream, self._owner = stream, owner
         # Everything that changes the stream is queued with one append and applied on the owner
-        # thread, which no signal reaches: an interrupt finds it done or not begun.
+        # thread, which no signal reaches: an interrupt finds it done or not begun. The stream
+        # itself has no lock.
         self._arrivals: deque[_Arrival] = deque()
         self._arriving = Lock()
         self._processing = RLock()

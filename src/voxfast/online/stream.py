@@ -1,7 +1,6 @@
 """A live stream of any model: its contract, and the half that all of them share."""
 
 from collections import deque
-from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +16,9 @@ __all__ = ["QueuedStream", "SampleQueue", "Stream"]
 class Stream(Protocol):
     """What a session needs of a model's stream, which every family has one of.
 
-    Methods are called on the owner thread, properties from any; all but ``step`` are cheap. An
-    ``end_`` method that is called twice does no more than once.
+    Methods are called on the owner thread, and so is ``due``; the other properties are read from
+    any. All but ``step`` are cheap. An ``end_`` method that is called twice does no more than
+    once.
     """
 
     words: list[Word]
@@ -43,57 +43,53 @@ class Stream(Protocol):
 
 
 class QueuedStream:
-    """The part of a stream that properties read from any thread, under its lock.
+    """The half that all streams share: the queue of samples, and the clock.
+
+    Only the owner thread changes a stream, so it needs no lock: what other threads read is a
+    single attribute that is assigned once it is known.
 
     Attributes:
         words: committed words that nobody has fetched yet.
+        heard: seconds of real audio inserted so far, pauses included.
+        processed: seconds of real audio that the model has consumed.
+        lag: seconds of audio that wait to be processed.
     """
 
     def __init__(self) -> None:
         self._clock = Clock(SAMPLE_RATE)
         self._queue = SampleQueue()
         self._taken = 0  # samples that steps have taken
-        self._lock = Lock()
         self.words: list[Word] = []
+        self.heard = self.processed = self.lag = 0.0
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Queue real audio."""
-        with self._lock:
-            self._queue.put(samples)
-            self._clock.insert(len(samples))
+        self._queue.put(samples)
+        self._clock.insert(len(samples))
+        self._note()
 
     def skip(self, seconds: float) -> None:
         """Note a pause of the real audio that is not inserted."""
-        with self._lock:
-            self._clock.skip(seconds)
-
-    @property
-    def heard(self) -> float:
-        """Seconds of real audio inserted so far, pauses included."""
-        with self._lock:
-            return self._clock.now
-
-    @property
-    def processed(self) -> float:
-        """Seconds of real audio that the model has consumed."""
-        with self._lock:
-            return self._clock.real(self._taken)
-
-    @property
-    def lag(self) -> float:
-        """Seconds of audio that wait to be processed."""
-        with self._lock:
-            return len(self._queue) / SAMPLE_RATE
+        self._clock.skip(seconds)
+        self._note()
 
     def _pad(self, n_samples: int) -> None:
-        """Queue silence that is not in the real audio; the lock must be held."""
+        """Queue silence that is not in the real audio."""
         self._queue.put(np.zeros(n_samples, np.float32))
         self._clock.pad(n_samples)
+        self._note()
 
     def _take(self, size: int) -> NDArray[np.float32]:
-        """The oldest samples of the queue; the lock must be held."""
+        """The oldest samples of the queue."""
+        samples = self._queue.take(size)
         self._taken += size
-        return self._queue.take(size)
+        self._note()
+        return samples
+
+    def _note(self) -> None:
+        self.heard = self._clock.now
+        self.processed = self._clock.real(self._taken)
+        self.lag = len(self._queue) / SAMPLE_RATE
 
 
 class SampleQueue:

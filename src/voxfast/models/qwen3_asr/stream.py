@@ -27,8 +27,8 @@ END_PAD = SAMPLE_RATE // 2
 class Qwen3Stream(QueuedStream):
     """A stream for a session.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue; properties are safe from any thread.
-    Words wait in ``words`` until they are fetched.
+    ``push``, ``skip`` and the ``end_`` methods only queue. Words wait in ``words`` until they
+    are fetched.
 
     Args:
         heads: the alignment heads, layer → query heads.
@@ -76,10 +76,9 @@ class Qwen3Stream(QueuedStream):
 
     def end_utterance(self) -> None:
         """Queue the end of an utterance: what was heard is committed; the stream goes on."""
-        with self._lock:
-            if self._clock.model_samples > max(self._begin, self._end):
-                self._pad(END_PAD)
-                self._end = self._clock.model_samples
+        if self._clock.model_samples > max(self._begin, self._end):
+            self._pad(END_PAD)
+            self._end = self._clock.model_samples
 
     def end_stream(self) -> None:
         """Queue the end; as :meth:`end_utterance`."""
@@ -88,8 +87,7 @@ class Qwen3Stream(QueuedStream):
     @property
     def due(self) -> bool:
         """Whether there is a step to do."""
-        with self._lock:
-            return any(self._next())
+        return any(self._next())
 
     @property
     def tentative(self) -> str:
@@ -109,11 +107,10 @@ class Qwen3Stream(QueuedStream):
 
     def step(self) -> None:
         """One inference over the buffer and what is new, if it is due."""
-        with self._lock:
-            size, end = self._next()
-            if not size and not end:
-                return
-            samples = self._take(size)
+        size, end = self._next()
+        if not size and not end:
+            return
+        samples = self._take(size)
         self._commit(self._utterance.step(samples, end=end))
         if not end and not self._utterance.make_room():
             log.warning("nothing could be committed in a full buffer; the utterance ends here")
@@ -125,8 +122,7 @@ class Qwen3Stream(QueuedStream):
             language = self._utterance.language
             self._utterance = self._new_utterance()
             self._utterance.language = language
-        with self._lock:
-            self._clock.forget(self._begin + int(self._utterance.dropped_seconds * SAMPLE_RATE))
+        self._clock.forget(self._begin + int(self._utterance.dropped_seconds * SAMPLE_RATE))
 
     # -- inside
 
@@ -143,12 +139,11 @@ class Qwen3Stream(QueuedStream):
     def _commit(self, words: Sequence[AlignedWord]) -> None:
         """Words of the utterance to words of the stream, none of which overlap."""
         for word in words:
-            with self._lock:
-                # No word lasts longer than the audio, whatever the tail that words are given.
-                start, end = (
-                    self._clock.real(min(self._begin + seconds * SAMPLE_RATE, self._taken))
-                    for seconds in (word.start, word.end)
-                )
+            # No word lasts longer than the audio, whatever the tail that words are given.
+            start, end = (
+                self._clock.real(min(self._begin + seconds * SAMPLE_RATE, self._taken))
+                for seconds in (word.start, word.end)
+            )
             start = max(start, self._last_end)
             end = self._last_end = max(start, end)
             self.words.append(Word(word.text, round(start, 3), round(end, 3), word.probability))

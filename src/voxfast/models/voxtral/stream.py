@@ -139,8 +139,8 @@ class TokenStream:
 class VoxtralStream(QueuedStream):
     """A stream for a session: queue, clock, tokens and words.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue; properties are safe from any thread.
-    Words wait in ``words`` until they are fetched.
+    ``push``, ``skip`` and the ``end_`` methods only queue. Words wait in ``words`` until they
+    are fetched.
 
     Args:
         start, block, guard: see :class:`TokenStream`.
@@ -174,26 +174,23 @@ class VoxtralStream(QueuedStream):
 
     def end_utterance(self) -> None:
         """Queue the silence that brings out the last words; the stream goes on after it."""
-        with self._lock:
-            if self._flush_to < self._clock.model_samples:
-                self._pad(-self._clock.model_samples % self._position)
-                self._pad(self._n_pad * self._position)
-                self._flush_to = self._clock.model_samples
+        if self._flush_to < self._clock.model_samples:
+            self._pad(-self._clock.model_samples % self._position)
+            self._pad(self._n_pad * self._position)
+            self._flush_to = self._clock.model_samples
 
     def end_stream(self) -> None:
         """Queue the end: as :meth:`end_utterance`, and the last frames become whole."""
         self.end_utterance()
-        with self._lock:
-            if self._clock.model_samples and not self._is_ended:
-                self._is_ended = True
-                self._pad(LOOKAHEAD)
-                self._flush_to = self._clock.model_samples
+        if self._clock.model_samples and not self._is_ended:
+            self._is_ended = True
+            self._pad(LOOKAHEAD)
+            self._flush_to = self._clock.model_samples
 
     @property
     def due(self) -> bool:
         """Whether there is a step to do."""
-        with self._lock:
-            return self._next_size() > 0
+        return self._next_size() > 0
 
     @property
     def language(self) -> None:
@@ -206,18 +203,16 @@ class VoxtralStream(QueuedStream):
 
     def step(self) -> None:
         """Do one block, if one is due; its words are appended to ``words``."""
-        with self._lock:
-            size = self._next_size()
-            samples = self._take(size)
+        size = self._next_size()
+        samples = self._take(size)
         if size == 0:
             return
         for token in self._tokens.step(samples):
             if self._on_token is not None:
                 self._on_token(token)
             self.words += self._assembler.add(token)
-        with self._lock:
-            done = self._queue_empty_after_flush()
-            self._clock.forget((self._tokens.generated - 2) * self._position)
+        done = self._queue_empty_after_flush()
+        self._clock.forget((self._tokens.generated - 2) * self._position)
         if done:
             self.words += self._assembler.close()
 
@@ -238,6 +233,5 @@ class VoxtralStream(QueuedStream):
         return self._flush_to == self._clock.model_samples and self._next_size() == 0
 
     def _end_time(self, k: int) -> float:
-        with self._lock:
-            sample = (k + self._end_offset) * self._position
-            return self._clock.real(max(0.0, sample))
+        sample = (k + self._end_offset) * self._position
+        return self._clock.real(max(0.0, sample))
