@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from floors import product_rate
 
+from voxfast.features import HOP_LENGTH, N_FFT
 from voxfast.ops import log_mel, use_native
 
-N_FFT, HOP_LENGTH, N_MELS = 400, 160, 128
+N_MELS = 128
 FRAMES = {"80 ms": 8, "1 s": 100, "30 s": 3000}
 
 N = np.arange(N_FFT)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from voxfast.models.values import BITS, GROUP_SIZES
 from voxfast.ops import linear
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
-BITS = (2, 3, 4, 5, 6, 8)
-GROUPS = (32, 64, 128)
 # Half a unit in the last place of what is stored.
 ROUNDING = {mx.float32: 2**-24, mx.float16: 2**-11, mx.bfloat16: 2**-8}
 # Of the sum of |x| |w|: what accumulating in float32 adds.
@@ -98,7 +97,7 @@ def check(found: mx.array, x: mx.array, w: Weights, bias: mx.array | None = None
 def formats(rng: np.random.Generator, n: int, k: int) -> list[Weights]:
     """Every format that fits K."""
     found = [float_weights(rng, n, k, dtype) for dtype in DTYPES]
-    for i, (bits, group_size) in enumerate((b, g) for b in BITS for g in GROUPS):
+    for i, (bits, group_size) in enumerate((b, g) for b in BITS for g in GROUP_SIZES):
         if k % group_size == 0:
             found.append(packed_weights(rng, n, k, bits, group_size, DTYPES[i % 3]))
     return found

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_reference import (
-    BITS,
     DTYPES,
-    GROUPS,
     Weights,
     check,
     float_weights,
@@ -24,6 +22,7 @@ from mlx.utils import tree_flatten
 from sweeps import run_sweep
 
 from voxfast._native import _ext
+from voxfast.models.values import BITS, GROUP_SIZES
 from voxfast.nn import linears as together
 from voxfast.nn import serve_layers
 from voxfast.ops import LinearWeights, linear, linears, use_native
@@ -66,7 +65,7 @@ def test_float_weights(m, n, k, x_dtype, w_dtype, with_bias, out_dtype):
     n=SIZES,
     groups=st.one_of(st.integers(1, 5), st.sampled_from([8, 11, 17, 37])),
     bits=st.sampled_from(BITS),
-    group_size=st.sampled_from(GROUPS),
+    group_size=st.sampled_from(GROUP_SIZES),
     x_dtype=st.sampled_from(DTYPES),
     scale_dtype=st.sampled_from(DTYPES),
     with_bias=st.booleans(),
@@ -81,7 +80,7 @@ def test_packed_weights(m, n, groups, bits, group_size, x_dtype, scale_dtype, wi
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("group_size", GROUPS)
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_every_code_of_every_place(bits, group_size):
     """The identity brings out each weight; 16 bits hold 1 and 0 as they are."""
     rng = np.random.default_rng(bits)

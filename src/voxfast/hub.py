@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from voxfast.errors import ModelNotFoundError
 from voxfast.models.checkpoint import CONSOLIDATED, INDEX
-from voxfast.models.files import conversions, is_packed, peek_json
+from voxfast.models.files import conversions, peek_json
 from voxfast.models.registry import ALIASES, missing_files
+from voxfast.models.values import packing
 
 __all__ = [
     "ALIASES",
@@ -103,7 +104,7 @@ def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) 
     wanted = [file for file in top if file.endswith(".json") or file == "merges.txt"]
     weights = [file for file in top if file.endswith(".safetensors")]
     if CONSOLIDATED in weights:
-        if not (is_packed(config or {}) and conversions(weights)):
+        if not (packing(config or {}) and conversions(weights)):
             return sorted([*(file for file in wanted if file != INDEX), CONSOLIDATED])
         weights.remove(CONSOLIDATED)
     return sorted([*wanted, *weights])

@@ -31,7 +31,7 @@ class Model:
         sample_rate: of the audio that sessions take, 16000.
     """
 
-    sample_rate = 16000
+    sample_rate = audio_io.SAMPLE_RATE
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None = None) -> None:
         self.name = name

@@ -21,11 +21,13 @@ from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.dataset import Clip
 from voxfast.bench.extras import need
 from voxfast.errors import DatasetError
-from voxfast.models.qwen3_asr.audio import AudioBuffer
+from voxfast.models.qwen3_asr.audio import FRAME_RATE, AudioBuffer
+from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.qwen3_asr.utterance import LONGEST_HEADER
 from voxfast.ops import alignment_frame
 from voxfast.timed import Token, Word
 
@@ -33,7 +35,6 @@ __all__ = ["HeadScores", "draw_heads", "measure_heads"]
 
 LEAST_SHARE = 0.5  # of the words that a head must find to be listed
 TOKENS_PER_SECOND = 15  # that a transcript may have at the most
-LONGEST_PREFIX = 12  # tokens of "language <Name><asr_text>"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _transcribe(
     state = model.decoder_state()
     tokens: list[int] = []
     frames: list[NDArray[np.int32]] = []
-    for _ in range(LONGEST_PREFIX + max(8, len(samples) * TOKENS_PER_SECOND // SAMPLE_RATE)):
+    for _ in range(LONGEST_HEADER + max(8, len(samples) * TOKENS_PER_SECOND // SAMPLE_RATE)):
         logits, queries = model.decode(x, state, range(args.n_layers))
         keys = [cache.state[0] for cache in state.caches]
         found = [
@@ -186,8 +187,7 @@ def _transcribe(
             break
         x = model.embed(tokens[-1:])
     begin = tokens.index(tokenizer.asr_text) + 1 if tokenizer.asr_text in tokens else 0
-    written = b"".join(tokenizer.piece(token) or b"" for token in tokens[: max(begin - 1, 0)])
-    name = written_language(written.decode("utf-8", "ignore"))
+    name = written_language(tokenizer.text(tokens[:begin]))
     return tokens[begin:], frames[begin:], name or ""
 
 
@@ -235,7 +235,9 @@ def _seconds(model: Qwen3ASR, frames: NDArray[np.int32]) -> NDArray[np.float64]:
     """Middles of audio positions; the last one of a chunk stands for the rest of it."""
     args = model.args.audio
     chunk, place = np.divmod(frames, args.chunk_tokens)
-    seconds: NDArray[np.float64] = (chunk * args.chunk_frames + place * 8 + 4) / 100.0
+    seconds: NDArray[np.float64] = (
+        chunk * args.chunk_frames + (place + 0.5) * TOKEN_FRAMES
+    ) / FRAME_RATE
     return seconds
 
 

@@ -3,14 +3,14 @@
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import CONSOLIDATED, INDEX, MAX_JSON, read_json
 
-__all__ = ["conversions", "file_names", "has_tensor", "is_packed", "missing_weights", "peek_json"]
+__all__ = ["conversions", "file_names", "has_tensor", "missing_weights", "peek_json"]
 
 _SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -47,10 +47,6 @@ def missing_weights(folder: Path, names: Iterable[str]) -> list[str]:
 
 def conversions(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
-
-
-def is_packed(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("quantization") or config.get("quantization_config"))
 
 
 def has_tensor(path: Path, parts: tuple[str, ...]) -> bool:

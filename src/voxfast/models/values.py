@@ -1,10 +1,24 @@
 """Values of a configuration that was read from a file; nothing in it is believed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from voxfast.errors import CheckpointError
 
-__all__ = ["AFFINE_ONLY", "check_packing", "integer", "number", "packing", "section"]
+__all__ = [
+    "AFFINE_ONLY",
+    "BITS",
+    "GROUP_SIZES",
+    "check_packing",
+    "integer",
+    "number",
+    "packing",
+    "section",
+]
+
+# MLX's affine packing.
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
 
 AFFINE_ONLY = (
     "voxfast reads plain weights (float32, float16, bfloat16) and MLX's affine packing (2 to 8 "
@@ -39,7 +53,7 @@ def number(config: dict[str, Any], key: str, least: float, most: float) -> float
     raise CheckpointError(f"{key!r} must be a number from {least} to {most}; it is {value!r:.60}")
 
 
-def packing(config: dict[str, Any]) -> Any:
+def packing(config: Mapping[str, Any]) -> Any:
     """What a configuration says of packed weights; something false if it says nothing."""
     return config.get("quantization") or config.get("quantization_config")
 

@@ -6,13 +6,10 @@ from mlx.utils import tree_flatten
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import compare_tensors
-from voxfast.models.values import AFFINE_ONLY
+from voxfast.models.values import AFFINE_ONLY, BITS, GROUP_SIZES
 from voxfast.nn import serve_layers
 
 __all__ = ["arithmetic_dtype", "assign", "fill", "packing_of", "quantize_like"]
-
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
 
 
 def fill(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None) -> None:

@@ -115,7 +115,7 @@ class Session:
     ) -> None:
         self.close()
 
-    def insert(self, samples: Any, sample_rate: int = 16000) -> None:
+    def insert(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> None:
         """Queue audio without processing it; cheap, also while another thread processes.
 
         Args:
@@ -138,7 +138,7 @@ class Session:
         self._drain()
         return self.take()
 
-    def feed(self, samples: Any, sample_rate: int = 16000) -> list[Word]:
+    def feed(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> list[Word]:
         """:meth:`insert`, then :meth:`process`: the words that this audio made certain.
 
         A committed word is never taken back.
@@ -287,7 +287,7 @@ class OnlineProcessor:
     Second items of results, and all times, are seconds of the stream, pauses included.
     """
 
-    SAMPLING_RATE = 16000
+    SAMPLING_RATE = SAMPLE_RATE
 
     def __init__(self, asr: Any, new_session: Callable[[], Session]) -> None:
         self.asr = asr

@@ -7,7 +7,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.features import HOP_LENGTH, N_FFT, LogMelStream
+from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
 from voxfast.ops import log_mel
 
@@ -17,8 +19,7 @@ Samples = NDArray[np.float32]
 Frames = NDArray[np.float32]
 
 PAD = N_FFT // 2
-FRAME_RATE = 100  # mel frames per second
-TOKEN_FRAMES = 8  # that become one audio token; the last token of a chunk has fewer
+FRAME_RATE = SAMPLE_RATE // HOP_LENGTH  # mel frames per second
 DYNAMIC_RANGE = 8.0  # log10 units below the maximum that the features keep
 # Encoding settled chunks again whenever the maximum rises, or never, makes no difference to the
 # error rate on the evaluation clips (at most 7 % more frames against none); only a sound that
@@ -30,7 +31,7 @@ class ReflectedLogMel:
     """Raw log10 mel frames of one utterance whose ends are padded with their reflection.
 
     Parity: the frames of all steps, and then :meth:`last`, are for any split of the samples
-    those of one call over all of them: N // 160 for N samples, none for less than 201.
+    those of one call over all of them: N // HOP_LENGTH for N samples, none for less than 201.
     """
 
     def __init__(self, n_mels: int) -> None:

@@ -14,6 +14,8 @@ from voxfast.models.values import integer, number, section
 
 __all__ = ["AudioArgs", "Qwen3ASRArgs", "TextArgs", "is_qwen3_asr", "parse_args"]
 
+TOKEN_FRAMES = 8  # mel frames of an audio token; the last token of a chunk has fewer
+
 # What a configuration may leave out; the same in both published sizes.
 _AUDIO = {
     "num_mel_bins": 128, "n_window": 50, "n_window_infer": 800, "downsample_hidden_size": 480,
@@ -47,7 +49,7 @@ class AudioArgs:
     @property
     def chunk_tokens(self) -> int:
         """Audio tokens of a whole chunk: three convolutions halve the rate, rounding up."""
-        return -(-self.chunk_frames // 8)
+        return -(-self.chunk_frames // TOKEN_FRAMES)
 
 
 @dataclass(frozen=True)

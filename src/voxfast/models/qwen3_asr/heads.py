@@ -12,6 +12,7 @@ from typing import Any
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.checkpoint import read_json
+from voxfast.models.values import integer, section
 
 __all__ = ["FILE", "AlignmentHeads", "find_alignment_heads"]
 
@@ -58,9 +59,10 @@ def find_alignment_heads(
     Raises:
         CheckpointError: if a file is not what it should be, or of another model.
     """
-    thinker = config.get("thinker_config", config)
-    text, audio = _section(thinker, "text_config"), _section(thinker, "audio_config")
-    n_layers, n_heads = _size(text, "num_hidden_layers"), _size(text, "num_attention_heads")
+    thinker = section(config, "thinker_config") if "thinker_config" in config else config
+    text, audio = section(thinker, "text_config"), section(thinker, "audio_config")
+    n_layers = integer(text, "num_hidden_layers", 1, 1024)
+    n_heads = integer(text, "num_attention_heads", 1, 1024)
     own = folder / FILE
     if override is not None or own.is_file():
         return _read(override or own, n_layers, n_heads)
@@ -105,17 +107,3 @@ def _read(path: Path, n_layers: int, n_heads: int) -> AlignmentHeads:
             raise CheckpointError(f"{path}: the head {pair} is listed twice")
         heads[head] = None
     return AlignmentHeads(tuple(heads), path)
-
-
-def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key) if isinstance(config, dict) else None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"the configuration needs an object {key!r}; it has {value!r:.60}")
-    return value
-
-
-def _size(config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if type(value) is not int or value < 1:
-        raise CheckpointError(f"{key!r} must be a positive integer; it is {value!r:.60}")
-    return value

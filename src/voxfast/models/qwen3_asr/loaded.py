@@ -29,7 +29,7 @@ class LoadedQwen3ASR:
         self._name, self._folder = name, folder
         self._traits = read_traits(folder)
         self._config = read_json(folder / "config.json")
-        self._model = load_qwen3_asr(folder, dtype)
+        self._model = load_qwen3_asr(folder, dtype, self._config)
         self._tokenizer = Qwen3ASRTokenizer(folder, self._model.args.text.vocab_size)
         self.description = self._traits.description or f"Qwen3-ASR, from {folder}"
         self.is_demo = self._traits.demo

@@ -23,7 +23,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxfast.cache import SlidingKVCache
-from voxfast.models.qwen3_asr.config import Qwen3ASRArgs
+from voxfast.models.qwen3_asr.config import TOKEN_FRAMES, Qwen3ASRArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, sliding_attention, swiglu
 
@@ -104,7 +104,7 @@ class Qwen3ASR:
         """
         size = self.args.audio.chunk_frames
         n_whole, rest = divmod(mel.shape[0], size)
-        n_tokens = n_whole * self.args.audio.chunk_tokens + -(-rest // 8)
+        n_tokens = n_whole * self.args.audio.chunk_tokens + -(-rest // TOKEN_FRAMES)
         if rest and not (alone and n_whole == 0):
             mel = mx.pad(mel, [(0, size - rest), (0, 0)])
         size = min(size, mel.shape[0])

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from voxfast.audio import SAMPLE_RATE
+from voxfast.models.qwen3_asr.audio import FRAME_RATE
+from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.options import DEFAULT_DELAY_MS, Qwen3Options
@@ -18,7 +20,8 @@ __all__ = ["Qwen3Stream"]
 
 log = logging.getLogger(__name__)
 
-TOKEN_MS = 80  # audio of an audio token; the last one of a second stands for half as much
+# Audio of an audio token: 80 ms; the last token of a second stands for half as much.
+TOKEN_MS = 1000 * TOKEN_FRAMES // FRAME_RATE
 # Zeros behind an utterance: without them the last word is lost, or another one is written, where
 # a recording ends right at the end of it. (Qwen's own code pads what is shorter than this.)
 END_PAD = SAMPLE_RATE // 2

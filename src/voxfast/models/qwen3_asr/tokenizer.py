@@ -1,5 +1,6 @@
 """The tokenizer of Qwen3-ASR: prompts and text to token ids, token ids to bytes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ class Qwen3ASRTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
         return self._bpe.encode(text)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of tokens, without special ones and incomplete characters."""
+        return b"".join(self.piece(token) or b"" for token in tokens).decode("utf-8", "ignore")
 
     def piece(self, token: int) -> bytes | None:
         """The bytes of a text token; None for a special one."""

@@ -247,8 +247,7 @@ class Utterance:
             written.append(prediction)
             prediction = self._decoder.write(prediction.id)
         tokens = [token.id for token in written]
-        header = b"".join(self._tokenizer.piece(token) or b"" for token in tokens)
-        text = header.decode("utf-8", "ignore")
+        text = self._tokenizer.text(tokens)
         language = written_language(text)
         if prediction.id == self._tokenizer.asr_text:
             self._header = [*tokens, prediction.id]

@@ -1,6 +1,7 @@
 """Loads Qwen3-ASR: the published layout and its conversions for MLX, plain or quantised."""
 
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -16,12 +17,15 @@ __all__ = ["load_qwen3_asr"]
 _TRANSFORMERS = ("model.audio_tower.", "model.language_model.", "model.multi_modal_projector.")
 
 
-def load_qwen3_asr(folder: Path, dtype: mx.Dtype | None = None) -> Qwen3ASR:
+def load_qwen3_asr(
+    folder: Path, dtype: mx.Dtype | None = None, config: dict[str, Any] | None = None
+) -> Qwen3ASR:
     """The model in a folder, all weights in memory, once. Nothing outside it is read.
 
     Args:
         folder: ``config.json`` and ``model*.safetensors``, whole or in shards.
         dtype: of the arithmetic; None: the type that most weights have.
+        config: its ``config.json``, where that was read already.
 
     Raises:
         CheckpointError: if the folder is incomplete, broken, or of another architecture.
@@ -31,7 +35,7 @@ def load_qwen3_asr(folder: Path, dtype: mx.Dtype | None = None) -> Qwen3ASR:
     from mlx_qwen3_asr.convert import remap_weights
     from mlx_qwen3_asr.model import Qwen3ASRModel
 
-    config = read_json(folder / "config.json")
+    config = config or read_json(folder / "config.json")
     check_packing(config)
     tensors = load_tensors(weight_files(folder))
     refuse_transformers(folder, tensors, _TRANSFORMERS, "qwen3-asr-0.6b or qwen3-asr-1.7b")

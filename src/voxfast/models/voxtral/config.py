@@ -7,7 +7,9 @@ of range or sizes that do not fit together raise :class:`CheckpointError`.
 from dataclasses import dataclass
 from typing import Any
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError
+from voxfast.features import HOP_LENGTH, N_FFT
 from voxfast.models.values import integer, number, section
 
 __all__ = ["AudioArgs", "TransformerArgs", "VoxtralArgs", "parse_args"]
@@ -22,10 +24,7 @@ _PUBLISHED_DECODER = {
     "n_kv_heads": 8, "norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 8192,
     "vocab_size": 131072,
 }  # fmt: skip
-_PUBLISHED_AUDIO = {
-    "sampling_rate": 16000, "frame_rate": 12.5, "num_mel_bins": 128, "hop_length": 160,
-    "window_size": 400, "global_log_mel_max": 1.5,
-}  # fmt: skip
+_PUBLISHED_AUDIO = {"num_mel_bins": 128, "global_log_mel_max": 1.5}
 # Names in transformers' configuration.
 _TRANSFORMERS = {
     "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
@@ -77,7 +76,7 @@ class VoxtralArgs:
     @property
     def samples_per_position(self) -> int:
         """Samples of 16 kHz audio in one position: 1280 where the stem halves the rate."""
-        return 160 * 2 * self.downsample_factor
+        return HOP_LENGTH * 2 * self.downsample_factor
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _transformer_args(config: dict[str, Any], name: str) -> TransformerArgs:
 
 
 def _audio_args(config: dict[str, Any]) -> AudioArgs:
-    fixed = {"sampling_rate": 16000, "hop_length": 160, "window_size": 400}
+    fixed = {"sampling_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "window_size": N_FFT}
     for key, value in fixed.items():
         if config.get(key, value) != value:
             raise CheckpointError(f"{key!r} must be {value}; the checkpoint has {config[key]!r}")

@@ -14,13 +14,16 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.features import HOP_LENGTH, N_FFT
 from voxfast.models import traits
 from voxfast.models.checkpoint import INDEX, check_file, is_there
+from voxfast.models.values import BITS, GROUP_SIZES
 from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.weights import layout_names, open_voxtral
-from voxfast.models.weights import BITS, GROUP_SIZES, assign
+from voxfast.models.weights import assign
 
 __all__ = ["convert"]
 
@@ -185,8 +188,8 @@ def _shards(tensors: dict[str, mx.array], most: int) -> Iterator[dict[str, mx.ar
 def _config(args: VoxtralArgs) -> dict[str, Any]:
     """The sizes as the original ``params.json`` has them."""
     audio = {
-        "sampling_rate": 16000, "frame_rate": 16000 / args.samples_per_position,
-        "num_mel_bins": args.audio.n_mels, "hop_length": 160, "window_size": 400,
+        "sampling_rate": SAMPLE_RATE, "frame_rate": SAMPLE_RATE / args.samples_per_position,
+        "num_mel_bins": args.audio.n_mels, "hop_length": HOP_LENGTH, "window_size": N_FFT,
         "global_log_mel_max": args.audio.global_log_mel_max,
         "transcription_format": "streaming",
     }  # fmt: skip

@@ -10,10 +10,10 @@ from voxfast.models.files import (
     conversions,
     file_names,
     has_tensor,
-    is_packed,
     missing_weights,
     peek_json,
 )
+from voxfast.models.values import packing
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -35,7 +35,7 @@ def _missing_files(folder: Path) -> list[str]:
     converted = conversions(names)
     weights: list[str] = []
     if CONSOLIDATED in names and (
-        not is_packed(config) or has_tensor(folder / CONSOLIDATED, (".scales",))
+        not packing(config) or has_tensor(folder / CONSOLIDATED, (".scales",))
     ):
         needed = [_TOKENIZER] if _recognises(config, {}) else ["params.json", _TOKENIZER]
     elif any(has_tensor(folder / name, _TRANSFORMERS) for name in converted) or (

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
@@ -75,10 +76,10 @@ class LoadedVoxtral:
     def _check_times(self, folder: Path) -> None:
         """The files of a checkpoint must agree on time."""
         position, samples = self._tokenizer.position_ms, self._model.args.samples_per_position
-        if position * 16 != samples:
+        if position * SAMPLE_RATE != 1000 * samples:
             raise CheckpointError(
-                f"{folder}: positions last {position} ms by tekken.json and {samples / 16:g} ms "
-                "by the configuration"
+                f"{folder}: positions last {position} ms by tekken.json and "
+                f"{1000 * samples / SAMPLE_RATE:g} ms by the configuration"
             )
         odd = [d for d in self.delays_ms if d % position]
         if odd or self._tokenizer.default_delay_ms not in self.delays_ms:

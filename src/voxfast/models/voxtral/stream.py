@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from voxfast.features import LogMelStream
+from voxfast.features import HOP_LENGTH, N_FFT, LogMelStream
 from voxfast.models.traits import Traits
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
@@ -19,10 +19,8 @@ from voxfast.timed import Token
 
 __all__ = ["BlankGuard", "VoxtralStream"]
 
-HOP_LENGTH = 160
-WINDOW_SIZE = 400
 # A frame is centred on its hop: the last one of a position hears this much beyond it.
-LOOKAHEAD = WINDOW_SIZE // 2 - HOP_LENGTH
+LOOKAHEAD = N_FFT // 2 - HOP_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class TokenStream:
         )
         self._decoder = model.decoder_state(n_delay, self._n_prompt, start)
         self._mel = LogMelStream(
-            left_padding=WINDOW_SIZE // 2 + tokenizer.n_left_pad * args.samples_per_position,
+            left_padding=N_FFT // 2 + tokenizer.n_left_pad * args.samples_per_position,
             n_mels=args.audio.n_mels,
             log_floor=args.audio.global_log_mel_max - 8.0,
             shift=4.0,

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.features import HOP_LENGTH
 from voxfast.models.checkpoint import read_json
 
 __all__ = ["VoxtralTokenizer"]
@@ -118,10 +120,12 @@ def _check_audio(audio: dict[str, Any]) -> None:
         raise ValueError("not a tokenizer of a streaming model")
     hop, rate = audio["audio_encoding_config"]["hop_length"], audio["sampling_rate"]
     position, delay = 1000 / audio["frame_rate"], audio["transcription_delay_ms"]
-    if (hop, rate) != (160, 16000) or not (10 <= position <= 1000 and position % 10 == 0):
+    if (hop, rate) != (HOP_LENGTH, SAMPLE_RATE) or not (
+        10 <= position <= 1000 and position % 10 == 0
+    ):
         raise ValueError(
-            f"positions must be multiples of 10 ms, of 160 samples at 16000 Hz; here they last "
-            f"{position!r:.20} ms, hops {hop!r:.20} samples at {rate!r:.20} Hz"
+            f"positions must be multiples of 10 ms, of {HOP_LENGTH} samples at {SAMPLE_RATE} Hz; "
+            f"here they last {position!r:.20} ms, hops {hop!r:.20} samples at {rate!r:.20} Hz"
         )
     if not 0 < delay <= MAX_DELAY_MS or delay % position:
         raise ValueError(
