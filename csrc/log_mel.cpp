@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -18,7 +17,6 @@
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/fft.h"
 #include "mlx/primitives.h"
-#include "mlx/transforms.h"
 #include "op.h"
 #include "threads.h"
 
@@ -142,7 +140,7 @@ const Tables& tables(int n_mels) {
   return made->try_emplace(n_mels, n_mels).first->second;
 }
 
-// The op composed of MLX's ops, for GPU streams and gradients.
+// The op composed of MLX's ops, for GPU streams.
 mx::array fallback(const mx::array& samples, const Options& options,
                    const mx::Stream& s) {
   const Tables& constants = tables(options.n_mels);
@@ -217,27 +215,7 @@ class LogMel : public mx::Primitive {
     throw std::runtime_error("[log_mel] has no GPU kernel");
   }
 
-  std::vector<mx::array> jvp(const std::vector<mx::array>& primals,
-                             const std::vector<mx::array>& tangents,
-                             const std::vector<int>& argnums) override {
-    return mx::jvp(fallback_of_inputs(), primals, tangents).second;
-  }
-
-  std::vector<mx::array> vjp(const std::vector<mx::array>& primals,
-                             const std::vector<mx::array>& cotangents,
-                             const std::vector<int>& argnums,
-                             const std::vector<mx::array>& outputs) override {
-    return mx::vjp(fallback_of_inputs(), primals, cotangents).second;
-  }
-
-  // A mapped axis becomes a batch dimension.
-  std::pair<std::vector<mx::array>, std::vector<int>> vmap(
-      const std::vector<mx::array>& inputs, const std::vector<int>& axes) override {
-    auto x = mx::moveaxis(inputs[0], axes[0], 0, stream());
-    return {{make(x, options_, stream())}, {0}};
-  }
-
-  const char* name() const override { return "LogMel"; }
+  const char* name() const override { return "VoxfastLogMel"; }
 
   bool is_equivalent(const mx::Primitive& other) const override {
     return options_ == static_cast<const LogMel&>(other).options_;
@@ -260,14 +238,6 @@ class LogMel : public mx::Primitive {
   }
 
  private:
-  // The function that gradients are taken of.
-  std::function<std::vector<mx::array>(const std::vector<mx::array>&)>
-  fallback_of_inputs() {
-    return [options = options_, s = stream()](const std::vector<mx::array>& inputs) {
-      return std::vector<mx::array>{fallback(inputs[0], options, s)};
-    };
-  }
-
   Options options_;
 };
 

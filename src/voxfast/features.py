@@ -56,11 +56,6 @@ class LogMelStream:
         self._tail = np.zeros(max(N_FFT, left_padding), dtype=np.float32)
         self._length = left_padding
 
-    @property
-    def n_pending(self) -> int:
-        """Samples kept for frames to come, less than 400 after a step."""
-        return self._length
-
     def step(self, samples: npt.NDArray[np.float32]) -> mx.array:
         """Take the next samples and return the frames that they complete.
 

@@ -185,8 +185,7 @@ def log_mel(
 
     CPU streams compute the power in float64: on speech x is within 1e-6 of the exact logarithm
     (1e-4 with the float32 fallback). A frame depends on its 400 samples only, bit for bit, not
-    on its position; if one of them is NaN, the frame is NaN. Gradients are those of the
-    fallback.
+    on its position; if one of them is NaN, the frame is NaN.
 
     Args:
         samples: [..., N] audio at 16 kHz; float32, float16 or bfloat16; N ≥ 400. Frame t

@@ -32,7 +32,7 @@ from voxfast import audio as audio_io
 from voxfast import hub
 from voxfast.errors import VoxfastError
 from voxfast.models.family import is_automatic
-from voxfast.models.qwen3_asr.languages import LANGUAGES, language_code
+from voxfast.models.qwen3_asr.languages import LANGUAGES
 from voxfast.online.session import OnlineProcessor
 from voxfast.timed import Word
 
@@ -154,8 +154,7 @@ class Qwen3MLXSimulASR(_Holder):
     default_model = "qwen3-asr-0.6b"
 
     def session_options(self, language: str | None) -> dict[str, Any]:
-        code = None if language is None or is_automatic(language) else language_code(language)
-        options = super().session_options(language) | {"language": code}
+        options = super().session_options(language) | {"language": language}
         tuning = {"tuning": voxfast.Qwen3Tuning(heads_file=self._heads)} if self._heads else {}
         return options | tuning
 
@@ -185,7 +184,6 @@ class _Processor(OnlineProcessor):
         self.error: Exception | None = None
         self._upto = self._end = 0.0
         options = holder.session_options(language)
-        self._language = options.get("language")
         super().__init__(asr, lambda: holder.model.session(**options))
 
     def insert_audio_chunk(self, audio: Any, audio_stream_end_time: float | None = None) -> None:
@@ -242,7 +240,7 @@ class _Processor(OnlineProcessor):
             start=word.start,
             end=word.end,
             text=word.text,
-            detected_language=LANGUAGES.get(self._session.language or "", self._language),
+            detected_language=LANGUAGES.get(self._session.language or ""),
             probability=word.probability,
         )
 

@@ -10,7 +10,6 @@ from voxfast.models.family import is_automatic
 __all__ = [
     "LANGUAGES",
     "has_word_spaces",
-    "language_code",
     "language_name",
     "requested_language",
     "written_language",
@@ -106,15 +105,6 @@ def _near(code_or_name: str) -> str:
     names = dict.fromkeys(_NAMES[found] for found in get_close_matches(key, alike, 3, 0.5))
     meant = " or ".join(f"{name} ({LANGUAGES[name]})" for name in names)
     return f" (is {meant} meant?)" if meant else ""
-
-
-def language_code(code_or_name: str) -> str:
-    """The code of a language: ``en`` for ``English``.
-
-    Raises:
-        InvalidOptionError: if it is none of the model's languages.
-    """
-    return LANGUAGES[language_name(code_or_name)]
 
 
 def written_language(header: str) -> str | None:
