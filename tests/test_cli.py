@@ -274,9 +274,8 @@ def test_interrupt_while_modules_are_imported(tmp_path):
         "        if name in ('numpy', 'mlx'):\n"
         "            raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt())\n"
-        "sys.argv = ['voxfast', 'doctor']\n"
         "from voxfast.cli import main\n"
-        "sys.exit(main())\n"
+        "sys.exit(main(['doctor']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
     assert done.returncode == 130

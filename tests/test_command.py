@@ -86,7 +86,7 @@ def test_options_that_cannot_be(
 def test_a_broken_pair_is_an_import_error_that_helps() -> None:
     code = (
         "import mlx.core as mx; mx.__version__ = '0.1.2'\n"
-        "try:\n import voxfast\nexcept ImportError as e: print(e)\n"
+        "try:\n from voxfast import load\nexcept ImportError as e: print(e)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "needs MLX 0.32.4" in done.stdout

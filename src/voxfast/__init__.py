@@ -13,12 +13,11 @@
                 print(word.text, word.start, word.end)
         session.finish()
 
-Raises ImportError if MLX is not the release that the extension was compiled against.
+MLX is loaded when a name that needs it is first used, such as ``voxfast.load``: that raises
+ImportError if it is not the release that the extension was compiled against.
 """
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxfast.errors import (
@@ -41,11 +40,8 @@ if TYPE_CHECKING:
     from voxfast.models.voxtral.stream import BlankGuard
     from voxfast.online.session import OnlineProcessor, Session, Tentative
 
-# The commands import it themselves: an interrupt while they do is not to end in a traceback,
-# and `voxfast doctor` tells what is wrong with an installation that does not work.
-if sys.argv[0] != "-m" and Path(sys.argv[0]).stem not in ("voxfast", "voxfast-wlk"):
-    import_module("voxfast._native")
-
+# Imported when they are used. An interrupt while a command imports MLX must not end in a
+# traceback, and `voxfast doctor` has to start on an installation that does not work.
 _LAZY = {
     "DEFAULT_MODEL": "voxfast.model",
     "Model": "voxfast.model",
@@ -92,6 +88,7 @@ def __getattr__(name: str) -> Any:
 
         return version()
     if name in _LAZY:
+        import_module("voxfast._native")  # MLX and the extension, or what is wrong with them
         value = globals()[name] = getattr(import_module(_LAZY[name]), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
