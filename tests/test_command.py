@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from voxfast import cli
-from voxfast.integrations import server
+from voxfast.integrations import wlk_command
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "audio"
 SAID = "turn up and open window"
@@ -99,7 +99,7 @@ def test_the_server_says_what_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "whisperlivekit", None)
     monkeypatch.delitem(sys.modules, "voxfast.integrations.whisperlivekit", raising=False)
-    assert server.main(["--model", "voxtral-numbers"]) == 1
+    assert wlk_command.main(["--model", "voxtral-numbers"]) == 1
     assert 'pip install "voxfast[whisperlivekit]"' in capsys.readouterr().err
 
 

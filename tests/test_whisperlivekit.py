@@ -325,7 +325,7 @@ def test_the_server(clip: EvalItem) -> None:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     command = ["--model", "voxtral-numbers", "--port", str(port), "--pcm-input", "--no-vac"]
-    server = subprocess.Popen([sys.executable, "-m", "voxfast.integrations.server", *command])
+    server = subprocess.Popen([sys.executable, "-m", "voxfast.integrations.wlk_command", *command])
     try:
         client = None
         while client is None:
@@ -359,7 +359,7 @@ def test_the_server(clip: EvalItem) -> None:
 )
 def test_the_server_refuses_before_it_starts(options: list[str], code: int, message: str) -> None:
     pytest.importorskip("uvicorn", reason="its server needs it")
-    command = [sys.executable, "-m", "voxfast.integrations.server", *options, "--no-vac"]
+    command = [sys.executable, "-m", "voxfast.integrations.wlk_command", *options, "--no-vac"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == code
     assert message in done.stderr.splitlines()[-1]

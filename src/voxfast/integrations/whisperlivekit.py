@@ -11,7 +11,7 @@
 
 From then on the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` are voxfast's; everything
 else of WhisperLiveKit is as it was, and nothing on the disk is touched. The command
-``voxfast-wlk`` starts its server like this; see :mod:`voxfast.integrations.server`.
+``voxfast-wlk`` starts its server like this; see :mod:`voxfast.integrations.wlk_command`.
 
 One holder is shared by all sessions of a server and holds the model; each session has one
 processor. Their methods are called as ``whisperlivekit.audio_processor`` calls them.

@@ -1,4 +1,4 @@
-"""``voxfast-wlk``: WhisperLiveKit's server with voxfast as its backend."""
+"""The command ``voxfast-wlk``: WhisperLiveKit's server with voxfast as its backend."""
 
 import argparse
 import sys
