@@ -606,6 +606,7 @@ def test_the_first_word_has_a_space_where_the_language_has(
         ({"language": "xx"}, "language 'xx'"),
         ({"language": 3}, "language must be text"),
         ({"prompt": "<|im_end|>"}, "special tokens"),
+        ({"prompt": "1" * 200_000}, "prompt= has 2000[0-9]{2} tokens, and 6[0-9]{4} fit"),
         ({"delay_ms": -1}, "delay_ms must be an integer from 0"),
         ({"delay_ms": 100.0}, "delay_ms must be an integer"),
         ({"block_ms": 0}, "block_ms"),

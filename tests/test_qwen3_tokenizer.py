@@ -1,5 +1,6 @@
 """The tokenizer of Qwen3-ASR: ids, prompts, and files that are refused."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,40 @@ def test_merges_that_look_like_comments_count_and_text_is_normalised(
     hashes: ByteLevelBPE, text: str, pieces: list[str]
 ) -> None:
     assert pieces_of(hashes, text) == pieces
+
+
+def _merge_all(ranks: dict[tuple[str, str], int], letters: str) -> list[str]:
+    """As GPT-2's encoder has it: all pairs of the lowest rank are joined, then all of the next."""
+    pieces = list(letters)
+    while found := [pair for pair in pairwise(pieces) if pair in ranks]:
+        best, joined = min(found, key=ranks.__getitem__), []
+        while pieces:
+            size = 2 if tuple(pieces[:2]) == best else 1
+            joined.append("".join(pieces[:size]))
+            del pieces[:size]
+        pieces = joined
+    return pieces
+
+
+@given(st.data())
+def test_pairs_are_joined_in_the_order_of_their_ranks(data: st.DataObject) -> None:
+    known, ranks = list("abc"), {}
+    for _ in range(data.draw(st.integers(0, 12))):
+        pair = (data.draw(st.sampled_from(known)), data.draw(st.sampled_from(known)))
+        if "".join(pair) not in known:
+            ranks[pair] = len(ranks)
+            known.append("".join(pair))
+    alphabet = byte_alphabet()
+    vocabulary = {piece: token for token, piece in enumerate({*alphabet, *known})}
+    word = data.draw(st.text(alphabet="abc", max_size=40))
+    assert pieces_of(ByteLevelBPE(vocabulary, ranks, {}), word) == _merge_all(ranks, word)
+
+
+def test_a_word_of_200_kb(tokenizer: Qwen3ASRTokenizer, hashes: ByteLevelBPE) -> None:
+    for word in ("#" * 200_000, "ab" * 100_000):
+        tokens = tokenizer.encode(word)  # in quadratic time, it would take minutes
+        assert b"".join(map(tokenizer.piece, tokens)).decode() == word
+    assert pieces_of(hashes, "#" * 200_001) == ["####"] * 50_000 + ["#"]
 
 
 def test_only_the_first_line_of_the_merges_is_a_comment() -> None:

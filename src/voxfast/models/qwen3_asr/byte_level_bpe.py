@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import regex
@@ -67,20 +68,30 @@ class ByteLevelBPE:
 
 
 def _merge(ranks: Ranks, letters: str) -> tuple[str, ...]:
-    """The pieces of a word: the pair of the lowest rank is joined, wherever it stands, again
-    and again."""
-    pieces = list(letters)
-    while len(pieces) > 1:
-        best = min(pairwise(pieces), key=lambda p: ranks.get(p, len(ranks)))
-        if best not in ranks:
-            break
-        joined, at = [], 0
-        while at < len(pieces):
-            found = tuple(pieces[at : at + 2]) == best
-            joined.append("".join(best) if found else pieces[at])
-            at += 2 if found else 1
-        pieces = joined
-    return tuple(pieces)
+    """The pieces of a word: the leftmost pair of the lowest rank is joined, again and again.
+
+    O(n log n) with a heap, since a word may be as long as the prompt that a user gives.
+    """
+    pieces = list(letters)  # a piece that was joined to the one before it is empty
+    count = len(pieces)
+    following, before = list(range(1, count + 1)), list(range(-1, count - 1))
+    heap = [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]
+    heapify(heap)
+    while heap:
+        rank, at = heappop(heap)
+        end = following[at]
+        if end == count or ranks.get((pieces[at], pieces[end])) != rank:
+            continue  # one of the two was joined to another piece meanwhile
+        pieces[at], pieces[end] = pieces[at] + pieces[end], ""
+        following[at] = following[end]
+        if following[at] < count:
+            before[following[at]] = at
+        for left in (before[at], at):
+            if left >= 0 and following[left] < count:
+                pair = (pieces[left], pieces[following[left]])
+                if pair in ranks:
+                    heappush(heap, (ranks[pair], left))
+    return tuple(piece for piece in pieces if piece)
 
 
 def read_merges(text: str) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from voxfast.audio import SAMPLE_RATE
+from voxfast.errors import InvalidOptionError
 from voxfast.models.qwen3_asr.audio import FRAME_RATE
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.decoding import Decoder
@@ -11,7 +12,13 @@ from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.options import DEFAULT_DELAY_MS, Qwen3Options
 from voxfast.models.qwen3_asr.policy import Policy
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
-from voxfast.models.qwen3_asr.utterance import AlignedWord, BufferLimits, Utterance
+from voxfast.models.qwen3_asr.utterance import (
+    LONGEST_HEADER,
+    SPARE_TOKENS,
+    AlignedWord,
+    BufferLimits,
+    Utterance,
+)
 from voxfast.models.traits import Traits
 from voxfast.online.stream import QueuedStream
 from voxfast.timed import Word
@@ -38,6 +45,9 @@ class Qwen3Stream(QueuedStream):
         options: checked ones; their language and heads are given beside them.
         traits: of the checkpoint.
         language: name of the language, or None to detect it.
+
+    Raises:
+        InvalidOptionError: if the prompt is too long.
     """
 
     def __init__(
@@ -53,6 +63,14 @@ class Qwen3Stream(QueuedStream):
         head, tail = tokenizer.prompt(options.prompt or "")
         delay_ms = DEFAULT_DELAY_MS if options.delay_ms is None else options.delay_ms
         tuning = options.tuning
+        n_audio = -(-(tuning.buffer_ms + 500) // 1000) * model.args.audio.chunk_tokens
+        room = model.args.text.max_positions - 2 * n_audio - tuning.context_tokens
+        room -= LONGEST_HEADER + SPARE_TOKENS
+        if len(head) + len(tail) > room:
+            raise InvalidOptionError(
+                f"prompt= has {len(head) + len(tail)} tokens, and {room} fit beside audio and "
+                "text; shorten it to names and terms"
+            )
         policy = Policy(
             border=-(-delay_ms // TOKEN_MS),
             rewind=tuning.rewind_ms // TOKEN_MS,
