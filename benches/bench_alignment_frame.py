@@ -1,11 +1,11 @@
-"""alignment_frame: the kernel against its composition, the peers' way, and the floor; and
+"""alignment_frame: the kernel against its composition, the peers' code, and the roofline; and
 what it adds to a decoder step.
 
     pytest benches/bench_alignment_frame.py --benchmark-enable
 
 The shape is that of Qwen3-ASR-0.6B: 28 layers, 16 query heads over 8 KV heads of 128, with
 the 20 best of its measured alignment heads, over 15 s and 30 s of audio. The peers make one
-product and one argmax per head and read each back. The floor is one read of the heads' rows
+product and one argmax per head and read each back. The roofline is one read of the heads' rows
 of keys, as memchr does it on all threads.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import pytest
-from floors import read_seconds
+from roofline import read_seconds
 
 from voxfast.cache import SlidingKVCache
 from voxfast.ops import alignment_frame, linear, rms_norm, rotary_tables, swiglu, use_native
@@ -84,18 +84,18 @@ def peers(call: Call) -> Callable[[], object]:
     return run
 
 
-WAYS = {"native": native, "composed": composed, "peers": peers}
+BACKENDS = {"native": native, "composed": composed, "peers": peers}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("count", [195, 390])
-def test_alignment_frame(benchmark, count, dtype, way):
+def test_alignment_frame(benchmark, count, dtype, backend):
     call = Call(count, dtype)
     benchmark.group = f"alignment_frame, 20 heads, {count} positions, {dtype}"
-    benchmark.extra_info["way"] = way
-    benchmark.extra_info["floor"] = read_seconds(call.key_bytes)
-    benchmark(WAYS[way](call))
+    benchmark.extra_info["backend"] = backend
+    benchmark.extra_info["roofline"] = read_seconds(call.key_bytes)
+    benchmark(BACKENDS[backend](call))
 
 
 # ---- a step of the decoder ----------------------------------------------------------------

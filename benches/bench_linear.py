@@ -1,9 +1,9 @@
-"""linear: the kernels against their composition, NumPy, and the floor.
+"""linear: the kernels against their composition, NumPy, and the roofline.
 
     pytest benches/bench_linear.py --benchmark-enable
 
 "native" are the kernels, "composed" is MLX's own product (``use_native(False)``), "numpy" the
-float32 product of the weights, unpacked beforehand. The floor is one read of the weights by all
+float32 product of the weights, unpacked beforehand. The roofline is one read of the weights by all
 threads or, where that takes longer, the multiplications at the rate of a float32 product in
 NumPy. Activations are bfloat16. Few rows take weights of a vocabulary's size, larger than any
 cache; 104 rows are those of a window of the audio tower.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 import pytest
-from floors import product_rate, read_seconds
+from roofline import product_rate, read_seconds
 
 from voxfast.ops import LinearWeights, linear, linears, use_native
 
@@ -51,14 +51,14 @@ SHAPES = [
 ]
 
 
-def floor_of(weights: list[mx.array], multiplications: int) -> float:
+def roofline_of(weights: list[mx.array], multiplications: int) -> float:
     """Seconds that it takes at the least to read the weights and to multiply so often."""
     n_bytes = sum(array.nbytes for array in weights)
     return max(read_seconds(n_bytes), multiplications / product_rate())
 
 
 class Product:
-    """One product, and what it takes to do it in any way."""
+    """One product, and its operands for every backend."""
 
     def __init__(self, shape: Shape, name: str) -> None:
         self.shape, form = shape, FORMATS[name]
@@ -72,10 +72,10 @@ class Product:
         mx.eval(self.x, self.arrays)
 
     @property
-    def floor(self) -> float:
+    def roofline(self) -> float:
         """Seconds that it takes at the least."""
         shape = self.shape
-        return floor_of(self.arrays, shape.m * shape.n * shape.k)
+        return roofline_of(self.arrays, shape.m * shape.n * shape.k)
 
     def native(self) -> None:
         mx.eval(linear(self.x, *self.arrays, **self.options))
@@ -106,7 +106,7 @@ class Layers:
         ]
         arrays = [array for layer in self.layers for some in layer for array in some]
         mx.eval(arrays)
-        self.floor = floor_of(arrays, self.COUNT * m * sum(outputs) * k)
+        self.roofline = roofline_of(arrays, self.COUNT * m * sum(outputs) * k)
 
     def native(self) -> None:
         weights = [
@@ -128,35 +128,35 @@ def packed(n: int, k: int, bits: int) -> list[mx.array]:
     return [mx.array(codes), *groups]
 
 
-@pytest.mark.parametrize("way", ["native", "composed", "numpy"])
+@pytest.mark.parametrize("backend", ["native", "composed", "numpy"])
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_linear(benchmark, shape, name, way):
+def test_linear(benchmark, shape, name, backend):
     before = mx.default_device()
     mx.set_default_device(mx.cpu)
     product = Product(shape, name)
     benchmark.group = f"linear, {shape}, {name}"
-    benchmark.extra_info["way"] = way
-    if way == "native":
-        benchmark.extra_info["floor"] = product.floor
-    if way == "composed":  # seconds, in half precision
+    benchmark.extra_info["backend"] = backend
+    if backend == "native":
+        benchmark.extra_info["roofline"] = product.roofline
+    if backend == "composed":  # seconds, in half precision
         benchmark.pedantic(product.composed, rounds=1)
     else:
-        benchmark(product.native if way == "native" else product.numpy())
+        benchmark(product.native if backend == "native" else product.numpy())
     mx.set_default_device(before)
 
 
-@pytest.mark.parametrize("way", ["native", "separate"])
+@pytest.mark.parametrize("backend", ["native", "separate"])
 @pytest.mark.parametrize("name", ["bfloat16", "8 bit", "4 bit"])
 @pytest.mark.parametrize("outputs", [(2048, 1024, 1024), (3072, 3072)], ids=["q, k, v", "gate, up"])
 @pytest.mark.parametrize("m", [1, 104])
-def test_linears(benchmark, m, outputs, name, way):
+def test_linears(benchmark, m, outputs, name, backend):
     before = mx.default_device()
     mx.set_default_device(mx.cpu)
     layers = Layers(m, outputs, 1024, name)
     benchmark.group = f"linears, {m} x 1024 x {outputs}, {name}"
-    benchmark.extra_info["way"] = way
-    if way == "native":
-        benchmark.extra_info["floor"] = layers.floor
-    benchmark(layers.native if way == "native" else layers.separate)
+    benchmark.extra_info["backend"] = backend
+    if backend == "native":
+        benchmark.extra_info["roofline"] = layers.roofline
+    benchmark(layers.native if backend == "native" else layers.separate)
     mx.set_default_device(before)

@@ -1,9 +1,9 @@
-"""log_mel: the kernel against its composition, the peers' way, and NumPy.
+"""log_mel: the kernel against its composition, the peers' code, and NumPy.
 
     OPENBLAS_NUM_THREADS=1 pytest benches/bench_log_mel.py --benchmark-enable
 
 Everything but the samples is made beforehand; what is timed includes MLX's dispatch and the
-wait for the result. The floor is the arithmetic of a real FFT, 2.5 N log2 N operations per
+wait for the result. The roofline is the arithmetic of a real FFT, 2.5 N log2 N operations per
 frame, at the rate of a float64 matrix product in one thread.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 import pytest
-from floors import product_rate
+from roofline import product_rate
 
 from voxfast.features import HOP_LENGTH, N_FFT
 from voxfast.ops import log_mel, use_native
@@ -81,7 +81,7 @@ def numpy(samples: np.ndarray) -> Callable[[], object]:
     return run
 
 
-WAYS = {"native": native, "composed": composed, "peers": peers, "numpy": numpy}
+BACKENDS = {"native": native, "composed": composed, "peers": peers, "numpy": numpy}
 
 
 @pytest.fixture(scope="session")
@@ -90,14 +90,14 @@ def operations_per_second() -> float:
     return 2 * product_rate(np.float64, 512)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("chunk", FRAMES)
-def test_log_mel(benchmark, chunk, way, operations_per_second):
+def test_log_mel(benchmark, chunk, backend, operations_per_second):
     n_frames = FRAMES[chunk]
     length = (n_frames - 1) * HOP_LENGTH + N_FFT
     samples = np.random.default_rng(0).standard_normal(length).astype(np.float32)
     benchmark.group = f"log_mel, {chunk}, float32"
-    benchmark.extra_info["way"] = way
+    benchmark.extra_info["backend"] = backend
     operations = 2.5 * N_FFT * np.log2(N_FFT) * n_frames
-    benchmark.extra_info["floor"] = operations / operations_per_second
-    benchmark(WAYS[way](samples))
+    benchmark.extra_info["roofline"] = operations / operations_per_second
+    benchmark(BACKENDS[backend](samples))

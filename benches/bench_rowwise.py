@@ -1,15 +1,15 @@
-"""rms_norm, swiglu, gelu and greedy: the kernels against their compositions and the floor.
+"""rms_norm, swiglu, gelu and greedy: the kernels against their compositions and the roofline.
 
     pytest benches/bench_rowwise.py --benchmark-enable
 
 The shapes are those between the products of Voxtral 4B's decoder (one position and a prefill) and
-of Qwen3-ASR 0.6B's audio tower (one window), and the logits of both. The floor is one read of
+of Qwen3-ASR 0.6B's audio tower (one window), and the logits of both. The roofline is one read of
 everything that goes in and comes out, as memchr does it on all threads.
 """
 
 import mlx.core as mx
 import pytest
-from floors import read_seconds
+from roofline import read_seconds
 
 from voxfast.ops import gelu, greedy, rms_norm, swiglu, use_native
 
@@ -36,19 +36,19 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("way", ["native", "composed"])
+@pytest.mark.parametrize("backend", ["native", "composed"])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("op", "shape"), CASES, ids=[f"{o}-{m}x{n}" for o, (m, n) in CASES])
-def test_rowwise(benchmark, op, shape, dtype, way):
+def test_rowwise(benchmark, op, shape, dtype, backend):
     x, y = (mx.random.normal(shape).astype(dtype) for _ in range(2))
     mx.eval(x, y)
     benchmark.group = f"{op} of {shape[0]} x {shape[1]}, {str(dtype).rpartition('.')[2]}"
-    benchmark.extra_info["way"] = way
+    benchmark.extra_info["backend"] = backend
     if benchmark.enabled:
-        benchmark.extra_info["floor"] = read_seconds(x.nbytes * SHAPES[op][1])
+        benchmark.extra_info["roofline"] = read_seconds(x.nbytes * SHAPES[op][1])
 
     def run() -> None:
-        with use_native(way == "native"):
+        with use_native(backend == "native"):
             mx.eval(CALLS[op](x, y))
 
     benchmark(run)

@@ -1,10 +1,10 @@
-"""sliding_attention: the kernels against their composition, today's MLX backends, and the floor.
+"""sliding_attention: kernels, their composition, today's MLX backends, and the roofline.
 
     pytest benches/bench_sliding_attention.py --benchmark-enable
 
 "native" are the kernels, "composed" is the same function composed of MLX's ops
-(``use_native(False)``). The peers write with a slice update (one new row) or a concatenation
-and a banded mask (several), and call ``mx.fast.scaled_dot_product_attention``. The floor is
+(``use_native(False)``). The peers write with a slice update (one position) or a concatenation
+and a banded mask (several), and call ``mx.fast.scaled_dot_product_attention``. The roofline is
 one read of the window's keys and values on all threads or, where that takes longer, the
 window's multiplications at the rate of a float32 product in NumPy.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import pytest
-from floors import product_rate, read_seconds
+from roofline import product_rate, read_seconds
 
 from voxfast._native import _ext
 from voxfast.ops import sliding_attention, use_native
@@ -24,7 +24,7 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 @dataclass(frozen=True)
 class Case:
-    """B = 1; L new rows, H query and H_kv KV heads of D, a window."""
+    """B = 1; L new positions, H query and H_kv KV heads of D, a window."""
 
     length: int
     heads: int
@@ -36,8 +36,8 @@ class Case:
     def multiplications(self) -> int:
         return 2 * self.length * self.heads * self.window * self.size
 
-    def floor(self, dtype: mx.Dtype) -> float:
-        """Seconds that it takes at the least."""
+    def roofline(self, dtype: mx.Dtype) -> float:
+        """The least time, in seconds."""
         n_bytes = 2 * self.kv_heads * self.window * self.size * dtype.size
         return max(read_seconds(n_bytes), self.multiplications / product_rate())
 
@@ -57,7 +57,7 @@ class Ring:
 
     def __init__(self, case: Case, dtype: mx.Dtype, native: bool) -> None:
         self.case, self.native = case, native
-        self.new = new_rows(case, dtype)
+        self.new = new_positions(case, dtype)
         capacity = case.window + case.length - 1
         shape = (1, case.kv_heads, capacity, case.size)
         self.rings = [mx.random.normal(shape).astype(dtype) for _ in range(2)]
@@ -78,7 +78,7 @@ class Peers:
 
     def __init__(self, case: Case, dtype: mx.Dtype) -> None:
         self.case = case
-        self.q, self.k, self.v = (x.swapaxes(1, 2) for x in new_rows(case, dtype))
+        self.q, self.k, self.v = (x.swapaxes(1, 2) for x in new_positions(case, dtype))
         shape = (1, case.kv_heads, case.window, case.size)
         self.keys, self.values = (mx.random.normal(shape).astype(dtype) for _ in range(2))
         mx.eval(self.q, self.k, self.v, self.keys, self.values)
@@ -104,29 +104,29 @@ class Peers:
         mx.eval(out, self.keys, self.values)
 
 
-def new_rows(case: Case, dtype: mx.Dtype) -> list[mx.array]:
+def new_positions(case: Case, dtype: mx.Dtype) -> list[mx.array]:
     heads = (case.heads, case.kv_heads, case.kv_heads)
-    rows = [mx.random.normal((1, case.length, n, case.size)).astype(dtype) for n in heads]
-    mx.eval(rows)
-    return rows
+    qkv = [mx.random.normal((1, case.length, n, case.size)).astype(dtype) for n in heads]
+    mx.eval(qkv)
+    return qkv
 
 
-WAYS: dict[str, Callable[[Case, mx.Dtype], Callable[[], None]]] = {
+BACKENDS: dict[str, Callable[[Case, mx.Dtype], Callable[[], None]]] = {
     "native": lambda case, dtype: Ring(case, dtype, native=True),
     "composed": lambda case, dtype: Ring(case, dtype, native=False),
     "peers": Peers,
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_sliding_attention(benchmark, case, dtype, way):
+def test_sliding_attention(benchmark, case, dtype, backend):
     mx.set_default_device(mx.cpu)
     benchmark.group = f"sliding_attention, {case}, {dtype}"
-    benchmark.extra_info["way"] = way
-    benchmark.extra_info["floor"] = CASES[case].floor(DTYPES[dtype])
-    step = WAYS[way](CASES[case], DTYPES[dtype])
+    benchmark.extra_info["backend"] = backend
+    benchmark.extra_info["roofline"] = CASES[case].roofline(DTYPES[dtype])
+    step = BACKENDS[backend](CASES[case], DTYPES[dtype])
     before = _ext.ring_copies()
     benchmark(step)
     assert _ext.ring_copies() == before  # written in place

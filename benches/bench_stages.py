@@ -5,7 +5,7 @@
 Random weights of the real shapes, plain bfloat16 and 4-bit in groups of 64. A step of the
 encoder takes the 8 log-mel frames of a position (with the conv stem and the adapter), a step
 of the decoder one position; both windows are full. The real model has 32 and 26 layers. The
-floor is one read of the weights and of the windows' keys and values.
+roofline is one read of the weights and of the windows' keys and values.
 """
 
 from functools import cache
@@ -13,8 +13,8 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from floors import read_seconds
 from mlx.utils import tree_flatten, tree_map
+from roofline import read_seconds
 
 from voxfast.models.voxtral.config import AudioArgs, TransformerArgs, VoxtralArgs
 from voxfast.models.voxtral.network import Voxtral
@@ -52,9 +52,9 @@ def size(*trees: object) -> int:
     return sum(array.nbytes for tree in trees for _, array in tree_flatten(tree))
 
 
-@pytest.mark.parametrize("way", ["native", "composed"])
+@pytest.mark.parametrize("backend", ["native", "composed"])
 @pytest.mark.parametrize("weights", ["bfloat16", "4-bit"])
-def test_encoder(benchmark, weights, way):
+def test_encoder(benchmark, weights, backend):
     voxtral = model(weights)
     mel = mx.random.normal((FRAMES, ARGS.audio.n_mels)).astype(mx.bfloat16)
     state = voxtral.encoder_state(FRAMES, start=10_000)
@@ -64,12 +64,12 @@ def test_encoder(benchmark, weights, way):
 
     step()
     read = size(voxtral.encoder.parameters(), voxtral.adapter.parameters(), state.arrays())
-    run(benchmark, f"encoder, 1 layer, stem, adapter, {weights}", way, step, read)
+    run(benchmark, f"encoder, 1 layer, stem, adapter, {weights}", backend, step, read)
 
 
-@pytest.mark.parametrize("way", ["native", "composed"])
+@pytest.mark.parametrize("backend", ["native", "composed"])
 @pytest.mark.parametrize("weights", ["bfloat16", "4-bit"])
-def test_decoder(benchmark, weights, way):
+def test_decoder(benchmark, weights, backend):
     voxtral = model(weights)
     audio = mx.random.normal((1, ARGS.decoder.dim)).astype(mx.bfloat16)
     state = voxtral.decoder_state(6, 1, start=10_000)
@@ -79,12 +79,12 @@ def test_decoder(benchmark, weights, way):
 
     step()
     read = size(voxtral.decoder.layers[0].parameters(), state.arrays())
-    run(benchmark, f"decoder, 1 layer, {weights}", way, step, read)
+    run(benchmark, f"decoder, 1 layer, {weights}", backend, step, read)
 
 
-def run(benchmark, group, way, step, read):
+def run(benchmark, group, backend, step, read):
     benchmark.group = f"Voxtral 4B, {group}"
-    benchmark.extra_info["way"] = way
-    benchmark.extra_info["floor"] = read_seconds(read)
-    with use_native(way == "native"):
+    benchmark.extra_info["backend"] = backend
+    benchmark.extra_info["roofline"] = read_seconds(read)
+    with use_native(backend == "native"):
         benchmark(step)

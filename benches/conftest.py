@@ -1,7 +1,7 @@
-"""Ratios after a benchmark run: every way of a group against the one called "native".
+"""Ratios after a benchmark run: every backend of a group against the one called "native".
 
-A benchmark sets ``benchmark.group`` and ``benchmark.extra_info["way"]``, and, where there
-is one, ``benchmark.extra_info["floor"]``: seconds that the work takes at the very least.
+A benchmark sets ``benchmark.group`` and ``benchmark.extra_info["backend"]``, and, where there
+is one, ``benchmark.extra_info["roofline"]``: the least time in seconds.
 """
 
 from collections import defaultdict
@@ -14,17 +14,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     session = getattr(terminalreporter.config, "_benchmarksession", None)
     groups = defaultdict(dict)
     for bench in session.benchmarks if session else []:
-        if bench.stats.data and "way" in bench.extra_info:
-            groups[bench.group][bench.extra_info["way"]] = bench
-    for group, ways in groups.items():
-        if "native" not in ways:
+        if bench.stats.data and "backend" in bench.extra_info:
+            groups[bench.group][bench.extra_info["backend"]] = bench
+    for group, backends in groups.items():
+        if "native" not in backends:
             continue
-        native = ways["native"].stats.median
+        native = backends["native"].stats.median
         terminalreporter.write_line(f"\n{group} (medians)")
-        for way, bench in ways.items():
+        for backend, bench in backends.items():
             median = bench.stats.median
-            line = f"  {way:<12} {1e6 * median:>12.1f} us   {median / native:>7.1f} x native"
-            if way == "native" and "floor" in bench.extra_info:
-                floor = bench.extra_info["floor"]
-                line += f"; the floor is {1e6 * floor:.1f} us, {native / floor:.1f} times less"
+            line = f"  {backend:<12} {1e6 * median:>12.1f} us   {median / native:>7.1f} x native"
+            if backend == "native" and "roofline" in bench.extra_info:
+                roofline = bench.extra_info["roofline"]
+                line += f"   {native / roofline:.1f} x roofline ({1e6 * roofline:.1f} us)"
             terminalreporter.write_line(line)

@@ -1,9 +1,9 @@
-"""Draws benchmarks: every way of doing a thing, and the least time that it can take.
+"""Draws benchmarks: the time of every backend, and the roofline.
 
     pytest benches/bench_log_mel.py --benchmark-enable --benchmark-json=times.json
     python benches/draw.py times.json [more.json ...] ops.png
 
-One row of dots for each group; see conftest.py for what a benchmark has to set.
+One line of dots for each group; see conftest.py for what a benchmark has to set.
 """
 
 import argparse
@@ -24,14 +24,14 @@ OTHER = "#cc79a7"
 
 @dataclass
 class Group:
-    """One piece of work: seconds (medians) by way, and the floor if it is known."""
+    """Median seconds by backend, and the roofline if it is known."""
 
-    ways: dict[str, float] = field(default_factory=dict)
-    floor: float | None = None
+    backends: dict[str, float] = field(default_factory=dict)
+    roofline: float | None = None
 
 
 def read(paths: list[Path]) -> tuple[dict[str, Group], set[str]]:
-    """The groups that have a native way, and the machines they were measured on."""
+    """The groups that have a native backend, and the machines they were measured on."""
     groups: dict[str, Group] = defaultdict(Group)
     machines = set()
     for path in paths:
@@ -41,11 +41,11 @@ def read(paths: list[Path]) -> tuple[dict[str, Group], set[str]]:
             f"{cpu.get('brand_raw', 'unknown processor')}, {cpu.get('count', '?')} threads"
         )
         for bench in document["benchmarks"]:
-            if way := bench["extra_info"].get("way"):
+            if backend := bench["extra_info"].get("backend"):
                 group = groups[bench["group"]]
-                group.ways[way] = bench["stats"]["median"]
-                group.floor = bench["extra_info"].get("floor", group.floor)
-    return {name: group for name, group in groups.items() if "native" in group.ways}, machines
+                group.backends[backend] = bench["stats"]["median"]
+                group.roofline = bench["extra_info"].get("roofline", group.roofline)
+    return {name: group for name, group in groups.items() if "native" in group.backends}, machines
 
 
 def spell(seconds: float) -> str:
@@ -57,24 +57,24 @@ def spell(seconds: float) -> str:
 
 
 def draw(groups: dict[str, Group], machines: set[str], target: Path) -> None:
-    """A row for each group: dots for its ways on one logarithmic axis, figures beside it."""
+    """A line of dots for each group, one per backend, on a logarithmic axis; figures beside it."""
     figure, axes = plt.subplots(figsize=(12, 1.8 + 0.27 * len(groups)), layout="constrained")
     known: dict[str, Any] = {}
     for y, group in enumerate(groups.values()):
-        native = group.ways["native"]
-        marks = {way: (seconds, "o") for way, seconds in group.ways.items()}
-        if group.floor:
-            marks["the floor: the least that it can take"] = (group.floor, "|")
-        for way, (seconds, marker) in marks.items():
-            colour = "black" if marker == "|" else COLOURS.get(way, OTHER)
-            # From behind: the others, native, the floor.
-            order = 4 if marker == "|" else 3 if way == "native" else 2
+        native = group.backends["native"]
+        marks = {backend: (seconds, "o") for backend, seconds in group.backends.items()}
+        if group.roofline:
+            marks["roofline"] = (group.roofline, "|")
+        for backend, (seconds, marker) in marks.items():
+            colour = "black" if marker == "|" else COLOURS.get(backend, OTHER)
+            # From behind: the others, native, the roofline.
+            order = 4 if marker == "|" else 3 if backend == "native" else 2
             mark = axes.scatter(seconds, y, s=80, color=colour, marker=marker, zorder=order)
-            known.setdefault(way, mark)
+            known.setdefault(backend, mark)
         others = [
-            f"{way} {seconds / native:.3g} ×"
-            for way, seconds in sorted(group.ways.items(), key=lambda item: item[1])
-            if way != "native"
+            f"{backend} {seconds / native:.3g} ×"
+            for backend, seconds in sorted(group.backends.items(), key=lambda item: item[1])
+            if backend != "native"
         ]
         axes.text(
             1.01,
@@ -112,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     groups, machines = read(args.results)
     if not groups:
-        parser.error("no benchmark in these files says which way is native")
+        parser.error("no benchmark in these files has a backend 'native'")
     draw(groups, machines, args.target)
 
 

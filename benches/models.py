@@ -5,8 +5,8 @@
 No files: weights are drawn in memory, activations keep the size they have in a trained model.
 Real audio goes through every stage: through Voxtral as a stream, through Qwen3-ASR 30 s at once
 and then one more second as a stream takes it. For each stage: milliseconds (the median),
-how many processors were at work, how fast the weights were read and multiplied, and how many
-times the floor that is: one read of the weights on all threads or, where that takes longer, their
+how many processors were at work, how fast the weights were read and multiplied, and the time as a
+multiple of the roofline: one read of the weights on all threads or, where that takes longer, their
 multiplications at NumPy's float32 rate.
 ``--composed`` runs every stage once more with MLX's own ops, which takes hours where weights are
 packed; bench_linear.py compares product by product.
@@ -24,10 +24,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from floors import product_rate, read_seconds
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_qwen3_asr.config import Qwen3ASRConfig
 from mlx_qwen3_asr.model import Qwen3ASRModel
+from roofline import product_rate, read_seconds
 
 from voxfast._native import _ext
 from voxfast.audio import load_audio
@@ -289,13 +289,13 @@ def report(stages: Stages, composed: Stages | None, rates: tuple[float, float]) 
     read, product = rates
     for name, stage in stages.found.items():
         seconds = statistics.median(stage.seconds)
-        floor = max(stage.weights / read, stage.products / product)
+        roofline = max(stage.weights / read, stage.products / product)
         processors = stage.cpu_seconds / sum(stage.seconds)
         line = f"  {name:28}{1e3 * seconds:10.2f} ms on {processors:.1f}"
         if stage.products:
             rate = 2 * stage.products / seconds
             line += f"{stage.weights / seconds / 1e9:8.1f} GB/s{rate / 1e9:8.1f} GFLOP/s"
-            line += f"{seconds / floor:8.2f} x floor"
+            line += f"{seconds / roofline:8.2f} x roofline"
         if composed is not None and name in composed.found:
             line += f"{min(composed.found[name].seconds) / seconds:10.1f} x faster than composed"
         print(line)

@@ -577,9 +577,9 @@ def test_times_of_ops_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return {"group": group, "stats": {"median": median}, "extra_info": extra}
 
     benchmarks = [
-        bench("op, mlx.core.float16", 2e-3, way="native", floor=1e-3),
-        bench("op, mlx.core.float16", 0.3, way="composed"),
-        bench("only composed", 1.0, way="composed"),
+        bench("op, mlx.core.float16", 2e-3, backend="native", roofline=1e-3),
+        bench("op, mlx.core.float16", 0.3, backend="composed"),
+        bench("only composed", 1.0, backend="composed"),
         bench("a whole step", 1.0, without=0.5),
     ]
     times = tmp_path / "times.json"

@@ -1,4 +1,4 @@
-"""What a machine can do at the very best: the floors that benchmarks compare with."""
+"""Rooflines of this machine: the rates of reading memory and of multiplying."""
 
 import ctypes
 import statistics
@@ -13,7 +13,7 @@ __all__ = ["product_rate", "read_seconds"]
 
 
 def read_seconds(n_bytes: int) -> float:
-    """One read of so many bytes by the C library's memchr, on all threads."""
+    """Time of one read of so many bytes by the C library's memchr, on all threads."""
     memchr = ctypes.CDLL(None).memchr
     memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     memchr.restype = ctypes.c_void_p
