@@ -1,4 +1,4 @@
-"""Arrays from outside: audio, or an error that says what to do about it."""
+"""Validation of arrays of samples, with errors that name the remedy."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from voxfast.errors import InvalidAudioError
 
 LOUDEST = 16.0
-"""Float samples beyond ±1 are merely loud; beyond ±16 they are something else."""
+"""Float samples beyond ±1 may be loud audio; beyond ±16 they are not audio."""
 
 Samples = npt.NDArray[np.float32]
 
@@ -35,8 +35,8 @@ def check(samples: object) -> Samples:
 
 
 def _from_mlx(samples: object) -> np.ndarray[Any, Any]:
-    """An ``mx.array`` of float32 or int16 as NumPy's; everything else is an error."""
-    # Imported late, so that reading files takes no MLX.
+    """Convert an ``mx.array`` of float32 or int16 to NumPy; reject everything else."""
+    # Imported here: reading files must not need MLX.
     import mlx.core as mx
 
     if not isinstance(samples, mx.array):
@@ -59,8 +59,8 @@ def _from_mlx(samples: object) -> np.ndarray[Any, Any]:
 
 
 def first_fault(samples: Samples) -> tuple[int, str] | None:
-    """The index of the first sample that is no audio, and why; None if all are."""
-    # A NaN fails this comparison, too.
+    """The index of the first invalid sample, and the reason; None if all are valid."""
+    # False for NaN, too.
     if not samples.size or -LOUDEST <= samples.min() <= samples.max() <= LOUDEST:
         return None
     index = int(np.argmax(~(np.abs(samples) <= LOUDEST)))
@@ -73,7 +73,7 @@ def first_fault(samples: Samples) -> tuple[int, str] | None:
 
 
 def _dtype_message(samples: np.ndarray[Any, Any]) -> str:
-    """What to do about a dtype that is neither float32 nor int16."""
+    """The remedy for a dtype other than float32 and int16."""
     if samples.dtype.kind == "f":
         remedy = "convert it with samples.astype(np.float32)"
     elif samples.dtype.kind in "iu" and samples.dtype.itemsize > 1:
@@ -93,7 +93,7 @@ def _dtype_message(samples: np.ndarray[Any, Any]) -> str:
 
 
 def _shape_message(shape: tuple[int, ...]) -> str:
-    """What to do about an array that is not one-dimensional."""
+    """The remedy for an array that is not one-dimensional."""
     if len(shape) == 2 and 1 in shape:
         remedy = "make it so with samples.reshape(-1)"
     elif len(shape) == 2 and shape[1] <= 8:

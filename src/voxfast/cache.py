@@ -1,4 +1,4 @@
-"""The rotating cache of keys and values that lies under every attention layer.
+"""The ring buffers of keys and values of an attention layer.
 
 Dimension letters: B batch, L new positions, S stored positions, H query heads, H_kv KV
 heads, D head size.
@@ -14,26 +14,26 @@ __all__ = ["SlidingKVCache"]
 class SlidingKVCache:
     """Keys and values of the last ``window`` positions of one layer, in two rings.
 
-    A row is written once and never moved; memory stops growing when the window is full.
-    Chunking never matters: any split of a stream into calls gives what one call over the
-    whole stream would, with a causal mask of that window.
+    A row of a ring is written once and never moved; memory is constant once the window is full.
+    Parity: any split of a stream into calls gives the result of one call over the whole
+    stream with a causal mask of that window.
 
-    The cache owns its rings and gives them away to be written in place. Whoever keeps
-    ``state`` past the next step makes that step copy the rings; nothing else goes wrong.
+    The rings are updated in place. If ``state`` is referenced elsewhere during a step, that
+    step copies the rings; the result is the same.
 
     >>> cache = SlidingKVCache(window=750, max_rows=4)
     >>> out = cache.attend(q, k, v, scale=64**-0.5)  # q [B, L, H, D], k, v [B, L, H_kv, D]
 
     Args:
-        window: positions that one position sees, itself included; ≥ 1.
-        max_rows: the most new positions that one call brings; ≥ 1. The rings hold
-            ``window + max_rows - 1`` rows in the end, so it is also the number of
-            positions that can always be taken back by :meth:`trim`.
-        start: absolute position of the first row, where ``offset`` counts from.
-        block: the rings grow by so many rows at a time until they are full size.
+        window: positions that a position attends to, including itself; ≥ 1.
+        max_rows: the most new positions of one call; ≥ 1. At full size the rings have
+            ``window + max_rows - 1`` rows, so :meth:`trim` can always take back this number
+            of positions.
+        start: absolute index of the first position; ``offset`` counts from it.
+        block: rows by which the rings grow until they are full size.
 
     Raises:
-        ValueError: on a window, max_rows or block below 1, or a negative start.
+        ValueError: for a window, max_rows or block below 1, or a negative start.
     """
 
     def __init__(self, window: int, *, max_rows: int = 1, start: int = 0, block: int = 256) -> None:
@@ -48,7 +48,7 @@ class SlidingKVCache:
         self.block = block
         self._rings: tuple[mx.array, mx.array] | None = None
         self._rows = 0  # rows written and not taken back
-        self._reached = 0  # the most rows there ever were: what they overwrote is gone
+        self._reached = 0  # the most rows ever written; the rows they overwrote are lost
 
     # ---- attention --------------------------------------------------------------------
 
@@ -74,8 +74,8 @@ class SlidingKVCache:
             [B, L, H, D] of q's dtype, unevaluated.
 
         Raises:
-            ValueError: on L above max_rows, or shapes or a dtype that do not fit together
-                or not the rows before. The cache is then as it was.
+            ValueError: for L above max_rows, and for shapes or dtypes that do not match each
+                other or the stored rows. The cache is then unchanged.
         """
         keys, values = self._rings_with_room(k, v)
         out, keys, values = sliding_attention(
@@ -99,17 +99,17 @@ class SlidingKVCache:
     # ---- going back -------------------------------------------------------------------
 
     def trim(self, n: int) -> int:
-        """Take back the newest ``n`` positions, as if they had never been written.
+        """Remove the newest ``n`` positions, as if they had never been written.
 
-        A ring that has wrapped has lost the rows under the newest ones. As long as the
-        window of the next position is complete the rest is exact; ``max_rows`` positions
-        beyond the furthest one ever written are always possible.
+        A ring that has wrapped has lost the rows that the newest ones overwrote. Trimming is
+        exact as long as the window of the next position is complete: up to ``max_rows``
+        positions, counted from the furthest one ever written.
 
         Returns:
             n.
 
         Raises:
-            ValueError: if n is negative, or more than can be taken back.
+            ValueError: if n is negative or too large.
         """
         most = self._most_trimmed()
         if not 0 <= n <= most:
@@ -131,7 +131,7 @@ class SlidingKVCache:
 
     @property
     def offset(self) -> int:
-        """Absolute position of the next row: start + rows so far."""
+        """Absolute index of the next position: start + number of stored ones."""
         return self.start + self._rows
 
     @property
@@ -146,7 +146,7 @@ class SlidingKVCache:
         return 0 if self._rings is None else int(self._rings[0].shape[2])
 
     def _rings_with_room(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        """The rings, grown where the positions of k and v need it."""
+        """The rings, grown if the positions of k and v need more rows."""
         if k.ndim != 4 or v.ndim != 4:
             raise ValueError(
                 f"[SlidingKVCache] keys and values must have 4 dimensions; got {k.shape} and "
@@ -166,7 +166,7 @@ class SlidingKVCache:
             return mx.zeros(shape, k.dtype), mx.zeros(shape, v.dtype)
         if missing <= 0:
             return self._rings
-        # Not full size, so nothing has wrapped yet, and rows keep their slots.
+        # Below full size no ring has wrapped, so rows keep their slots.
         return _grow(self._rings[0], missing), _grow(self._rings[1], missing)
 
 

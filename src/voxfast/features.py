@@ -1,4 +1,4 @@
-"""Features of audio, computed as it arrives."""
+"""Streaming log-mel features."""
 
 import mlx.core as mx
 import numpy as np
@@ -14,24 +14,23 @@ HOP_LENGTH = 160
 
 
 class LogMelStream:
-    """Log-mel frames of a stream of 16 kHz audio, each as soon as its samples are in.
+    """Log-mel frames of a stream of 16 kHz audio, each as soon as its samples are complete.
 
-    Parity: concatenating the results of ``step`` over any split of the samples gives, bit
-    for bit, ``log_mel`` of ``left_padding`` zeros followed by all the samples. (On a GPU
-    stream up to float32's rounding: MLX does not promise more of its products.)
+    Parity: for any split of the samples, the concatenated results of ``step`` equal, bit for
+    bit, ``log_mel`` of ``left_padding`` zeros and all samples. (On a GPU stream they are equal
+    up to float32 rounding: MLX guarantees no more for its products.)
 
-    The stream keeps the samples that a later frame needs: those from the start of the next
-    frame on, 240 to 399 of them once there has been a frame. Everything before is dropped
-    in the step that makes the frame. Padding of another kind (reflected samples, zeros at
-    the end) is stepped like audio.
+    The tail are the samples from the start of the next frame on: 240 to 399 samples after the
+    first frame. Earlier samples are dropped in the step that computes their last frame. Other
+    padding (reflected samples, zeros at the end) is fed like audio.
 
     Args:
         left_padding: zeros before the first sample, in samples.
         n_mels, log_floor, shift, scale: as in :func:`voxfast.ops.log_mel`.
 
     Raises:
-        InvalidOptionError: on a negative padding.
-        ValueError: on the other options, as ``log_mel`` does.
+        InvalidOptionError: for a negative padding.
+        ValueError: for the other options, as ``log_mel``.
     """
 
     def __init__(
@@ -51,13 +50,13 @@ class LogMelStream:
         self._log_floor = log_floor
         self._shift = shift
         self._scale = scale
-        self._log_mel(np.zeros(N_FFT, dtype=np.float32))  # checks the options
-        # The first `_length` samples of `_tail` are the ones that wait for their frame.
+        self._log_mel(np.zeros(N_FFT, dtype=np.float32))  # validates the options
+        # The tail is the first `_length` samples of `_tail`.
         self._tail = np.zeros(max(N_FFT, left_padding), dtype=np.float32)
         self._length = left_padding
 
     def step(self, samples: npt.NDArray[np.float32]) -> mx.array:
-        """Take the next samples and return the frames that they complete.
+        """Consume the next samples; return the frames that they complete.
 
         Args:
             samples: [N] of float32, mono at 16 kHz; N may be 0. They are copied.
@@ -66,8 +65,8 @@ class LogMelStream:
             [T, n_mels] of float32, lazy; T may be 0.
 
         Raises:
-            InvalidAudioError: on another type, dtype or number of dimensions; the stream
-                stays as it was.
+            InvalidAudioError: for another type, dtype or number of dimensions; the stream is
+                unchanged.
         """
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
             raise InvalidAudioError(

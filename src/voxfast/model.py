@@ -1,4 +1,4 @@
-"""Loading models, and transcribing with them: what apps import."""
+"""Loading models, and transcribing with them: the public API."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,11 +24,11 @@ DEFAULT_MODEL = "voxtral-numbers"
 
 
 class Model:
-    """A loaded model: weights that any number of sessions share. Made by :func:`load`.
+    """A loaded model: weights shared by any number of sessions. Made by :func:`load`.
 
     Attributes:
-        name: what it was loaded as.
-        sample_rate: of the audio that sessions take, 16000.
+        name: the name or folder it was loaded from.
+        sample_rate: of the audio that sessions take, in Hz: 16000.
     """
 
     sample_rate = audio_io.SAMPLE_RATE
@@ -53,47 +53,47 @@ class Model:
 
     @property
     def description(self) -> str:
-        """One line for people."""
+        """One line, for humans."""
         return self._loaded.description
 
     @property
     def is_demo(self) -> bool:
-        """Whether it is a checkpoint for trying out, with a closed vocabulary."""
+        """Whether it is a demonstration checkpoint with a closed vocabulary."""
         return self._loaded.is_demo
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The type of the activations."""
+        """The dtype of the activations."""
         return self._loaded.dtype
 
     @property
     def delays_ms(self) -> tuple[int, ...]:
-        """The delays that ``session(delay_ms=...)`` takes; empty if it takes none."""
+        """The values allowed for ``session(delay_ms=...)``; empty if any is."""
         return self._loaded.delays_ms
 
     @property
     def offline_block_seconds(self) -> float:
-        """Audio that it is best fed at a time where nobody waits for the words."""
+        """The recommended size of chunks for offline transcription, in seconds."""
         return self._loaded.offline_block_seconds
 
     def session(self, **options: Any) -> Session:
-        """Open a live stream. Sessions never see each other.
+        """Open a live stream. Sessions are independent of each other.
 
         Args:
-            **options: of the model's architecture: the fields of
-                :class:`voxfast.VoxtralOptions` or of :class:`voxfast.Qwen3Options`.
+            **options: the fields of :class:`voxfast.VoxtralOptions` or of
+                :class:`voxfast.Qwen3Options`, depending on the model.
 
         Raises:
-            InvalidOptionError: on an option, or a value, that the model does not have.
+            InvalidOptionError: for an unknown option or an invalid value.
         """
         return Session(self._owner.run(self._loaded.stream, **options), self._owner)
 
     def processor(self, **options: Any) -> OnlineProcessor:
-        """A live stream with the interface that WhisperLiveKit drives; options as for session."""
+        """A live stream with WhisperLiveKit's interface; options as for :meth:`session`."""
         return OnlineProcessor(self, lambda: self.session(**options))
 
     def close(self) -> None:
-        """Let the owner thread end; open sessions cannot go on."""
+        """End the owner thread. Open sessions become unusable."""
         self._owner.close()
 
 
@@ -102,15 +102,15 @@ def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) ->
 
     Args:
         model: the name of an embedded model, a folder, or a name on the Hugging Face hub.
-        dtype: type of the unpacked weights and of the arithmetic: ``mx.float32``,
-            ``mx.float16`` or ``mx.bfloat16``; None: that of most of the weights.
+        dtype: of unpacked weights and activations: ``mx.float32``, ``mx.float16`` or
+            ``mx.bfloat16``; None: that of most of the weights.
 
     Raises:
         ModelNotFoundError: if there is no such model.
         CheckpointError: if its files are incomplete, broken, or of another architecture.
         ForkedProcessError: in the fork of a process that had loaded a model.
     """
-    check_process()  # before anything is fetched
+    check_process()  # before any download
     if dtype is not None and dtype not in (mx.float32, mx.float16, mx.bfloat16):
         raise InvalidOptionError(f"dtype must be float32, float16 or bfloat16; got {dtype}")
     return Model(str(model), resolve(model), dtype)
@@ -124,19 +124,19 @@ def transcribe(
     progress: Callable[[float, float | None], None] | None = None,
     **options: Any,
 ) -> Transcript:
-    """Transcribe a whole recording. The same as a session that is fed all of it.
+    """Transcribe a whole recording. Equals a session that is fed all of it.
 
     Args:
         audio: an audio or video file, see :func:`voxfast.audio.stream_file`; or [N] samples,
             mono, 16 kHz, float32 or int16.
         model: a loaded model, or what :func:`load` takes.
         channel: of a file: the mix of its channels, or the number of one, from 1.
-        progress: called now and then with (seconds done, seconds in all, or None if the
-            file does not say).
+        progress: called from time to time with (seconds done, total seconds); the total is None
+            if the file does not tell.
         **options: as for :meth:`Model.session`.
 
     Raises:
-        AudioFileError, InvalidAudioError: on audio that cannot be used.
+        AudioFileError, InvalidAudioError: for unusable audio.
         ModelNotFoundError, CheckpointError, InvalidOptionError: see :func:`load`.
     """
     loaded = model if isinstance(model, Model) else load(model)

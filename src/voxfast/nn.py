@@ -1,8 +1,8 @@
-"""Layers of a loaded model on voxfast's own kernels.
+"""MLX layers that call voxfast's ops.
 
-MLX's CPU build for Linux multiplies with a reference BLAS, and half precision and packed
-weights with scalar code. :func:`serve_layers` lets every linear layer, tied embedding and
-RMSNorm of a module call voxfast's ops instead, without touching a weight.
+MLX's CPU build for Linux uses a reference BLAS, and scalar code for half precision and packed
+weights. :func:`serve_layers` makes every linear layer, tied embedding and RMSNorm of a module
+call voxfast's ops instead. Weights are not changed.
 """
 
 import sys
@@ -14,7 +14,7 @@ from voxfast import ops
 
 __all__ = ["linears", "serve_layers"]
 
-# A module is a dict; asking it for an attribute takes twenty times as long.
+# A module is a dict: attribute access takes twenty times as long as an item.
 
 
 class Linear(nn.Linear):
@@ -28,7 +28,7 @@ class Linear(nn.Linear):
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """The same with W in MLX's packed format."""
+    """The same with packed W."""
 
     def operands(self) -> ops.LinearWeights:
         return ops.LinearWeights(
@@ -41,14 +41,14 @@ class QuantizedLinear(nn.QuantizedLinear):
 
 
 class Embedding(nn.Embedding):
-    """A table of rows that also serves as the last product."""
+    """An embedding that is also the output projection."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         return ops.linear(x, self["weight"])
 
 
 class QuantizedEmbedding(nn.QuantizedEmbedding):
-    """The same in MLX's packed format."""
+    """The same, packed."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         return ops.linear(
@@ -62,7 +62,7 @@ class QuantizedEmbedding(nn.QuantizedEmbedding):
 
 
 def linears(x: mx.array, *layers: nn.Module) -> list[mx.array]:
-    """What each of several linear layers makes of x, as one op where all of them are served."""
+    """Several linear layers of one x, as one op if all of them call voxfast's ops."""
     if all(isinstance(layer, Linear | QuantizedLinear) for layer in layers):
         return ops.linears(x, [layer.operands() for layer in layers])
     return [layer(x) for layer in layers]
@@ -85,10 +85,10 @@ _SERVED = {
 
 
 def serve_layers(model: nn.Module) -> None:
-    """Let linear layers, embeddings and norms of a module compute with voxfast's ops.
+    """Make the linear layers, embeddings and norms of a module call voxfast's ops.
 
-    Parameters, their names and their types stay. Does nothing where MLX is the faster one:
-    on GPUs, and on macOS, where its CPU products run on Accelerate.
+    Parameters, their names and their dtypes stay. Does nothing where MLX is faster: on GPUs,
+    and on macOS, where its CPU products use Accelerate.
     """
     if sys.platform == "darwin" or mx.default_device() != mx.Device(mx.cpu):
         return

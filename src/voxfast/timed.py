@@ -1,4 +1,4 @@
-"""What a stream says: tokens, words with times, and transcripts made of them."""
+"""Results of a stream: tokens, words with times, transcripts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,14 +8,13 @@ __all__ = ["Token", "Transcript", "Word"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that a model wrote.
+    """A generated token.
 
     Attributes:
-        id: in the model's vocabulary.
-        probability: that the model gave it, 0 to 1.
-        position: the audio token (80 ms) that it belongs to. Voxtral writes one token per
-            position, so the first is 0; in Qwen3-ASR it is the attended frame, counted from
-            the start of the buffer.
+        id: index in the model's vocabulary.
+        probability: of the model, 0 to 1.
+        position: its audio token (80 ms). Voxtral: its index, since there is one token per
+            position. Qwen3-ASR: the attended frame, counted from the start of the buffer.
     """
 
     id: int
@@ -28,10 +27,10 @@ class Word:
     """A committed word: it never changes again.
 
     Attributes:
-        text: the word as the model wrote it, with its own leading space where the language
-            uses spaces, so that joining the texts of all words gives the transcript.
-        start, end: seconds of the real audio, silences included; ``start <= end``.
-        probability: the product of the model's probabilities of the word's tokens, 0 to 1.
+        text: the word as the model wrote it, with a leading space if the language uses spaces:
+            the concatenated texts of all words are the transcript.
+        start, end: seconds of the real audio, silence included; ``start <= end``.
+        probability: the product of the probabilities of its tokens, 0 to 1.
     """
 
     text: str
@@ -42,13 +41,13 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What one stream said.
+    """The result of one stream.
 
     Attributes:
         words: committed words in order.
-        duration: seconds of audio that were heard.
+        duration: seconds of received audio.
         model: name of the model.
-        language: the language that was asked for or detected, if any.
+        language: the requested or detected language, if any.
     """
 
     words: tuple[Word, ...] = field(default_factory=tuple)
@@ -58,10 +57,10 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The words joined, without space at either end."""
+        """The concatenated words, without outer white space."""
         return join(self.words)
 
 
 def join(words: Iterable[Word]) -> str:
-    """The text of consecutive words, without space at either end."""
+    """The text of consecutive words, without outer white space."""
     return "".join(word.text for word in words).strip()

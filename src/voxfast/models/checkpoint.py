@@ -1,9 +1,8 @@
-"""Reading checkpoint folders: JSON and safetensors files, checked before they are used.
+"""Reading checkpoint folders: JSON and safetensors files, validated before use.
 
-Files come from anywhere, so nothing in them is believed: sizes in headers are compared with
-the file before anything is allocated, and names of shards do not lead out of the folder. The
-entries of a folder may be links: that is how the hub's cache, Nix, DVC, git-annex and
-Kubernetes lay out files.
+Files are untrusted: sizes in headers are compared with the file before anything is allocated,
+and the names of shards must not lead out of the folder. The entries of a folder may be links:
+the hub's cache, Nix, DVC, git-annex and Kubernetes store files this way.
 """
 
 import json
@@ -43,10 +42,10 @@ def check_file(path: Path, most_bytes: int | None = None) -> None:
 
     Args:
         path: of the file, or of a link to it.
-        most_bytes: the largest size that such a file has.
+        most_bytes: the largest acceptable size.
 
     Raises:
-        CheckpointError: if it is missing, too large, or no regular file (reading a device may
+        CheckpointError: if it is missing, too large, or not a regular file (reading a device may
             never end).
     """
     try:
@@ -69,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        CheckpointError: if the file is missing, larger than 64 MB, or no JSON object.
+        CheckpointError: if the file is missing, larger than 64 MB, or not a JSON object.
     """
     check_file(path, MAX_JSON)
     try:
@@ -86,14 +85,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one file, or the shards that its index names.
+    """The safetensors files of a checkpoint: one file, or the shards in its index.
 
-    Mistral's ``consolidated.safetensors`` goes before ``model*.safetensors``, which are the
-    same weights for transformers, unless the latter are packed: then they are a conversion,
-    and the former is what it was made of.
+    Mistral's ``consolidated.safetensors`` takes precedence over ``model*.safetensors``, which
+    are the same weights for transformers. If the latter are packed they are a conversion of
+    the former, and take precedence.
 
     Raises:
-        CheckpointError: if there are none, or the index names what is not in the folder.
+        CheckpointError: if there are none, or the index names a missing file.
     """
     single = folder / CONSOLIDATED
     if is_there(single) and not _is_packed(folder):
@@ -121,7 +120,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _is_packed(folder: Path) -> bool:
     """Whether the ``model*.safetensors`` of a folder are packed, by configuration or tensors.
 
-    What cannot be read says nothing: it may not be needed.
+    Unreadable files are ignored here: they may not be needed.
     """
     files = sorted(folder.glob("model*.safetensors"))
     with suppress(CheckpointError):
@@ -135,11 +134,11 @@ def _is_packed(folder: Path) -> bool:
 
 
 def load_tensors(files: Iterable[Path]) -> "dict[str, mx.array]":
-    """All tensors of the files, not read yet: MLX reads each when it is first used.
+    """All tensors of the files, lazily: MLX reads each when it is first used.
 
     Raises:
-        CheckpointError: on a truncated or malformed file, a type that no layer uses, or a
-            tensor that two files hold.
+        CheckpointError: for a truncated or malformed file, an unsupported dtype, or a tensor
+            that is in two files.
     """
     import mlx.core as mx
 
@@ -162,7 +161,7 @@ def load_tensors(files: Iterable[Path]) -> "dict[str, mx.array]":
 def compare_tensors(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise CheckpointError, naming them, on missing, extra or misshapen tensors."""
+    """Raise CheckpointError for missing, extra or misshapen tensors; it names them."""
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     misshapen = [
@@ -187,8 +186,8 @@ def refuse_transformers(
     Args:
         folder: of the checkpoint.
         names: of its tensors.
-        begins: of such names.
-        instead: what to use.
+        begins: prefixes of that layout.
+        instead: the alternative to suggest.
     """
     if found := next((name for name in names if name.startswith(begins)), None):
         raise CheckpointError(
@@ -198,7 +197,7 @@ def refuse_transformers(
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a name that no file can have."""
+    """Whether there is such a file; False for an invalid name."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -206,7 +205,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, or a link in its place, even one that leads nowhere."""
+    """Whether there is such a file or link, even a dangling one."""
     try:
         return path.is_symlink() or path.is_file()
     except (OSError, ValueError):
@@ -214,12 +213,12 @@ def is_there(path: Path) -> bool:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file by name, compared with the size of the file.
+    """The tensors of a safetensors file by name, checked against the size of the file.
 
     The format: github.com/huggingface/safetensors.
 
     Raises:
-        CheckpointError: if the file is no such file, or is cut off.
+        CheckpointError: if the file is malformed or truncated.
     """
     check_file(path)
     size = path.stat().st_size
@@ -243,7 +242,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _check_content(path: Path, data: bytes) -> None:
-    """Refuse what Git keeps in the place of a large file that was not fetched."""
+    """Refuse the pointer files of Git LFS and git-annex."""
     for begin, program in ((b"version ", "git lfs pull"), (b"/annex/o", "git annex get")):
         if data.startswith(begin):
             raise CheckpointError(f"{path}: only points to the file; fetch it with: {program}")

@@ -1,4 +1,4 @@
-"""What every model family offers to the rest of the package."""
+"""The interface of a model family."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from voxfast.errors import InvalidOptionError
 
-# The registry is read by every command, also where MLX cannot be imported (`voxfast doctor`).
+# Every command reads the registry, even if MLX cannot be imported (`voxfast doctor`).
 if TYPE_CHECKING:
     import mlx.core as mx
     from _typeshed import DataclassInstance
@@ -31,20 +31,20 @@ class LoadedCheckpoint(Protocol):
     @property
     def offline_block_seconds(self) -> float: ...
     def stream(self, **options: Any) -> "Stream":
-        """A fresh stream; raises InvalidOptionError on options the architecture lacks."""
+        """A new stream; raises InvalidOptionError for unknown or invalid options."""
         ...
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model family, as the registry lists it. Its network is imported by ``load`` only.
+    """An entry of the registry. Only ``load`` imports the family's network.
 
     Attributes:
-        name: for people.
+        name: of the family, for humans.
         aliases: short names of repositories on the hub.
-        recognises: whether a checkpoint is of this family, by its ``config.json`` and its
-            ``params.json``; an empty mapping stands for a file that is not there.
-        missing_files: what a folder lacks of the files that the model is loaded from.
+        recognises: whether a checkpoint is of this family, given its ``config.json`` and its
+            ``params.json``; an empty mapping stands for a missing file.
+        missing_files: the required files that are not in a folder.
         load: (name, folder, dtype) to the loaded checkpoint; raises CheckpointError.
     """
 
@@ -56,12 +56,12 @@ class Family:
 
 
 def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInstance"]) -> None:
-    """Raise InvalidOptionError if a model has no option of some name.
+    """Raise InvalidOptionError for an unknown option.
 
     Args:
         name: of the model.
-        options: what it was asked for.
-        kind: the dataclass whose fields are its options.
+        options: of a session, by name.
+        kind: the dataclass with the known options as fields.
     """
     known = [field.name for field in fields(kind)]
     if unknown := options.keys() - set(known):
@@ -71,7 +71,7 @@ def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInst
 
 
 def is_automatic(language: object) -> bool:
-    """Whether nobody asks for a language: None, an empty text, or ``auto`` in any case."""
+    """Whether no language is requested: None, an empty text, or ``auto`` in any case."""
     return language is None or (
         isinstance(language, str) and language.strip().lower() in ("", "auto")
     )

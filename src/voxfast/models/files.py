@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, found out without loading it."""
+"""Inspection of checkpoint folders without loading them."""
 
 import json
 import re
@@ -16,7 +16,7 @@ _SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
 
 
 def peek_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none that can be read."""
+    """The object in a JSON file; an empty one if the file is missing or broken."""
     try:
         return read_json(path)
     except CheckpointError:
@@ -24,12 +24,12 @@ def peek_json(path: Path) -> dict[str, Any]:
 
 
 def file_names(folder: Path) -> set[str]:
-    """What is in a folder, links into nothing left out."""
+    """Names of the files in a folder, without dangling links."""
     return {path.name for path in folder.iterdir() if path.exists()}
 
 
 def missing_weights(folder: Path, names: Iterable[str]) -> list[str]:
-    """The shards that are missing; what a single file is called if there is nothing."""
+    """The missing shards; the name of the single file if there are no weights."""
     weights = {name for name in names if name.endswith(".safetensors") and name != CONSOLIDATED}
     if INDEX in names:
         shards = peek_json(folder / INDEX).get("weight_map")
@@ -50,7 +50,7 @@ def conversions(names: Iterable[str]) -> list[str]:
 
 
 def has_tensor(path: Path, parts: tuple[str, ...]) -> bool:
-    """Whether the name of a tensor in a safetensors file has one of these parts."""
+    """Whether a safetensors file has a tensor whose name contains one of these parts."""
     try:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]

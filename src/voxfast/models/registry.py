@@ -1,4 +1,4 @@
-"""The model families, and which of them a checkpoint is of. A new family is one line here."""
+"""The model families, and the family of a checkpoint. A new family is one line here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ _CONFIGURATIONS = ("config.json", "params.json")
 
 
 def family_of(folder: Path) -> Family | None:
-    """The family that a checkpoint folder is of; None if none recognises it."""
+    """The family of a checkpoint folder; None if no family recognises it."""
     config, params = (peek_json(folder / name) for name in _CONFIGURATIONS)
     return next((family for family in FAMILIES if family.recognises(config, params)), None)
 
@@ -37,7 +37,7 @@ def load_checkpoint(name: str, folder: Path, dtype: "mx.Dtype | None") -> Loaded
     if family is not None:
         return family.load(name, folder, dtype)
     found = [folder / file for file in _CONFIGURATIONS if is_there(folder / file)]
-    configs = [read_json(path) for path in found]  # what is broken is named first
+    configs = [read_json(path) for path in found]  # a broken file is reported first
     if not configs:
         raise CheckpointError(f"{folder}: no checkpoint; it has no {' or '.join(_CONFIGURATIONS)}")
     types = [config["model_type"] for config in configs if "model_type" in config]
@@ -49,11 +49,11 @@ def load_checkpoint(name: str, folder: Path, dtype: "mx.Dtype | None") -> Loaded
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a model cannot be loaded without and a folder does not hold; empty if it is whole.
+    """The required files that are missing in a folder; empty if it is complete.
 
-    Other programs fill the hub's cache with the files that they need themselves, and a
-    download may have been interrupted. Where the configuration is there and no family recognises
-    it, nothing is missing: loading will say so.
+    Other programs download only the files that they need to the hub's cache, and a download
+    may have been interrupted. If no family recognises the configuration, nothing counts as
+    missing: loading raises the error.
     """
     family = family_of(folder)
     if family is not None:

@@ -1,10 +1,10 @@
-"""Text into words, also in scripts that are written without spaces."""
+"""Splitting text into words, including scripts without spaces."""
 
 import unicodedata
 
 __all__ = ["is_unspaced", "split_words"]
 
-# Scripts written without spaces: there every character is a word of its own.
+# Scripts without spaces: every character is a word.
 _UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -21,7 +21,7 @@ _UNSPACED = (
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether a character is of a script that is written without spaces."""
+    """Whether a character belongs to a script without spaces."""
     code = ord(character)
     return any(first <= code <= last for first, last in _UNSPACED)
 
@@ -31,15 +31,15 @@ def _is_opening(character: str) -> bool:
 
 
 def _joins_previous(character: str) -> bool:
-    """Marks, and punctuation that opens nothing, stay with what stands before them."""
+    """Whether a character is a mark or closing punctuation, part of the word before it."""
     return unicodedata.category(character)[0] in "MP" and not _is_opening(character)
 
 
 def split_words(text: str) -> list[str]:
-    """Cut a text into words that give it again when joined.
+    """Split a text into words; concatenated, they are the text.
 
-    A word keeps the space before it. In scripts without spaces every character, with its
-    marks and the punctuation at it, is a word.
+    A word includes the space before it. In scripts without spaces, every character is a word,
+    with its marks and adjacent punctuation.
     """
     words: list[str] = []
     current = ""

@@ -1,4 +1,4 @@
-"""What a checkpoint's own files do not say: ``voxfast.json`` beside them, if there is one."""
+"""Measured properties of a checkpoint, from an optional ``voxfast.json`` in its folder."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,16 +14,16 @@ FILE = "voxfast.json"
 
 @dataclass(frozen=True)
 class WordTiming:
-    """How a checkpoint's markers relate to the audio; measured once per checkpoint.
+    """Word times from the markers of Voxtral; measured once per checkpoint.
 
     Attributes:
         end_offset: a group whose marker is generated token k ends at
             ``(k + end_offset)`` positions. +1 for the published model (vLLM, pull request
             50783).
-        start_base, start_per_character, least_pause: seconds. The model says where a word
-            ends, not where it begins. A word is taken to last
-            ``start_base + start_per_character * characters``, and to begin where the word
-            before it ended if that leaves less than ``least_pause`` between them: inside a
+        start_base, start_per_character, least_pause: in seconds. The model marks where a word
+            ends, not where it begins. The duration of a word is estimated as
+            ``start_base + start_per_character * characters``. If that leaves a pause shorter
+            than ``least_pause``, the word begins at the end of the previous one: inside a
             phrase, words touch. Fitted on the evaluation clips.
     """
 
@@ -35,11 +35,11 @@ class WordTiming:
 
 @dataclass(frozen=True)
 class AttentionTiming:
-    """How far a word reaches around what its tokens attend to, in seconds.
+    """Margins of a word around the attended frames of its tokens, in seconds.
 
     Attributes:
-        start_lead: a word begins so long before the audio token of its first token.
-        end_trail: it ends so long after the one of its last token.
+        start_lead: from the start of the word to the frame of its first token.
+        end_trail: from the frame of its last token to the end of the word.
     """
 
     start_lead: float = 0.0
@@ -51,13 +51,12 @@ class Traits:
     """Defaults are those of the published Voxtral-Mini-4B-Realtime-2602.
 
     Attributes:
-        description: one line for people, or empty.
-        demo: whether the checkpoint is for trying out only.
+        description: one line for humans, or empty.
+        demo: whether the checkpoint is a demonstration.
         delays_ms: delays it was trained for (arXiv 2602.11298).
-        timing: see :class:`WordTiming`; of Voxtral.
-        attention: see :class:`AttentionTiming`; of Qwen3-ASR.
-        least_probability: words that the model itself finds less likely are left out: they
-            come from noise. 0 keeps all.
+        timing: see :class:`WordTiming`; for Voxtral.
+        attention: see :class:`AttentionTiming`; for Qwen3-ASR.
+        least_probability: less probable words are dropped: they come from noise. 0 keeps all.
     """
 
     description: str = ""
@@ -69,10 +68,10 @@ class Traits:
 
 
 def read_traits(folder: Path) -> Traits:
-    """The traits of a checkpoint folder; defaults where it does not say.
+    """The traits of a checkpoint folder, with defaults for missing values.
 
     Raises:
-        CheckpointError: if ``voxfast.json`` is there and is not as described above.
+        CheckpointError: if ``voxfast.json`` is malformed.
     """
     path = folder / FILE
     if not is_there(path):

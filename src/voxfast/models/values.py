@@ -1,4 +1,4 @@
-"""Values of a configuration that was read from a file; nothing in it is believed."""
+"""Validated access to the values of an untrusted configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def section(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def integer(config: dict[str, Any], key: str, least: int, most: int) -> int:
-    """The integer under a key; raises CheckpointError if it is none or out of range."""
+    """The integer under a key; raises CheckpointError for another type or out of range."""
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise CheckpointError(
@@ -46,7 +46,7 @@ def integer(config: dict[str, Any], key: str, least: int, most: int) -> int:
 
 
 def number(config: dict[str, Any], key: str, least: float, most: float) -> float:
-    """The number under a key; raises CheckpointError if it is none or out of range."""
+    """The number under a key; raises CheckpointError for another type or out of range."""
     value = config.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
         return float(value)
@@ -54,15 +54,14 @@ def number(config: dict[str, Any], key: str, least: float, most: float) -> float
 
 
 def packing(config: Mapping[str, Any]) -> Any:
-    """What a configuration says of packed weights; something false if it says nothing."""
+    """The quantisation entry of a configuration; falsy if there is none."""
     return config.get("quantization") or config.get("quantization_config")
 
 
 def check_packing(config: dict[str, Any]) -> None:
-    """Raise CheckpointError, naming it, on a packing that voxfast does not read.
+    """Raise CheckpointError for an unsupported packing; it names the packing.
 
-    Bits and group sizes are not read here: the shapes of the tensors tell them, module by
-    module.
+    Bits and group sizes are not checked here: they follow from the shapes of the tensors.
     """
     found = packing(config)
     if not found:

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint into a model: packed modules made, compared by name and shape, read."""
+"""Loading the tensors of a checkpoint into a model, plain or packed."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,32 +13,32 @@ __all__ = ["arithmetic_dtype", "assign", "fill", "packing_of", "quantize_like"]
 
 
 def fill(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
-    """Give a model its weights, all in memory, once, and let voxfast's ops serve its layers.
+    """Load all weights of a model into memory, and make its layers call voxfast's ops.
 
     Args:
         tensors: by the model's own names; emptied.
-        dtype: of the arithmetic, to which all but packed integers are converted; None: that
-            of :func:`arithmetic_dtype`.
+        dtype: of the activations; all tensors but packed integers are converted to it. None:
+            that of :func:`arithmetic_dtype`.
 
     Raises:
         CheckpointError: as :func:`assign`.
     """
     assign(model, tensors, dtype or arithmetic_dtype(tensors))
     for _, tensor in tree_flatten(model.parameters()):
-        mx.eval(tensor)  # one by one: never two copies of more than one tensor
+        mx.eval(tensor)  # one by one: at most one tensor is in memory twice
     serve_layers(model)
 
 
 def assign(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
-    """Give a model its weights, unread: MLX reads each when it is first used.
+    """Assign the weights of a model lazily: MLX reads each when it is first used.
 
     Args:
         tensors: by the model's own names; emptied.
-        dtype: all but packed integers are converted to it; None keeps their types.
+        dtype: all tensors but packed integers are converted to it; None keeps their dtypes.
 
     Raises:
-        CheckpointError: naming them, on missing, extra or misshapen tensors, and on packed
-            ones where there must be plain ones, or the other way round.
+        CheckpointError: for missing, extra or misshapen tensors, packed instead of plain ones
+            and vice versa; it names them.
     """
     quantize_like(model, tensors)
     expected = dict(tree_flatten(model.parameters()))
@@ -60,10 +60,10 @@ def assign(model: nn.Module, tensors: dict[str, mx.array], dtype: mx.Dtype | Non
 
 
 def arithmetic_dtype(tensors: dict[str, mx.array]) -> mx.Dtype:
-    """The type that most weights have: of the scales where weights are packed, else by bytes.
+    """The dtype of most weights, by bytes; with packed weights, of their scales.
 
-    Conversions keep norms and biases in float32 beside weights of half precision. One such
-    norm would make all activations behind it, and the rings of keys and values, float32.
+    Conversions keep norms and biases in float32 beside half-precision weights. One such norm
+    would promote all later activations, and the rings of keys and values, to float32.
     """
     scales = [x for name, x in tensors.items() if name.endswith(".scales")]
     counted: dict[mx.Dtype, int] = {}
@@ -74,13 +74,13 @@ def arithmetic_dtype(tensors: dict[str, mx.array]) -> mx.Dtype:
 
 
 def quantize_like(model: nn.Module, tensors: dict[str, mx.array]) -> None:
-    """Make those modules quantised whose scales the checkpoint has, each as it was packed.
+    """Quantise the modules that have scales in the checkpoint, each with its own packing.
 
-    Bits and group size follow from the shapes: conversions pack some modules in more bits
-    than others, and what their configurations say of it differs.
+    Bits and group size are inferred from the shapes: conversions use different bits per
+    module, and different formats to note them in the configuration.
 
     Raises:
-        CheckpointError: on shapes that no affine packing has, and on scales without biases.
+        CheckpointError: for shapes of no affine packing, and for scales without biases.
     """
     packings: dict[tuple[int, int], set[str]] = {}
     modules = dict(model.named_modules())
@@ -99,10 +99,10 @@ def quantize_like(model: nn.Module, tensors: dict[str, mx.array]) -> None:
 
 
 def packing_of(path: str, columns: int, tensors: dict[str, mx.array]) -> tuple[int, int]:
-    """(group_size, bits) of a packed module with so many inputs.
+    """(group_size, bits) of a packed module with ``columns`` inputs.
 
     Raises:
-        CheckpointError: on shapes that no affine packing has, and on scales without biases.
+        CheckpointError: for shapes of no affine packing, and for scales without biases.
     """
     weight, scales = tensors.get(f"{path}.weight"), tensors[f"{path}.scales"]
     if f"{path}.biases" not in tensors:

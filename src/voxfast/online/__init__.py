@@ -1,1 +1,1 @@
-"""What all live streams share: sessions, the owner thread, queues and clocks. Knows no family."""
+"""The parts that all live streams share: sessions, the owner thread, queues and clocks."""

@@ -1,4 +1,4 @@
-"""Seconds of the real audio for seconds of what the model heard."""
+"""Maps times of the model's audio to times of the real audio."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ __all__ = ["Clock"]
 class _Segment:
     model: int  # sample of the model's audio at which the segment begins
     real: float  # second of the real audio at which it begins
-    live: bool  # False: padding, during which the real clock stands still
+    live: bool  # False: padding, which takes no real time
 
 
 class Clock:
-    """Maps the audio a model heard to the audio there was.
+    """Maps samples of the model's audio to seconds of the real audio.
 
-    The two differ where silence was padded in to bring out the last word (the model hears
-    more than there was) and where a pause was announced but not inserted (it hears less).
+    The two differ by padding, which only the model hears, and by announced pauses, which the
+    model does not hear.
     """
 
     def __init__(self, sample_rate: int = 16000) -> None:
@@ -36,19 +36,19 @@ class Clock:
         return self.real(self._model)
 
     def insert(self, n_samples: int) -> None:
-        """Real audio was given to the model."""
+        """Count real audio that the model hears."""
         if not self._segments[-1].live:
             self._segments.append(_Segment(self._model, self.now, True))
         self._model += n_samples
 
     def pad(self, n_samples: int) -> None:
-        """Silence was given to the model that is not in the real audio."""
+        """Count padding: silence that only the model hears."""
         if self._segments[-1].live:
             self._segments.append(_Segment(self._model, self.now, False))
         self._model += n_samples
 
     def skip(self, seconds: float) -> None:
-        """Real time went by that the model did not hear."""
+        """Count a pause that the model does not hear."""
         last = self._segments[-1]
         if last.model == self._model:
             last.real += seconds
@@ -57,7 +57,7 @@ class Clock:
             self._segments.append(_Segment(self._model, self.now + seconds, live))
 
     def real(self, model_sample: float) -> float:
-        """Seconds of real audio at a sample of the model's; padding maps to where it began."""
+        """Seconds of real audio at a sample of the model's audio; padding maps to its start."""
         for segment in reversed(self._segments):
             if model_sample >= segment.model:
                 break
@@ -67,6 +67,6 @@ class Clock:
         return segment.real + elapsed
 
     def forget(self, model_sample: int) -> None:
-        """Drop what is only needed for samples before this one."""
+        """Drop the segments before this sample."""
         while len(self._segments) > 1 and self._segments[1].model <= model_sample:
             self._segments.popleft()

@@ -1,8 +1,8 @@
-"""Whether this process is the fork of one that had loaded a model.
+"""Detects the fork of a process that had loaded a model.
 
-MLX reads weights and evaluates on threads of its own, which a forked child does not have: what
-waits for them waits for ever. (A GPU does not outlive a fork at all.) To import voxfast, or to
-build arrays without evaluating them, starts no such thread.
+MLX reads weights and evaluates on threads of its own. A forked child does not have these
+threads, so it would wait for them forever. (A GPU context does not survive a fork at all.)
+Importing voxfast, and building arrays without evaluating them, starts no such thread.
 """
 
 import os
@@ -15,18 +15,18 @@ _in_use = _is_forked = False
 
 
 def note_use() -> None:
-    """MLX's threads are about to be started in this process."""
+    """Note that MLX's threads are about to start in this process."""
     global _in_use
     _in_use = True
 
 
 def is_forked() -> bool:
-    """Whether models cannot run here, because a parent had loaded one before the fork."""
+    """Whether the parent had loaded a model before the fork, so that none can run here."""
     return _is_forked
 
 
 def check_process() -> None:
-    """Raise ForkedProcessError if models cannot run here, rather than wait for ever."""
+    """Raise ForkedProcessError if models cannot run here."""
     if _is_forked:
         raise ForkedProcessError(
             "this process was forked from one that had loaded a model, and MLX does not survive "

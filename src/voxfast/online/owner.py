@@ -1,4 +1,4 @@
-"""The one thread that does all MLX work of a model."""
+"""The thread that does all MLX work of a model."""
 
 import threading
 import weakref
@@ -15,7 +15,7 @@ __all__ = ["OwnerThread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# What a function returned, or what it raised.
+# The result of a function, or its exception.
 Reply = SimpleQueue[tuple[Any, BaseException | None]]
 Jobs = SimpleQueue[tuple[Reply, Callable[[], Any]] | None]
 
@@ -23,12 +23,12 @@ Jobs = SimpleQueue[tuple[Reply, Callable[[], Any]] | None]
 class OwnerThread:
     """Runs functions one after the other on a thread of its own.
 
-    MLX's streams belong to threads: a lazy array made on one thread cannot be evaluated on
+    MLX streams belong to threads: a lazy array made on one thread cannot be evaluated on
     another. Sessions may be driven from any thread, so every model has one owner.
 
-    A caller that is interrupted (Ctrl-C) stops waiting; the function still runs to its end,
-    so state is never left half-way. The thread ends with ``close()``, with its last
-    reference, or with the process.
+    An interrupt (Ctrl-C) ends the waiting of the caller; the function still completes, so no
+    state is left inconsistent. The thread ends with ``close()``, with its last reference, or
+    with the process.
 
     Raises:
         ForkedProcessError: in the fork of a process that had an owner thread.
@@ -55,10 +55,10 @@ class OwnerThread:
         forks.check_process()
         if threading.current_thread() is self._thread:
             return function(*args, **kwargs)
-        # A Future's locks are taken in Python code, where an interrupt may leave them taken, and
-        # the owner then waits for ever; a SimpleQueue's are not.
+        # Not a Future: it takes locks in Python code, and an interrupt there would leave them
+        # locked. A SimpleQueue takes its locks in C.
         reply: Reply = SimpleQueue()
-        with self._lock:  # no job may come behind the end
+        with self._lock:  # no job may follow the end marker
             if not self._stop.alive:
                 raise VoxfastError("the model is closed; load it again")
             self._jobs.put((reply, lambda: function(*args, **kwargs)))
@@ -71,7 +71,7 @@ class OwnerThread:
         return cast(T, result)
 
     def close(self) -> None:
-        """End the thread once it has done what was given to it."""
+        """End the thread after the queued functions."""
         self._stop()
 
 
@@ -80,10 +80,10 @@ def _work(jobs: Jobs) -> None:
         reply, function = job
         try:
             reply.put((function(), None))
-        except BaseException as error:  # everything belongs to the caller who waits
+        except BaseException as error:  # all exceptions are raised in the caller
             reply.put((None, error))
-        del job, reply, function  # hold nothing while idle
-    # Without this MLX 0.32 aborts the process when a thread that used it has ended.
+        del job, reply, function  # keep no reference while idle
+    # Without this, MLX 0.32 aborts the process when a thread that used it ends.
     mx.clear_streams()
 
 

@@ -1,4 +1,4 @@
-"""A live stream's two faces: for apps, and for WhisperLiveKit. One implementation."""
+"""The two interfaces of a live stream: for apps, and for WhisperLiveKit."""
 
 import logging
 import time
@@ -20,15 +20,15 @@ __all__ = ["OnlineProcessor", "Session", "Tentative"]
 
 log = logging.getLogger(__name__)
 
-# Of the owner thread's time that a session takes at once: short, so that Ctrl-C is answered and
-# other sessions have their turn; long against the way there and back.
+# The owner thread's time slice per session: short, so that Ctrl-C and other sessions do not wait;
+# long compared with a hand-over between threads.
 SLICE_SECONDS = 0.05
 BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
 
 
 @dataclass(slots=True)
 class Tentative:
-    """Text that may still change. A fresh one for every call; the caller may modify it."""
+    """Text that may still change. Every call returns a new object; callers may modify it."""
 
     text: str = ""
     start: float | None = None
@@ -37,7 +37,7 @@ class Tentative:
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """Something that a stream is to be told, in the order in which it came."""
+    """A queued call of a stream's method, with the audio it brings."""
 
     apply: Callable[..., None]
     arguments: tuple[Any, ...] = ()
@@ -46,17 +46,17 @@ class _Arrival:
 
 
 class _OverloadLog:
-    """Warns once when audio comes faster than it is processed, and says when that is over."""
+    """Warns once when audio arrives faster than it is processed, and again when it is over."""
 
     def __init__(self) -> None:
         self._begin = self._busy = 0.0
         self._is_behind = False
 
     def begin(self, waiting: float) -> None:
-        """Processing begins with so many seconds of audio waiting.
+        """Processing begins with this backlog, in seconds.
 
-        A backlog alone is no overload, since a recording comes as one; but a backlog that is
-        as long as the last call took to process what came before it is.
+        A large chunk alone is no overload. A backlog as long as the duration of the last call
+        is.
         """
         if waiting >= BEHIND_SECONDS and self._busy >= 0.9 * waiting and not self._is_behind:
             self._is_behind = True
@@ -85,18 +85,18 @@ class Session:
                     print(word.text, word.start, word.end)
             for word in session.finish(): ...
 
-    May be driven from changing threads; calls that process wait for each other, the others do
-    not. A call that is rejected leaves the session as it was. A call that is interrupted
-    (Ctrl-C) loses nothing: words that it would have returned come with the next call, and
-    ``heard`` tells whether its audio was taken. What comes in while a call processes waits for
-    the next call; ``lag`` tells how much that is, and the log warns when it grows. In a forked
-    child its methods raise ForkedProcessError.
+    May be driven from changing threads. Calls that process wait for each other, other calls do
+    not wait. A rejected call leaves the session unchanged. An interrupted call (Ctrl-C) loses
+    nothing: the next call returns its words, and ``heard`` tells whether its audio was queued.
+    Audio that arrives while a call processes is left for the next call; ``lag`` is its
+    duration, and a warning is logged when it grows. In a forked child, methods raise
+    ForkedProcessError.
     """
 
     def __init__(self, stream: Stream, owner: OwnerThread) -> None:
         self._stream, self._owner = stream, owner
-        # Everything that changes the stream is queued with one append and applied on the owner
-        # thread, which no signal reaches: an interrupt finds it done or not begun. The stream
+        # Every change of the stream is queued with one append and applied on the owner thread,
+        # which receives no signals: an interrupt finds it complete or not begun. The stream
         # itself has no lock.
         self._arrivals: deque[_Arrival] = deque()
         self._arriving = Lock()
@@ -120,26 +120,26 @@ class Session:
 
         Args:
             samples: [N] mono audio of any length, float32 in -1 ... 1 or int16; copied.
-            sample_rate: its rate; anything but 16000 is rejected.
+            sample_rate: in Hz; only 16000 is accepted.
 
         Raises:
-            InvalidAudioError: on another dtype, shape or rate, NaN, or samples out of range.
+            InvalidAudioError: for another dtype, shape or rate, NaN, or samples out of range.
             SessionClosedError: after ``finish()`` or ``close()``.
         """
         checked = check_samples(samples, sample_rate)
         if checked is samples or checked.base is not None:
-            checked = checked.copy()  # the caller may go on to write into its buffer
+            checked = checked.copy()  # the caller may reuse its buffer
         self._queue(_Arrival(self._stream.push, (checked,), len(checked)))
 
     def process(self) -> list[Word]:
-        """Process everything that was inserted; return the words that are now certain."""
+        """Process all inserted audio; return newly committed words."""
         check_process()
         self._check_open()
         self._drain()
         return self.take()
 
     def feed(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> list[Word]:
-        """:meth:`insert`, then :meth:`process`: the words that this audio made certain.
+        """:meth:`insert`, then :meth:`process`: return newly committed words.
 
         A committed word is never taken back.
         """
@@ -147,42 +147,42 @@ class Session:
         return self.process()
 
     def flush(self) -> list[Word]:
-        """Bring out the last words of an utterance; the stream goes on.
+        """End an utterance and return its last words; the stream goes on.
 
-        The model is given the silence it needs to write what it has heard. Times of later
-        words are not shifted by it.
+        The audio is padded with silence, so that the model writes its pending words. The padding
+        does not shift the times of later words.
         """
         self._queue(_Arrival(self._stream.end_utterance))
         self._drain()
         return self.take()
 
     def take(self) -> list[Word]:
-        """Words that are certain and that no call has returned yet; processes nothing.
+        """Return committed words that no call has returned yet; processes nothing.
 
-        For those of a call that raised or was interrupted, also after it.
+        Those may be left by a call that raised or was interrupted.
         """
         words = self._stream.words
         count = len(words)
-        # Python looks for signals and other threads at calls, and from here on there is none:
-        # words are either still there or on their way to the caller.
+        # Python handles signals and switches threads at calls. There is none from here on: words
+        # are either still in the list or being returned.
         taken = words[:count]
         del words[:count]
         return taken
 
     def skip(self, seconds: float) -> None:
-        """Note a pause that is not fed: later words are that much later.
+        """Note a pause that is not fed: it delays the times of later words.
 
         Raises:
-            InvalidOptionError: if it is negative or no finite number.
+            InvalidOptionError: if it is negative or not finite.
         """
         if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             raise InvalidOptionError(f"a pause must be 0 seconds or longer; got {seconds!r}")
         self._queue(_Arrival(self._stream.skip, (float(seconds),), pause=float(seconds)))
 
     def finish(self) -> list[Word]:
-        """End the stream; return its last words. The session takes no audio afterwards.
+        """End the stream and return its last words. No audio is accepted afterwards.
 
-        If it is interrupted, the stream has ended; call it again for the words.
+        If the call is interrupted, call it again for the words.
         """
         check_process()
         with self._arriving:
@@ -196,7 +196,7 @@ class Session:
         return words
 
     def close(self) -> None:
-        """Give up the stream. Does nothing if that was done, or in a forked child."""
+        """Abandon the stream. Idempotent; does nothing in a forked child."""
         if is_forked():
             return
         with self._arriving:
@@ -210,7 +210,7 @@ class Session:
 
     @property
     def language(self) -> str | None:
-        """Name of the language that was asked for, or that the model heard last, if it says."""
+        """Name of the requested or last detected language, if there is one."""
         return self._stream.language
 
     @property
@@ -227,7 +227,7 @@ class Session:
 
     @property
     def lag(self) -> float:
-        """Seconds of audio that wait to be processed."""
+        """Seconds of audio that are not processed yet."""
         with self._arriving:
             return self._stream.lag + sum(a.samples for a in self._arrivals) / SAMPLE_RATE
 
@@ -246,9 +246,9 @@ class Session:
             self._arrivals.append(arrival)
 
     def _drain(self) -> None:
-        """Process what has arrived by now; what arrives meanwhile is left for the next call.
+        """Process the arrivals so far; later ones are left for the next call.
 
-        Ctrl-C is answered between slices.
+        Ctrl-C is handled between slices.
         """
         with self._processing:
             self._overload.begin(self.lag)
@@ -266,9 +266,9 @@ class Session:
     # -- owner thread
 
     def _slice(self, count: int) -> bool:
-        """Apply the first arrivals, then step for a while; returns whether more is due."""
+        """Apply the first arrivals, then run steps; returns whether more are due."""
         with self._arriving:
-            # Fewer may be left: a call that was interrupted may have queued a slice, too.
+            # Fewer may be left: the slice of an interrupted call may have applied some.
             for _ in range(min(count, len(self._arrivals))):
                 arrival = self._arrivals[0]
                 arrival.apply(*arrival.arguments)
@@ -282,9 +282,10 @@ class Session:
 
 
 class OnlineProcessor:
-    """The interface by which WhisperLiveKit drives a backend; a thin cover of a session.
+    """A session with the interface that WhisperLiveKit expects of a backend.
 
-    Second items of results, and all times, are seconds of the stream, pauses included.
+    Methods return (words, seconds processed). All times are seconds of the stream, pauses
+    included.
     """
 
     SAMPLING_RATE = SAMPLE_RATE
@@ -299,36 +300,37 @@ class OnlineProcessor:
         self._session.insert(audio)
 
     def process_iter(self, is_last: bool = False) -> tuple[list[Word], float]:
-        """Process what was inserted: (words that are now certain, processed up to).
+        """Process all inserted audio: (newly committed words, seconds processed).
 
         Args:
-            is_last: no more audio follows, so all words are certain; ``finish()`` still may.
+            is_last: no more audio follows, so all words are committed. ``finish()`` may still be
+                called.
         """
         words = self._session.flush() if is_last else self._session.process()
         return words, self._session.processed
 
     def get_buffer(self) -> Tentative:
-        """What is recognised but not certain; the caller may modify it."""
+        """The tentative text; the caller may modify the object."""
         return Tentative(self._session.tentative)
 
     def start_silence(self) -> tuple[list[Word], float]:
-        """Speech paused: bring out everything said so far."""
+        """Speech pauses: commit all pending words."""
         return self._session.flush(), self._session.processed
 
     def end_silence(self, duration: float | None, offset: float | None = 0.0) -> None:
-        """A pause of ``duration`` seconds, none of which was inserted, is over."""
+        """A pause of ``duration`` seconds, which was not inserted, is over."""
         self._session.skip(duration or 0.0)
 
     def new_speaker(self, change: Any) -> tuple[list[Word], float]:
-        """Somebody else speaks. The model needs no reset for it, so no word is lost."""
+        """The speaker changes. The model needs no reset, so no word is lost."""
         return self.process_iter()
 
     def warmup(self, audio: Any, init_prompt: str = "") -> None:
-        """Run a session of its own over some audio, so that the first real chunk is fast."""
+        """Run a separate session over some audio, so that the first real chunk is fast."""
         with self._new_session() as session:
             session.feed(audio)
             session.finish()
 
     def finish(self) -> tuple[list[Word], float]:
-        """The stream is over: its last words."""
+        """End the stream: its last words."""
         return self._session.finish(), self._session.processed

@@ -1,4 +1,4 @@
-"""A live stream of any model: its contract, and the half that all of them share."""
+"""The interface of a model's stream, and the base that all streams share."""
 
 from collections import deque
 from typing import Protocol
@@ -14,11 +14,10 @@ __all__ = ["QueuedStream", "SampleQueue", "Stream"]
 
 
 class Stream(Protocol):
-    """What a session needs of a model's stream, which every family has one of.
+    """The interface of a stream that a session needs; every family has one.
 
-    Methods are called on the owner thread, and so is ``due``; the other properties are read from
-    any. All but ``step`` are cheap. An ``end_`` method that is called twice does no more than
-    once.
+    Methods and ``due`` are called on the owner thread, the other properties on any thread. All
+    but ``step`` are cheap. The ``end_`` methods are idempotent.
     """
 
     words: list[Word]
@@ -43,22 +42,22 @@ class Stream(Protocol):
 
 
 class QueuedStream:
-    """The half that all streams share: the queue of samples, and the clock.
+    """The base of all streams: the queue of samples, and the clock.
 
-    Only the owner thread changes a stream, so it needs no lock: what other threads read is a
-    single attribute that is assigned once it is known.
+    Only the owner thread changes a stream, so there is no lock: other threads read single
+    attributes, which are assigned atomically.
 
     Attributes:
-        words: committed words that nobody has fetched yet.
+        words: committed words that were not returned yet.
         heard: seconds of real audio inserted so far, pauses included.
         processed: seconds of real audio that the model has consumed.
-        lag: seconds of audio that wait to be processed.
+        lag: seconds of audio in the queue.
     """
 
     def __init__(self) -> None:
         self._clock = Clock(SAMPLE_RATE)
         self._queue = SampleQueue()
-        self._taken = 0  # samples that steps have taken
+        self._taken = 0  # samples consumed by steps
         self.words: list[Word] = []
         self.heard = self.processed = self.lag = 0.0
 
@@ -69,18 +68,18 @@ class QueuedStream:
         self._note()
 
     def skip(self, seconds: float) -> None:
-        """Note a pause of the real audio that is not inserted."""
+        """Note a pause of the real audio that is not fed."""
         self._clock.skip(seconds)
         self._note()
 
     def _pad(self, n_samples: int) -> None:
-        """Queue silence that is not in the real audio."""
+        """Queue padding: silence that is not in the real audio."""
         self._queue.put(np.zeros(n_samples, np.float32))
         self._clock.pad(n_samples)
         self._note()
 
     def _take(self, size: int) -> NDArray[np.float32]:
-        """The oldest samples of the queue."""
+        """Take the oldest samples from the queue."""
         samples = self._queue.take(size)
         self._taken += size
         self._note()
@@ -93,27 +92,27 @@ class QueuedStream:
 
 
 class SampleQueue:
-    """First in, first out; inserting and taking cost what is inserted and taken.
+    """A first-in-first-out queue of samples, in time linear in the samples.
 
-    Chunks are kept as they came, so neither tiny nor huge ones are copied more than once.
+    Chunks are kept in their original arrays, so samples are copied once, whatever their size.
     """
 
     def __init__(self) -> None:
         self._chunks: deque[NDArray[np.float32]] = deque()
-        self._taken = 0  # samples of the first chunk that are gone
+        self._taken = 0  # samples taken from the first chunk
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def put(self, samples: NDArray[np.float32]) -> None:
-        """Append samples; the array must not be written to afterwards."""
+        """Append samples; the array must not be changed afterwards."""
         if len(samples):
             self._chunks.append(samples)
             self._size += len(samples)
 
     def take(self, count: int) -> NDArray[np.float32]:
-        """Remove and return the oldest ``count`` samples; there must be as many."""
+        """Remove and return the oldest ``count`` samples; IndexError if there are fewer."""
         if count > self._size:
             raise IndexError(f"{count} samples wanted, {self._size} there")
         parts = []
