@@ -1,1 +1,1 @@
-"""voxfast as a part of other people's programs."""
+"""voxfast in other programs."""

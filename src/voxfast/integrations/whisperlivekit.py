@@ -9,12 +9,12 @@
     engine = TranscriptionEngine(backend="voxtral-mlx", model_size="voxtral-mini-4b-4bit")
     processor = AudioProcessor(transcription_engine=engine)
 
-From then on the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` are voxfast's; everything
-else of WhisperLiveKit is as it was, and nothing on the disk is touched. The command
-``voxfast-wlk`` starts its server like this; see :mod:`voxfast.integrations.wlk_command`.
+The backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` are then voxfast's. The rest of
+WhisperLiveKit is unchanged, and no file is modified. The command ``voxfast-wlk`` starts its
+server in the same way; see :mod:`voxfast.integrations.wlk_command`.
 
-One holder is shared by all sessions of a server and holds the model; each session has one
-processor. Their methods are called as ``whisperlivekit.audio_processor`` calls them.
+All sessions of a server share one holder, which has the model; each session has one processor.
+``whisperlivekit.audio_processor`` defines the order of the calls.
 """
 
 import logging
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 Tokens = tuple[list[Any], float]
 
-# What WhisperLiveKit itself has under the names that install() replaces.
+# WhisperLiveKit's own classes under the names that install() replaces.
 _SIMUL_ASR = core.SimulStreamingASR
 _SIMUL_PROCESSOR = simul_whisper.SimulStreamingOnlineProcessor
 
@@ -71,24 +71,23 @@ _QWEN3_SIZE = re.compile(r"(qwen3-)?(0\.6b|1\.7b)", re.IGNORECASE)
 
 
 class _Holder:
-    """A loaded model, and what its sessions share.
+    """A loaded model, and the settings that its sessions share.
 
     Args:
-        model_size, model_dir, model_path: what :func:`voxfast.load` takes; a folder comes
-            before a name. The sizes of Whisper, WhisperLiveKit's default among them, mean
-            the default model; ``0.6b`` and ``1.7b`` are those of Qwen3-ASR.
-        model_cache_dir: where models from the hub are kept.
-        lan: language of sessions that ask for none; "auto", a code or a name.
-        warmup_file: recording to run through the model ahead; None: a second of silence,
-            empty: nothing.
+        model_size, model_dir, model_path: arguments of :func:`voxfast.load`; a folder takes
+            precedence over a name. The sizes of Whisper, including WhisperLiveKit's default,
+            mean the default model; ``0.6b`` and ``1.7b`` are sizes of Qwen3-ASR.
+        model_cache_dir: cache folder for models from the hub.
+        lan: default language of sessions: "auto", a code or a name.
+        warmup_file: recording for the warm-up; None: a second of silence; empty: no warm-up.
         alignment_heads_path, custom_alignment_heads: file of alignment heads to use instead
-            of those that come with the model; for Qwen3-ASR.
-        delay_ms: see the options of the model's sessions; None: its default.
-        **others: what WhisperLiveKit passes to every backend; ignored.
+            of those of the model; for Qwen3-ASR.
+        delay_ms: option of the sessions; None: the default of the model.
+        **others: further arguments of WhisperLiveKit; ignored.
 
     Raises:
-        VoxfastError: if there is no such model, it lacks an option, or the warm-up file cannot
-            be read.
+        VoxfastError: if there is no such model, an option is invalid, or the warm-up file
+            cannot be read.
     """
 
     backend_choice: ClassVar[str]
@@ -121,18 +120,18 @@ class _Holder:
         log.info("loading %s", name)
         self.model = voxfast.load(hub.resolve(name, model_cache_dir) if model_cache_dir else name)
         log.debug("ignored: %s", ", ".join(sorted(others)))
-        # Options that the model does not have are refused now, not session by session.
+        # Invalid options are refused now, not session by session.
         processor = self.model.processor(**self.session_options(self.original_language))
         if warmup_file != "":
             samples = audio_io.load_audio(warmup_file) if warmup_file else np.zeros(16000, "f4")
             processor.warmup(samples)
 
     def session_options(self, language: str | None) -> dict[str, Any]:
-        """Options of a session in a language; None: it is found out."""
+        """Options of a session in a language; None: it is detected."""
         return {} if self._delay_ms is None else {"delay_ms": self._delay_ms}
 
     def transcribe(self, audio: Any, init_prompt: str = "") -> None:
-        """Nothing: WhisperLiveKit calls it to warm up, which was done."""
+        """Does nothing: WhisperLiveKit calls it as warm-up, which was done before."""
 
 
 class VoxtralMLXASR(_Holder):
@@ -148,7 +147,7 @@ class VoxtralMLXASR(_Holder):
 
 
 class Qwen3MLXSimulASR(_Holder):
-    """Qwen3-ASR with AlignAtt, under the name that WhisperLiveKit had for it."""
+    """Qwen3-ASR with AlignAtt under the name of WhisperLiveKit's backend."""
 
     backend_choice = "qwen3-mlx-simul"
     default_model = "qwen3-asr-0.6b"
@@ -162,19 +161,18 @@ class Qwen3MLXSimulASR(_Holder):
 class _Processor(OnlineProcessor):
     """One session.
 
-    An error never leaves it: WhisperLiveKit would stop transcribing without telling anyone.
-    It is logged at ERROR, kept in ``error``, and the session goes on, with a new stream if
-    the old one broke.
+    Methods never raise: WhisperLiveKit would silently stop transcribing. An error is logged at
+    ERROR and kept in ``error``, and the session goes on, with a new stream if the old one broke.
 
     Args:
-        asr: a holder, or WhisperLiveKit's proxy of one, which knows the session's language.
+        asr: a holder, or WhisperLiveKit's proxy of one, which has the session's language.
 
     Attributes:
-        error: the last error, None if there was none.
+        error: the last error, or None.
 
     Raises:
-        InvalidOptionError: if the session asks for a language that the model does not have;
-            a ValueError, which WhisperLiveKit reports to the client.
+        InvalidOptionError: if the model does not know the session's language; a ValueError,
+            which WhisperLiveKit reports to the client.
     """
 
     def __init__(self, asr: Any, logfile: Any = None) -> None:
@@ -204,12 +202,12 @@ class _Processor(OnlineProcessor):
         return self._answer(super().finish)
 
     def get_buffer(self) -> Any:
-        # Without the space in front: committed words that happen to be the same as the
-        # tentative text's first ones would be taken off it.
+        # Without leading space: otherwise WhisperLiveKit strips committed words from the text if
+        # its first words are the same.
         return Transcript(None, None, self._session.tentative.lstrip())
 
     def _answer(self, call: Callable[P, Tokens], *args: P.args, **kwargs: P.kwargs) -> Tokens:
-        """Tokens instead of words, those of a call that failed included."""
+        """Tokens instead of words, including those of a failed call."""
         session = self._session
         found = self._try(call, *args, **kwargs)
         words, upto = (session.take(), self._upto) if found is None else found
@@ -227,7 +225,7 @@ class _Processor(OnlineProcessor):
             return None
 
     def _reopen(self) -> None:
-        """Go on with a new stream, at the same place in time."""
+        """Continue with a new stream at the same time."""
         try:
             self._session = self._new_session()
             self._session.skip(self._end)
@@ -253,7 +251,7 @@ class Qwen3MLXSimulOnlineProcessor(_Processor):
     """A session on :class:`Qwen3MLXSimulASR`."""
 
 
-# The names in WhisperLiveKit before 0.2.26, in its module qwen3_mlx_simul.
+# The names in WhisperLiveKit before 0.2.26, in its module ``qwen3_mlx_simul``.
 Qwen3MLXSimulStreamingASR = Qwen3MLXSimulASR
 Qwen3MLXSimulStreamingOnlineProcessor = Qwen3MLXSimulOnlineProcessor
 
@@ -261,11 +259,11 @@ Qwen3MLXSimulStreamingOnlineProcessor = Qwen3MLXSimulOnlineProcessor
 def install(**options: Any) -> None:
     """Make voxfast the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` of this process.
 
-    Three names are replaced where WhisperLiveKit looks them up when it makes an engine or a
-    session; to be called before it does. Calling it again changes the options.
+    Replaces three names that WhisperLiveKit looks up when it creates an engine or a session, so
+    call it before. Calling it again changes the options.
 
     Args:
-        **options: for the holders, beside what WhisperLiveKit passes: ``delay_ms``.
+        **options: additional arguments of the holders: ``delay_ms``.
     """
 
     def simul_asr(*, backend: str, **others: Any) -> Any:
@@ -278,7 +276,7 @@ def install(**options: Any) -> None:
         is_ours = isinstance(holder, Qwen3MLXSimulASR)
         return (Qwen3MLXSimulOnlineProcessor if is_ours else _SIMUL_PROCESSOR)(asr)
 
-    # Its own module of this name is imported when the backend is asked for, and not before.
+    # WhisperLiveKit imports its own module of this name only when the backend is requested.
     module = ModuleType("whisperlivekit.voxtral_mlx_asr")
     vars(module)["VoxtralMLXASR"] = partial(VoxtralMLXASR, **options)
     vars(module)["VoxtralMLXOnlineProcessor"] = VoxtralMLXOnlineProcessor

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    # Written out: WhisperLiveKit takes seconds to import, and help needs none of it.
+    # Literals: importing WhisperLiveKit takes seconds, and --help does not need it.
     backends = ("voxtral-mlx", "qwen3-mlx-simul")
     parser.add_argument("--backend", choices=backends, default=backends[0])
     parser.add_argument(
@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from voxfast.integrations.whisperlivekit import install
 
         install(delay_ms=args.delay_ms)
-        # Its server reads the command line when it is imported, and knows only one of the names.
+        # WhisperLiveKit's server parses the command line on import.
         sys.argv = ["voxfast-wlk", *rest]
         from whisperlivekit import TranscriptionEngine, basic_server
 
         basic_server.config.backend = args.backend
-        # There is one engine in a process. Made by the server as it starts, what is wrong with
-        # the model would be a traceback.
+        # The engine is a singleton. If the server created it, a wrong model would end in a
+        # traceback.
         TranscriptionEngine(config=basic_server.config)
         basic_server.main()
     except (ImportError, VoxfastError) as error:

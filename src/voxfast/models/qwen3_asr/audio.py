@@ -1,4 +1,4 @@
-"""Audio of a Qwen3-ASR stream to embeddings, each part encoded as rarely as can be."""
+"""Audio of a Qwen3-ASR stream to embeddings, encoding as little as possible again."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,28 +20,27 @@ Frames = NDArray[np.float32]
 
 PAD = N_FFT // 2
 FRAME_RATE = SAMPLE_RATE // HOP_LENGTH  # mel frames per second
-DYNAMIC_RANGE = 8.0  # log10 units below the maximum that the features keep
-# Encoding settled chunks again whenever the maximum rises, or never, makes no difference to the
-# error rate on the evaluation clips (at most 7 % more frames against none); only a sound that
-# is very much louder may matter.
+DYNAMIC_RANGE = 8.0  # of the features below their maximum, in log10 units
+# Encoding settled chunks again at every rise of the maximum (at most 7 % more frames), or never,
+# gives the same error rate on the evaluation clips; only a much louder sound may matter.
 MAX_RISE = 1.0  # log10 units
 
 
 class ReflectedLogMel:
-    """Raw log10 mel frames of one utterance whose ends are padded with their reflection.
+    """Raw log10 mel frames of one utterance, with reflection padding at both ends.
 
-    Parity: the frames of all steps, and then :meth:`last`, are for any split of the samples
-    those of one call over all of them: N // HOP_LENGTH for N samples, none for less than 201.
+    Parity: for any split of the samples, the frames of all steps and of :meth:`last` equal those
+    of one call over all samples: N // HOP_LENGTH for N samples, none for less than 201.
     """
 
     def __init__(self, n_mels: int) -> None:
         self._n_mels = n_mels
         self._mel = LogMelStream(n_mels=n_mels)
-        self._recent = np.zeros(0, np.float32)  # the newest samples, with what is padded before
+        self._recent = np.zeros(0, np.float32)  # the newest samples, including left padding
         self._n_samples = self._n_frames = 0
 
     def step(self, samples: Samples) -> Frames:
-        """The frames [T, n_mels] that the next samples complete."""
+        """Consume the next samples; return the frames [T, n_mels] that they complete."""
         started = self._n_samples > PAD
         self._n_samples += len(samples)
         self._recent = np.concatenate([self._recent, samples])
@@ -55,7 +54,7 @@ class ReflectedLogMel:
         return frames
 
     def last(self) -> Frames:
-        """The frame [0 or 1, n_mels] that the end of the audio cuts off. Changes nothing."""
+        """The last frame [0 or 1, n_mels], which needs right padding. Changes no state."""
         missing = self._n_samples // HOP_LENGTH - self._n_frames
         if missing <= 0 or self._n_samples <= PAD:
             return np.zeros((0, self._n_mels), np.float32)
@@ -71,7 +70,7 @@ class Audio:
 
     Attributes:
         embeddings: [n, dim].
-        n_same: how many of the first ones are what they were in the call before.
+        n_same: number of leading embeddings that are unchanged since the previous call.
     """
 
     embeddings: mx.array
@@ -79,19 +78,18 @@ class Audio:
 
 
 class AudioBuffer:
-    """The audio that a stream still looks at, from frames to audio embeddings.
+    """The audio buffer of an utterance, from samples to audio embeddings.
 
-    A chunk (100 frames, 1 s) that is complete is *settled*: encoded once, seeing the chunks
-    before it in its window, and kept. The chunk that is still filling is encoded anew in every
-    call. At the end of an utterance whatever is not settled is encoded as the model does it
-    offline, all of a window seeing each other; a buffer that is filled and ended in one call
-    gives what the model gives offline. (Encoding the whole unfinished window anew in every
-    call, so that chunks see later ones, too, costs several times the frames and measured no
-    better.)
+    A complete chunk (100 frames, 1 s) is *settled*: it is encoded once, attending to the
+    previous chunks of its window, and kept. The incomplete chunk is encoded again in every call.
+    At the end of an utterance, all chunks that are not settled are encoded as offline, with
+    attention in both directions within a window. So a buffer that is filled and ended in one
+    call equals the model's offline result. (Encoding the whole unfinished window in every call,
+    so that chunks attend to later ones, costs several times the frames and measured no better.)
 
-    The features are clamped at the maximum of the buffer less 8: a louder sound changes every
-    frame before it. Settled chunks are encoded again if the maximum has risen by more than
-    ``max_rise`` since.
+    The features are clamped at the maximum of the buffer less 8, so a louder sound changes all
+    earlier frames. Settled chunks are encoded again if the maximum has risen by more than
+    ``max_rise``.
 
     Args:
         max_rise: in log10 units.
@@ -106,16 +104,16 @@ class AudioBuffer:
         self._chunk_tokens = args.chunk_tokens
         self._mel = ReflectedLogMel(args.n_mels)
         self._frames = np.zeros((0, args.n_mels), np.float32)  # of the buffer, raw
-        self._first = 0  # the utterance's chunk with which the buffer begins
+        self._first = 0  # index of the buffer's first chunk in the utterance
         self._settled: list[mx.array] = []  # embeddings of the settled chunks
-        self._window = WindowState()  # of the settled chunks in the last window
-        self._level = -np.inf  # the maximum with which the settled chunks were encoded
+        self._window = WindowState()  # the settled chunks of the last window
+        self._level = -np.inf  # the maximum at which the settled chunks were encoded
         self._same = 0
-        self.n_encoded = 0  # frames that went through the tower so far
+        self.n_encoded = 0  # frames encoded so far
 
     @property
     def n_frames(self) -> int:
-        """Frames in the buffer, of 10 ms each."""
+        """Frames (10 ms) in the buffer."""
         return len(self._frames)
 
     @property
@@ -125,30 +123,30 @@ class AudioBuffer:
 
     @property
     def dropped_seconds(self) -> float:
-        """Seconds of the utterance that stand before the buffer."""
+        """Seconds of the utterance before the buffer."""
         return self._first * self._chunk / FRAME_RATE
 
     @property
     def dropped_tokens(self) -> int:
-        """Audio tokens of the utterance that stand before the buffer."""
+        """Audio tokens of the utterance before the buffer."""
         return self._first * self._chunk_tokens
 
     def token_seconds(self, token: int) -> float:
-        """Second of the utterance at which an audio token of the buffer begins."""
+        """Start of an audio token of the buffer, in seconds of the utterance."""
         chunk, place = divmod(token, self._chunk_tokens)
         return ((self._first + chunk) * self._chunk + place * TOKEN_FRAMES) / FRAME_RATE
 
     def push(self, samples: Samples) -> None:
-        """Take the next samples of the utterance."""
+        """Append the next samples of the utterance."""
         self._frames = np.concatenate([self._frames, self._mel.step(samples)])
 
     @property
     def n_settled(self) -> int:
-        """Whole chunks of the buffer that are settled."""
+        """Number of settled chunks in the buffer."""
         return min(len(self._settled), len(self._frames) // self._chunk)
 
     def drop(self, n_chunks: int) -> None:
-        """Forget the first chunks of the buffer, which must be settled."""
+        """Drop the first chunks of the buffer, which must be settled."""
         if not 0 <= n_chunks <= self.n_settled:
             raise ValueError(f"{n_chunks} chunks to drop, {self.n_settled} settled")
         self._first += n_chunks
@@ -157,13 +155,13 @@ class AudioBuffer:
         self._same = 0
 
     def encode(self, *, end: bool = False) -> Audio | None:
-        """Embeddings of all audio in the buffer; None if there is not a frame.
+        """Embeddings of all audio in the buffer; None if there is no frame.
 
         Args:
             end: no more audio follows.
         """
-        # The last frame is partly reflection until more comes; a chunk that it completes
-        # settles with it.
+        # The last frame contains padding until more audio arrives. It may complete a chunk, which
+        # is then settled with it.
         frames = np.concatenate([self._frames, self._mel.last()])
         if not len(frames):
             return None
@@ -182,7 +180,7 @@ class AudioBuffer:
         return Audio(embeddings, same)
 
     def _settle(self, mel: mx.array) -> None:
-        """Encode the chunks that are complete and not settled."""
+        """Encode the complete chunks that are not settled."""
         n_complete = len(mel) // self._chunk
         while (done := len(self._settled)) < n_complete:
             end = min(n_complete, done + self._left_in_window(done))
@@ -193,7 +191,7 @@ class AudioBuffer:
             self._settled += mx.split(encoded, end - done)
 
     def _rest(self, mel: mx.array) -> Iterator[mx.array]:
-        """Embeddings of what is not settled, window by window."""
+        """Embeddings of the chunks that are not settled, window by window."""
         done, window = len(self._settled), self._window
         while done * self._chunk < len(mel):
             end = done + self._left_in_window(done)
@@ -203,7 +201,7 @@ class AudioBuffer:
             done, window = end, WindowState()
 
     def _left_in_window(self, chunk: int) -> int:
-        """Chunks from this one of the buffer on to the end of its window."""
+        """Number of chunks from this one to the end of its window."""
         return self._window_chunks - (self._first + chunk) % self._window_chunks
 
     def _stem(self, mel: mx.array, alone: bool = False) -> mx.array:

@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding, as the tokenizers of Qwen2 and later have it."""
+"""Byte-level byte-pair encoding of Qwen2 and later models."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ import regex
 
 __all__ = ["ByteLevelBPE", "byte_alphabet", "read_merges"]
 
-# The pre-tokenizer of Qwen2: contractions; words with what stands before them; single digits;
+# The pre-tokenizer of Qwen2: contractions; words with one preceding character; single digits;
 # punctuation; line breaks; spaces.
 _WORDS = regex.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -26,11 +26,11 @@ class ByteLevelBPE:
 
     Args:
         vocabulary: token ids by piece, in the byte-level alphabet.
-        merges: pairs of pieces, the first ones first.
-        added: ids of the tokens that are looked for in a text before anything else.
+        merges: pairs of pieces by rank.
+        added: ids of added tokens, which are matched first.
 
     Raises:
-        ValueError: if a byte, or what a merge makes, has no token.
+        ValueError: if a byte or the result of a merge has no token.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ByteLevelBPE:
         self._split = regex.compile("|".join(map(regex.escape, longest_first)) or "(?!)")
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text; what stands between added tokens is brought into NFC."""
+        """Token ids of a text; text between added tokens is normalised to NFC."""
         tokens, begin = [], 0
         for match in self._split.finditer(text):
             tokens += self._encode(text[begin : match.start()])
@@ -68,11 +68,11 @@ class ByteLevelBPE:
 
 
 def _merge(ranks: Ranks, letters: str) -> tuple[str, ...]:
-    """The pieces of a word: the leftmost pair of the lowest rank is joined, again and again.
+    """The pieces of a word, by merging the leftmost pair of the lowest rank repeatedly.
 
-    O(n log n) with a heap, since a word may be as long as the prompt that a user gives.
+    With a heap, in O(n log n): a word may be as long as a user's prompt.
     """
-    pieces = list(letters)  # a piece that was joined to the one before it is empty
+    pieces = list(letters)  # a piece that was merged into the previous one is empty
     count = len(pieces)
     following, before = list(range(1, count + 1)), list(range(-1, count - 1))
     heap = [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]
@@ -81,7 +81,7 @@ def _merge(ranks: Ranks, letters: str) -> tuple[str, ...]:
         rank, at = heappop(heap)
         end = following[at]
         if end == count or ranks.get((pieces[at], pieces[end])) != rank:
-            continue  # one of the two was joined to another piece meanwhile
+            continue  # one of the two has been merged with another piece
         pieces[at], pieces[end] = pieces[at] + pieces[end], ""
         following[at] = following[end]
         if following[at] < count:
@@ -95,10 +95,10 @@ def _merge(ranks: Ranks, letters: str) -> tuple[str, ...]:
 
 
 def read_merges(text: str) -> list[tuple[str, str]]:
-    """The pairs in a ``merges.txt``. Only the first line may be a comment: its version.
+    """The pairs in a ``merges.txt``. Only the first line may be a comment, with the version.
 
     Raises:
-        ValueError: if a line is no pair.
+        ValueError: if a line is not a pair.
     """
     pairs = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -112,9 +112,9 @@ def read_merges(text: str) -> list[tuple[str, str]]:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in a byte-level vocabulary, as GPT-2 chose them.
+    """The characters that represent bytes in a byte-level vocabulary, as in GPT-2.
 
-    Printable bytes of Latin-1 stand for themselves, the others for code points from 256 on.
+    Printable bytes of Latin-1 represent themselves, other bytes use code points from 256 on.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)

@@ -1,7 +1,7 @@
 """Sizes of a Qwen3-ASR checkpoint, read from its ``config.json``.
 
-Files are not trusted: a missing key, a number out of range or sizes that do not fit together
-raise :class:`CheckpointError` before a module is made.
+Files are untrusted: a missing key, a number out of range or inconsistent sizes raise
+:class:`CheckpointError` before a module is created.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["AudioArgs", "Qwen3ASRArgs", "TextArgs", "is_qwen3_asr", "parse_args"
 
 TOKEN_FRAMES = 8  # mel frames of an audio token; the last token of a chunk has fewer
 
-# What a configuration may leave out; the same in both published sizes.
+# Defaults, the same in both published sizes.
 _AUDIO = {
     "num_mel_bins": 128, "n_window": 50, "n_window_infer": 800, "downsample_hidden_size": 480,
     "max_source_positions": 1500,
@@ -30,8 +30,8 @@ class AudioArgs:
     """The audio tower.
 
     Attributes:
-        chunk_frames: mel frames (10 ms each) that the conv stem takes by themselves: 100.
-        window_frames: mel frames that attend to each other, a multiple of chunk_frames.
+        chunk_frames: mel frames (10 ms) of a chunk, the input of the conv stem: 100.
+        window_frames: mel frames of an attention window, a multiple of chunk_frames.
         conv_dim: channels of the conv stem.
         output_dim: size of an audio embedding, that of the decoder.
     """
@@ -48,7 +48,7 @@ class AudioArgs:
 
     @property
     def chunk_tokens(self) -> int:
-        """Audio tokens of a whole chunk: three convolutions halve the rate, rounding up."""
+        """Audio tokens of a complete chunk: three convolutions halve the rate, rounding up."""
         return -(-self.chunk_frames // TOKEN_FRAMES)
 
 
@@ -77,7 +77,7 @@ class Qwen3ASRArgs:
 
 
 def is_qwen3_asr(folder: Path) -> bool:
-    """Whether the checkpoint in a folder says that it is of this architecture.
+    """Whether the checkpoint in a folder is of this architecture.
 
     Raises:
         CheckpointError: if its configuration cannot be read.
@@ -87,10 +87,10 @@ def is_qwen3_asr(folder: Path) -> bool:
 
 
 def parse_args(config: dict[str, Any]) -> Qwen3ASRArgs:
-    """Check ``config.json``.
+    """Validate ``config.json``.
 
     Raises:
-        CheckpointError: if it is not a Qwen3-ASR configuration or is unusable.
+        CheckpointError: if it is not a usable Qwen3-ASR configuration.
     """
     if config.get("model_type") != "qwen3_asr":
         raise CheckpointError(

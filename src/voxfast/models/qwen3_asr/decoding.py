@@ -1,4 +1,4 @@
-"""The decoder of a Qwen3-ASR stream: prompt and audio kept, text written behind them."""
+"""Decoding of a Qwen3-ASR stream: prompt and settled audio are cached, then text follows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ __all__ = ["Decoder"]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The next token, not computed yet, and the decoder's state with it.
+    """The next token, not evaluated yet, and the decoder's state after it.
 
-    The attended frame is that of the position which predicts the token: one step later the
-    heads look elsewhere.
+    The attended frame belongs to the query that predicts the token: one step later the heads
+    attend elsewhere.
     """
 
     token: mx.array
@@ -29,10 +29,10 @@ class _Step:
 
 
 class Decoder:
-    """Keys of the prompt's head and of unchanged audio stay; what follows is written anew.
+    """Keeps the keys of the prompt's head and of unchanged audio; the rest is computed again.
 
-    While a token is computed, the step that would follow it is prepared: usually
-    the token is written next.
+    The next step is prepared before a token is evaluated, since the token is usually written
+    next.
 
     Args:
         head: tokens before the audio, at least one.
@@ -51,16 +51,15 @@ class Decoder:
         self._heads = [heads[layer] for layer in self._layers]
         self._state = model.decoder_state()
         self._n_audio = 0
-        self._last: int | None = None  # the token that the prepared step takes as written
+        self._last: int | None = None  # the input token of the prepared step
         self._prepared: _Step | None = None
         self.n_read = self.n_written = 0
 
     def read(self, audio: Audio, text: Sequence[int]) -> Token:
-        """Read the audio and the text behind it; predict what comes next.
+        """Read the audio and the text after it; predict the next token.
 
         Args:
-            audio: all of the buffer; of its unchanged embeddings those that were read in the
-                last call are not read again.
+            audio: of the whole buffer; unchanged embeddings are not read again.
             text: the rest of the prompt, at least one token, and the committed text.
         """
         self._prepared = None
@@ -76,7 +75,7 @@ class Decoder:
         return self._predict(self._step(x, self._state))
 
     def write(self, token: int) -> Token:
-        """Append a token; predict the one after it."""
+        """Append a token; predict the next one."""
         self.n_written += 1
         step, self._prepared = self._prepared, None
         if step is None or token != self._last:
@@ -85,14 +84,14 @@ class Decoder:
         return self._predict(step)
 
     def _step(self, x: mx.array, state: DecoderState) -> _Step:
-        """The decoder over the next positions, and what it says then. Updates the state."""
+        """Run the decoder over the next positions; updates the state."""
         logits, queries = self._model.decode(x, state, self._layers)
         keys = [state.caches[layer].state[0] for layer in self._layers]
         frame = alignment_frame(queries, keys, self._heads, len(self._head), self._n_audio)
         return _Step(*greedy(logits), frame, state)
 
     def _predict(self, step: _Step) -> Token:
-        """One synchronisation for token, probability and frame."""
+        """Evaluate token, probability and frame in one synchronisation."""
         wanted = (step.token, step.probability, step.frame)
         mx.async_eval(*wanted, step.state.arrays())  # type: ignore[no-untyped-call]
         self._prepared = self._step(self._model.embed(step.token[None]), step.state.copy())

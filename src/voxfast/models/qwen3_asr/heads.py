@@ -1,8 +1,8 @@
-"""Alignment heads of a Qwen3-ASR checkpoint: where they are looked for, and what is read.
+"""Finding the alignment heads of a Qwen3-ASR checkpoint.
 
-Some heads of the decoder attend, while a token is predicted, to the audio in which it is
-spoken (AlignAtt, arXiv 2305.11408). Which ones differs from checkpoint to checkpoint, is
-measured once, and kept in ``alignment_heads.json`` beside the weights.
+While a token is predicted, some heads of the decoder attend to the audio in which it is
+spoken (AlignAtt, arXiv 2305.11408). They differ between checkpoints, are measured once, and
+stored in ``alignment_heads.json`` beside the weights.
 """
 
 import logging
@@ -24,7 +24,7 @@ MEASURED = Path(__file__).parent / "measured_heads"
 
 @dataclass(frozen=True)
 class AlignmentHeads:
-    """Heads (layer, query head), best first, and the file that says so."""
+    """Heads (layer, query head), best first, and their file."""
 
     heads: tuple[tuple[int, int], ...]
     source: Path
@@ -46,10 +46,10 @@ class AlignmentHeads:
 def find_alignment_heads(
     folder: Path, config: dict[str, Any], override: Path | None = None
 ) -> AlignmentHeads | None:
-    """The alignment heads of a checkpoint, or None if nobody has measured them.
+    """The alignment heads of a checkpoint, or None if they were never measured.
 
-    In this order: the file asked for, ``alignment_heads.json`` in the folder, and those of
-    the published models, for checkpoints of their sizes, whatever they are called.
+    In this order: the requested file, ``alignment_heads.json`` in the folder, and those of the
+    published models, for checkpoints of the same sizes.
 
     Args:
         folder: of the checkpoint.
@@ -57,7 +57,7 @@ def find_alignment_heads(
         override: a file to read instead.
 
     Raises:
-        CheckpointError: if a file is not what it should be, or of another model.
+        CheckpointError: if a file is malformed, or of another model.
     """
     thinker = section(config, "thinker_config") if "thinker_config" in config else config
     text, audio = section(thinker, "text_config"), section(thinker, "audio_config")
@@ -77,7 +77,7 @@ def find_alignment_heads(
 
 
 def _read(path: Path, n_layers: int, n_heads: int) -> AlignmentHeads:
-    """The heads in a file, checked against the sizes of the decoder."""
+    """The heads in a file, validated against the sizes of the decoder."""
     content = read_json(path)
     for key, size in (("num_layers", n_layers), ("num_heads", n_heads)):
         if content.get(key, size) != size:

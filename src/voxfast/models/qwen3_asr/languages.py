@@ -1,4 +1,4 @@
-"""The 30 languages of Qwen3-ASR: the names it is prompted with, and their codes."""
+"""The 30 languages of Qwen3-ASR: names in the prompt, and codes."""
 
 import re
 from difflib import get_close_matches
@@ -16,9 +16,8 @@ __all__ = [
 ]
 
 # Names as the model writes them after "language ", in the order of the model card (arXiv
-# 2601.21337). Behind each the code that we report (ISO 639-1, or 639-3 where that has none),
-# then what else it is known by: 639-2 (both for terminology and for bibliographies), 639-3 of
-# the standard form, other names.
+# 2601.21337). For each the reported code (ISO 639-1, or else 639-3), then its aliases: 639-2
+# (terminological and bibliographic), 639-3 of the standard form, other names.
 _KNOWN_BY: Final = {
     "Chinese": "zh zho chi cmn mandarin",
     "English": "en eng",
@@ -61,7 +60,7 @@ _TAG = re.compile(r"([a-z]{2,3}(-yue)?)(-[a-z0-9]{1,8})*([.@].*)?")
 
 
 def _find(code_or_name: str) -> str | None:
-    """The name, or None; of a code with a region or script (pt-BR, zh_Hant) the language."""
+    """The name, or None; regions and scripts in a code are ignored (pt-BR, zh_Hant)."""
     key = _key(code_or_name)
     tag = _TAG.fullmatch(key)
     return _NAMES.get(key) or (_NAMES.get(tag[1]) if tag else None)
@@ -72,10 +71,10 @@ def _key(code_or_name: str) -> str:
 
 
 def requested_language(code_or_name: str | None) -> str | None:
-    """The name of the language that a user asks for; None if it :func:`is_automatic`.
+    """The name of a requested language; None if it :func:`is_automatic`.
 
     Raises:
-        InvalidOptionError: if it is none of the model's languages.
+        InvalidOptionError: if the model does not know the language.
     """
     if code_or_name is None or is_automatic(code_or_name):
         return None
@@ -83,10 +82,10 @@ def requested_language(code_or_name: str | None) -> str | None:
 
 
 def language_name(code_or_name: str) -> str:
-    """The name that the model knows a language by: ``English`` for ``en``, ``EN-us``, ``english``.
+    """The model's name of a language: ``English`` for ``en``, ``EN-us``, ``english``.
 
     Raises:
-        InvalidOptionError: if it is none of the model's languages.
+        InvalidOptionError: if the model does not know the language.
     """
     name = _find(code_or_name)
     if name is None:
@@ -99,7 +98,7 @@ def language_name(code_or_name: str) -> str:
 
 
 def _near(code_or_name: str) -> str:
-    """Languages that may be meant: whose name, or code, begins alike and is almost the same."""
+    """Suggestions: languages whose name or code is similar and has the same first letter."""
     key = _key(code_or_name)[:20]
     alike = [name for name in _NAMES if name[:1] == key[:1]]
     names = dict.fromkeys(_NAMES[found] for found in get_close_matches(key, alike, 3, 0.5))
@@ -108,13 +107,13 @@ def _near(code_or_name: str) -> str:
 
 
 def written_language(header: str) -> str | None:
-    """The language in what the model writes before ``<asr_text>``: ``language English``.
+    """The language in the header that the model writes before ``<asr_text>``.
 
-    As Qwen's own parser reads it: the first line that begins with ``language`` counts, in any
-    case. A language that is not in the list is returned as it was written, with a capital.
+    Like Qwen's own parser: the first line that begins with ``language`` counts, in any case. An
+    unlisted language is returned as written, capitalised.
 
     Returns:
-        None if it names no language, or ``None``.
+        None if the header names no language, or ``None``.
     """
     for line in header.splitlines():
         word, _, name = line.strip().partition(" ")
@@ -125,9 +124,9 @@ def written_language(header: str) -> str | None:
 
 
 def has_word_spaces(code_or_name: str) -> bool:
-    """Whether a language is written with spaces between its words.
+    """Whether a language is written with spaces between words.
 
-    True for names that are not in the list: the model writes the name itself when it detects
-    the language, and an unlisted one must not abort the stream.
+    True for unlisted names: the model itself writes the name of a detected language, and an
+    unlisted one must not abort the stream.
     """
     return _find(code_or_name) not in _WITHOUT_SPACES

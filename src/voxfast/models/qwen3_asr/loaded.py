@@ -1,4 +1,4 @@
-"""Qwen3-ASR as an engine: a checkpoint, and the options its streams take."""
+"""A loaded Qwen3-ASR checkpoint, which opens streams."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ class LoadedQwen3ASR:
     """See :class:`voxfast.models.family.LoadedCheckpoint`."""
 
     delays_ms: tuple[int, ...] = ()  # any
-    offline_block_seconds = 5.0  # an inference each; twice as much fits into the buffer
+    offline_block_seconds = 5.0  # one inference; the buffer holds twice as much
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name, self._folder = name, folder

@@ -1,14 +1,14 @@
 """Qwen3-ASR: an audio tower in windows of 8 s, and a decoder that reads audio as a prompt.
 
-The modules and their weights are those of ``mlx_qwen3_asr``; how they are run is here, step by
-step over state that the caller owns, so that any number of streams share one model::
+Modules and weights are those of ``mlx_qwen3_asr``. This file runs them step by step with state
+that the caller owns, so that any number of streams share one model::
 
     log-mel (100/s) → conv stem (13/s) → windows of the tower → audio embeddings ─┐
     prompt: system, user [audio embeddings], assistant ────────────────────────────┴→ decoder
 
-A chunk of 100 mel frames goes through the conv stem by itself. Chunks of one window attend to
-each other, never to those of another window; positions start anew with every chunk. In the
-decoder all three sections of MRoPE count the same positions, which is plain rotation of halves.
+The conv stem takes chunks of 100 mel frames. Attention is limited to the chunks of one window, and
+positions restart with every chunk. In the decoder, all three sections of MRoPE have the same
+positions, which is plain split-half RoPE.
 
 Dimension letters: L new positions, S stored positions, T mel frames, H query heads, H_kv KV
 heads, D head size.
@@ -34,41 +34,41 @@ Pair = tuple[mx.array, mx.array]
 
 @dataclass
 class WindowState:
-    """Keys and values of the chunks of one window that are encoded: per layer [1, H, S, D]."""
+    """Keys and values of the encoded chunks of one window: per layer [1, H, S, D]."""
 
     layers: list[Pair] = field(default_factory=list)
 
 
 @dataclass
 class DecoderState:
-    """Keys and values of one stream's prompt and text, per layer, from position 0 on."""
+    """Keys and values of one stream's prompt, audio and text, per layer, from position 0."""
 
     caches: list[SlidingKVCache]
 
     @property
     def offset(self) -> int:
-        """Positions that are stored."""
+        """Number of stored positions."""
         return self.caches[0].offset
 
     def copy(self) -> "DecoderState":
-        """The same positions in caches of their own, until one of the two is written to.
+        """A copy of the state that shares the rings until one of the two is updated.
 
-        Rings are written in place only where no other copy is left.
+        A ring is updated in place only while no copy shares it.
         """
         return DecoderState([copy(cache) for cache in self.caches])
 
     def keep(self, positions: int) -> None:
-        """Forget all but the first positions."""
+        """Drop all but the first positions."""
         for cache in self.caches:
             cache.trim(cache.offset - positions)
 
     def arrays(self) -> list[mx.array]:
-        """Everything that a step must evaluate."""
+        """All arrays that a step must evaluate."""
         return [array for cache in self.caches for array in cache.state]
 
 
 class Qwen3ASR:
-    """A loaded checkpoint: weights that are never written again.
+    """The network of a loaded checkpoint, with constant weights.
 
     Args:
         network: ``mlx_qwen3_asr.model.Qwen3ASRModel`` with its weights.
@@ -83,21 +83,20 @@ class Qwen3ASR:
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The type of the activations: that of the norms, which are never packed."""
+        """The dtype of the activations: that of the norms, which are never packed."""
         dtype: mx.Dtype = self._decoder.norm.weight.dtype
         return dtype
 
     # ---- audio --------------------------------------------------------------------------
 
     def stem(self, mel: mx.array, *, alone: bool = False) -> mx.array:
-        """Conv stem of whole chunks and, at the end, one partial chunk.
+        """Conv stem of complete chunks and an optional incomplete one at the end.
 
-        A partial chunk is padded with zeros to a whole one, but keeps its own width where it
-        is all the audio there is.
+        An incomplete chunk is padded with zeros to a complete one, unless it is all the audio.
 
         Args:
             mel: [T, n_mels], normalised log-mel frames from the start of a chunk on; T ≥ 1.
-            alone: whether no chunk stands before these frames.
+            alone: whether these are the first frames of the audio.
 
         Returns:
             [L, dim], 13 tokens for every 100 frames, with their positions added.
@@ -109,7 +108,7 @@ class Qwen3ASR:
             mel = mx.pad(mel, [(0, size - rest), (0, 0)])
         size = min(size, mel.shape[0])
         chunks = mel.reshape(-1, size, mel.shape[1])
-        # What one chunk becomes on its way fits into a CPU's caches, that of many does not.
+        # The intermediate results of one chunk fit into a CPU's caches, those of many do not.
         at_once = 1 if mx.default_device() == mx.Device(mx.cpu) else len(chunks)
         tokens = []
         for first in range(0, len(chunks), at_once):
@@ -131,15 +130,15 @@ class Qwen3ASR:
     def encode(self, x: mx.array, window: WindowState) -> tuple[mx.array, WindowState]:
         """Transformer layers over tokens of one window, and the projection to the decoder.
 
-        The tokens attend to each other and to those in ``window``, which do not attend to
-        them. A whole window in one call is what the model computes offline.
+        The tokens attend to each other and to those in ``window``, but not vice versa. A whole
+        window in one call is the model's offline computation.
 
         Args:
             x: [L, dim] of :meth:`stem`.
-            window: the chunks before them in their window.
+            window: the previous chunks of the window.
 
         Returns:
-            [L, output_dim] audio embeddings, and the window with them.
+            [L, output_dim] audio embeddings, and the window including them.
         """
         x = x[None]
         layers = []
@@ -154,7 +153,7 @@ class Qwen3ASR:
     # ---- decoder ------------------------------------------------------------------------
 
     def decoder_state(self) -> DecoderState:
-        """An empty one. It grows with what is stored, up to the positions the model knows."""
+        """An empty state. It grows up to the maximal number of positions of the model."""
         size = self.args.text.max_positions
         return DecoderState(
             [SlidingKVCache(size, max_rows=size) for _ in range(self.args.text.n_layers)]
@@ -174,7 +173,7 @@ class Qwen3ASR:
         Args:
             x: [L, dim] embeddings.
             state: the stream's state, updated.
-            query_layers: layers whose queries are wanted.
+            query_layers: layers whose queries are returned.
 
         Returns:
             [vocab_size] logits of the last position, and the rotated queries
@@ -245,10 +244,10 @@ def _encoder_layer(layer: Any, x: mx.array, past: Pair | None) -> tuple[mx.array
 
 
 def _conv_by_product(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """A 3 × 3 convolution of stride 2 with zeros around: [n, h, w, c] → [n, h', w', c'].
+    """A 3 × 3 convolution of stride 2 with zero padding: [n, h, w, c] → [n, h', w', c'].
 
-    As one product of all patches, where they lie, with the weight: MLX's own convolution
-    multiplies with a reference BLAS on Linux CPUs.
+    Computed as one product of a strided view of all patches with the weight: MLX's own
+    convolution uses a reference BLAS on Linux CPUs.
     """
     n, height, width, channels = x.shape
     x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])

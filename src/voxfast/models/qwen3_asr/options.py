@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_DELAY_MS", "Qwen3Options", "Qwen3Tuning", "read_options"]
 
 DEFAULT_DELAY_MS = 320
 
-# Milliseconds; what is below makes no sense, what is above no model was trained for.
+# Lower values make no sense, and no model was trained for higher ones.
 _RANGES = {"delay_ms": (0, 10_000), "block_ms": (20, 10_000)}
 _TUNING_RANGES = {
     "rewind_ms": (0, 30_000),
@@ -33,15 +33,15 @@ class Qwen3Tuning:
     The defaults were chosen by measurement. Values are checked when a session is opened.
 
     Attributes:
-        rewind_ms: a token that attends to audio so far before that of the token before it is
-            taken for a lost thread, and waits for more audio.
-        min_steps: tokens of each inference that the border does not stop.
-        buffer_ms: the most audio that the model looks at.
-        trim_ms: audio from which on the older part is dropped, at the edge of a word.
-        keep_ms: audio that stays then.
-        pause_ms: after so much silence the text before it is no longer looked at.
-        context_tokens: the most committed text that an inference is reminded of.
-        n_heads: alignment heads that are asked, the best ones.
+        rewind_ms: a token whose attended frame is so far before that of the previous token is
+            dropped until more audio is there: the model has lost its place.
+        min_steps: number of tokens per inference that ignore the border.
+        buffer_ms: maximal audio in the buffer.
+        trim_ms: audio in the buffer at which the older part is dropped, between words.
+        keep_ms: audio that remains then.
+        pause_ms: silence after which the text before it is dropped from the context.
+        context_tokens: maximal committed text in the context of an inference.
+        n_heads: number of alignment heads that are used, best first.
         heads_file: alignment heads to use instead of those known for the checkpoint.
         guess_heads: without measured heads, take all heads of the middle layers, which is
             less accurate, instead of raising an error.
@@ -64,12 +64,12 @@ class Qwen3Options:
     """Options of ``Model.session`` for Qwen3-ASR.
 
     Attributes:
-        delay_ms: AlignAtt's border: a word is committed if the audio that it attends to is at
-            least so far from the newest audio. More is surer. None takes the recommended one.
+        delay_ms: AlignAtt's border: a word is committed if its attended audio is at least so
+            far from the newest audio. More is more accurate. None is the default, 320.
         language: name or code (ISO 639, also with a region) of the language that is spoken;
-            None or "auto" lets the model say which, anew after every pause.
-        prompt: names, terms and whatever else helps to spell what is going to be said.
-        block_ms: least new audio of an inference. Less answers sooner and costs more.
+            None or "auto": the model detects it, again after every pause.
+        prompt: names and terms that are going to be spoken, as spelling help.
+        block_ms: new audio per inference. Less answers sooner and costs more.
         tuning: everything else.
     """
 
@@ -81,14 +81,14 @@ class Qwen3Options:
 
 
 def read_options(name: str, options: Mapping[str, Any]) -> Qwen3Options:
-    """The options of a session, checked.
+    """Validate the options of a session.
 
     Args:
         name: of the model.
-        options: what was asked for.
+        options: by name.
 
     Raises:
-        InvalidOptionError: on a name that is no option, and on a value out of range.
+        InvalidOptionError: for an unknown option, and for an invalid value.
     """
     if moved := options.keys() & {field.name for field in fields(Qwen3Tuning)}:
         first = min(moved)

@@ -1,8 +1,8 @@
-"""When a decoded token may stand: AlignAtt (arXiv 2305.11408) on frames, nothing else.
+"""AlignAtt (arXiv 2305.11408): which decoded tokens to keep, by their attended frames.
 
-For every token the decoder's alignment heads say to which audio token it attends, its frame.
-A token that attends to the newest audio may change when more is heard; one that falls back
-says that the model has lost its place.
+The attended frame of a token is the audio token that the decoder's alignment heads attend to.
+A token at the newest audio may change with more audio. A frame that falls back shows that the
+model has lost its place.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,9 +15,9 @@ __all__ = ["Policy", "Verdict", "first_of_loop", "judge"]
 class Verdict(Enum):
     """What to do with the newest token."""
 
-    KEEP = "it stands"
-    BORDER = "it waits for more audio, and so does what follows"
-    REWIND = "it and the token before it are discarded"
+    KEEP = "keep it"
+    BORDER = "drop it and all later tokens until more audio is there"
+    REWIND = "drop it and the token before it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Policy:
     """Distances in audio tokens.
 
     Attributes:
-        border: a token is kept if its frame is at least so far from the end of the audio.
-        rewind: the most that a frame may fall back behind the one before.
-        min_steps: tokens that the border does not stop.
+        border: least distance of a kept token's frame from the end of the audio.
+        rewind: most that a frame may fall back behind the previous one.
+        min_steps: number of tokens that ignore the border.
     """
 
     border: int
@@ -38,13 +38,13 @@ class Policy:
 def judge(
     frames: Sequence[int], n_audio: int, policy: Policy, *, before: int = 0, end: bool = False
 ) -> Verdict:
-    """The verdict on the newest of some tokens; the ones before it were kept.
+    """The verdict on the newest token; the previous ones were kept.
 
     Args:
         frames: attended frames of the tokens, the newest last; at least one.
         n_audio: audio tokens in the buffer; frames lie in 0 … n_audio - 1.
         before: frame of the last committed token.
-        end: no more audio follows, so nothing is worth waiting for.
+        end: no more audio follows, so every token is kept.
     """
     if end:
         return Verdict.KEEP
@@ -60,11 +60,11 @@ def judge(
 def first_of_loop(
     tokens: Sequence[Hashable], frames: Sequence[int], *, repeats: int = 4, most: int = 20
 ) -> int | None:
-    """Whether the tokens end in a loop, and how many of them stand before its repetitions.
+    """Detect a loop at the end of the tokens.
 
-    A phrase that is really spoken again advances in the audio. It is a loop if a phrase comes
+    A phrase that is really spoken again advances in the audio. A phrase is a loop if it repeats
     ``repeats`` times with less than one audio token (80 ms) of progress per token, or ``most``
-    times whatever the frames say.
+    times in any case.
 
     Returns:
         The number of tokens up to the end of the phrase's first occurrence, or None.
@@ -81,7 +81,7 @@ def first_of_loop(
 
 
 def _repetitions(tokens: Sequence[Hashable], length: int) -> int:
-    """How often the last ``length`` tokens stand at the end, one after the other."""
+    """How often the last ``length`` tokens occur in a row at the end."""
     count, end = 1, len(tokens) - length
     while end >= length and tokens[end - length : end] == tokens[len(tokens) - length :]:
         count, end = count + 1, end - length

@@ -1,4 +1,4 @@
-"""One live Qwen3-ASR stream: samples in, words out, by AlignAtt over a bounded buffer."""
+"""A live Qwen3-ASR stream: samples in, words out, by AlignAtt over a bounded buffer."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,20 +29,19 @@ log = logging.getLogger(__name__)
 
 # Audio of an audio token: 80 ms; the last token of a second stands for half as much.
 TOKEN_MS = 1000 * TOKEN_FRAMES // FRAME_RATE
-# Zeros behind an utterance: without them the last word is lost, or another one is written, where
-# a recording ends right at the end of it. (Qwen's own code pads what is shorter than this.)
+# Zeros after an utterance: without them, the last word is lost or wrong if the recording ends
+# right after it. (Qwen's own code pads audio to this length.)
 END_PAD = SAMPLE_RATE // 2
 
 
 class Qwen3Stream(QueuedStream):
     """A stream for a session.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue. Words wait in ``words`` until they
-    are fetched.
+    ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``.
 
     Args:
         heads: the alignment heads, layer → query heads.
-        options: checked ones; their language and heads are given beside them.
+        options: validated ones; ``heads`` and ``language`` replace those in it.
         traits: of the checkpoint.
         language: name of the language, or None to detect it.
 
@@ -90,13 +89,13 @@ class Qwen3Stream(QueuedStream):
             model, tokenizer, self._decoder, tail, policy, limits, traits, language
         )
         self._utterance = self._new_utterance()
-        self._n_encoded = 0  # frames, in utterances that are over
-        self._begin = 0  # sample of the model's audio at which the utterance begins
-        self._end = 0  # and at which it ends, if that is known already
-        self._last_end = 0.0  # of the words committed so far
+        self._n_encoded = 0  # frames, in finished utterances
+        self._begin = 0  # first sample of the utterance in the model's audio
+        self._end = 0  # its end, if that is known
+        self._last_end = 0.0  # end of the last committed word
 
     def end_utterance(self) -> None:
-        """Queue the end of an utterance: what was heard is committed; the stream goes on."""
+        """Queue the end of an utterance: all its words are committed; the stream goes on."""
         if self._clock.model_samples > max(self._begin, self._end):
             self._pad(END_PAD)
             self._end = self._clock.model_samples
@@ -117,17 +116,17 @@ class Qwen3Stream(QueuedStream):
 
     @property
     def language(self) -> str | None:
-        """Name of the language that was asked for, or that the model heard last."""
+        """Name of the requested or last detected language."""
         return self._utterance.language
 
     @property
     def work(self) -> tuple[int, int, int]:
-        """Frames encoded, positions read and tokens written so far, for those who count."""
+        """Frames encoded, positions read and tokens written so far, to measure the work."""
         n_encoded = self._n_encoded + self._utterance.n_encoded
         return n_encoded, self._decoder.n_read, self._decoder.n_written
 
     def step(self) -> None:
-        """One inference over the buffer and what is new, if it is due."""
+        """One inference over the buffer and new audio, if one is due."""
         size, end = self._next()
         if not size and not end:
             return
@@ -148,19 +147,19 @@ class Qwen3Stream(QueuedStream):
     # -- inside
 
     def _next(self) -> tuple[int, bool]:
-        """Samples of the next step, and whether an utterance ends with them."""
+        """Samples of the next step, and whether they end the utterance."""
         room = self._utterance.room
         if self._end > self._begin:
             left = self._end - self._taken
-            # No inference over the zeros alone: the buffer may be longer by them.
+            # The zeros may exceed the buffer: no inference has only zeros as new audio.
             return (left, True) if left <= room + END_PAD else (room, False)
         size = min(len(self._queue), room)
         return (size, False) if size >= min(self._block, room) else (0, False)
 
     def _commit(self, words: Sequence[AlignedWord]) -> None:
-        """Words of the utterance to words of the stream, none of which overlap."""
+        """Append words of the utterance to those of the stream, without overlaps."""
         for word in words:
-            # No word lasts longer than the audio, whatever the tail that words are given.
+            # No word ends after the audio, whatever its trailing margin.
             start, end = (
                 self._clock.real(min(self._begin + seconds * SAMPLE_RATE, self._taken))
                 for seconds in (word.start, word.end)

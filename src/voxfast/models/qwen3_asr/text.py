@@ -1,4 +1,4 @@
-"""Tokens of a Qwen3-ASR stream to words, each whole or not yet."""
+"""Splitting the tokens of a Qwen3-ASR stream into words."""
 
 import codecs
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ Piece = Callable[[int], bytes | None]
 def words_of(
     tokens: Sequence[Token], following: int | None, piece: Piece
 ) -> tuple[list[tuple[str, list[Token]]], str]:
-    """Cut decoded tokens into words.
+    """Split decoded tokens into words.
 
-    Text is put together from bytes, so a character that spans tokens is whole. The last word
-    is whole if the token that would follow begins another one; in scripts without spaces
-    every character is a word.
+    Text is decoded from the concatenated bytes, so a character may span tokens. The last word is
+    complete if the following token begins another one. In scripts without spaces, every
+    character is a word.
 
     Args:
-        tokens: that were kept.
-        following: the token after them, which was not; None if nothing follows, ever.
+        tokens: the kept tokens.
+        following: the first token after them; None at the end of an utterance.
         piece: the bytes of a text token, None for a special one.
 
     Returns:
-        The words that are whole, each with its tokens, and the text that is not. A word has
-        the space before it, if the model wrote one.
+        The complete words, each with its tokens, and the remaining text. A word includes the
+        space before it.
     """
     decode = codecs.getincrementaldecoder("utf-8")(errors="ignore").decode
     text, spans = "", []
@@ -38,10 +38,10 @@ def words_of(
     pieces = split_words(text)
     next_piece = None if following is None else piece(following)
     next_text = decode(next_piece or b"")
-    # Without a whole character nobody knows what is next.
+    # The following token may be the first bytes of a character.
     unknown = next_piece is not None and not next_text
     joined = bool(pieces) and split_words(pieces[-1] + next_text)[0] != pieces[-1]
-    # White space alone is the beginning of a word.
+    # White space is the beginning of a word.
     open_ended = bool(pieces) and (unknown or joined or not pieces[-1].strip())
     rest = pieces.pop() if open_ended else ""
     words, end = [], 0
@@ -53,5 +53,5 @@ def words_of(
 
 
 def _overlap(span: tuple[int, int], begin: int, end: int) -> bool:
-    """Whether a token is part of a word; one without a whole character is of the next one."""
+    """Whether a token is part of a word; an incomplete character belongs to the next one."""
     return begin <= span[0] < end if span[0] == span[1] else span[0] < end and begin < span[1]

@@ -20,15 +20,15 @@ _PROMPT = (
 
 
 class Qwen3ASRTokenizer:
-    """What streaming needs of the tokenizer.
+    """The parts of the tokenizer that streaming needs.
 
     Attributes:
         ends: ids that end a text.
-        asr_text: id of ``<asr_text>``, which stands between the language and the text.
+        asr_text: id of ``<asr_text>``, the separator of language and text.
 
     Args:
         folder: with ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json``.
-        vocab_size: rows of the model's embedding; the tokenizer may not have more.
+        vocab_size: size of the model's embedding, the upper limit for token ids.
 
     Raises:
         CheckpointError: if a file is missing, broken, or of another model.
@@ -59,7 +59,7 @@ class Qwen3ASRTokenizer:
         self.asr_text, self._audio = added["<asr_text>"], added[_AUDIO]
         self.ends = frozenset({added["<|endoftext|>"], added["<|im_end|>"]})
         self._added = frozenset(added.values())
-        # All that can be looked up in the embedding, which takes what it is given.
+        # The embedding does not check its indices.
         tokens = self._added | self._pieces.keys()
         if min(tokens) < 0 or max(tokens) >= vocab_size:
             raise CheckpointError(
@@ -68,13 +68,13 @@ class Qwen3ASRTokenizer:
             )
 
     def prompt(self, context: str = "") -> tuple[list[int], list[int]]:
-        """What stands before the audio embeddings and after them.
+        """The tokens before and after the audio embeddings.
 
         Args:
-            context: text for the system turn: names and terms that are going to be spoken.
+            context: text of the system turn: names and terms that are going to be spoken.
 
         Raises:
-            InvalidOptionError: if the context holds a special token's text, or is no Unicode.
+            InvalidOptionError: if the context contains a special token, or invalid Unicode.
         """
         try:
             is_plain = self._added.isdisjoint(self.encode(context))
@@ -91,7 +91,7 @@ class Qwen3ASRTokenizer:
         return tokens[:place], tokens[place + 1 :]
 
     def language_prefix(self, name: str) -> list[int]:
-        """What the model itself writes before a text in that language."""
+        """The header that the model writes before a text in this language."""
         return self.encode(f"language {name}<asr_text>")
 
     def encode(self, text: str) -> list[int]:

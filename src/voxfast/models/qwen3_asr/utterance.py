@@ -1,4 +1,4 @@
-"""One utterance of a Qwen3-ASR stream: a bounded buffer of audio, and the words in it."""
+"""One utterance of a Qwen3-ASR stream: a bounded audio buffer, and its words."""
 
 import logging
 import math
@@ -21,26 +21,26 @@ __all__ = ["AlignedWord", "BufferLimits", "Utterance"]
 
 log = logging.getLogger(__name__)
 
-SPARE_TOKENS = 32  # that an inference may write beyond one per audio token
-LONGEST_HEADER = 16  # tokens, of "language <Name>"
+SPARE_TOKENS = 32  # limit of written tokens beyond one per audio token
+LONGEST_HEADER = 16  # tokens of "language <Name>"
 NO_SPEECH = "language none"
-LEAD_IN = 1.0  # seconds of silence that stay before what comes after a pause
-# A word whose start lies so little before a cut is taken to lie behind it: times are no surer.
+LEAD_IN = 1.0  # seconds of silence kept after a pause
+# A word that starts at most this long before a cut counts as after it: times are not more exact.
 CUT_TOLERANCE = 0.1  # seconds
-SAME_PLACE = 2  # audio tokens between which nobody says a word twice
+SAME_PLACE = 2  # audio tokens within which a word cannot be spoken twice
 
 
 @dataclass(frozen=True, slots=True)
 class BufferLimits:
-    """How much audio and text the model is given, in seconds and tokens.
+    """Limits of the buffer in seconds, and of the text in tokens.
 
     Attributes:
-        longest: the most audio in the buffer.
-        full: audio from which on the older part is dropped, where that is possible.
-        keep: audio that stays.
-        room: the least that must fit in before the next inference.
-        pause: after so much silence the text before it is dropped with its audio.
-        context_tokens: the most committed text that is put before what is to be written.
+        longest: maximal audio in the buffer.
+        full: audio at which the older part is dropped, if possible.
+        keep: audio that remains then.
+        room: free space that the next inference needs.
+        pause: silence after which the text before it is dropped with its audio.
+        context_tokens: maximal committed text in the context.
     """
 
     longest: float
@@ -56,8 +56,8 @@ class AlignedWord(Word):
     """A committed word, its times in seconds of the utterance.
 
     Attributes:
-        first, last: audio tokens that its first and its last token attend to, counted from
-            the utterance's first.
+        first, last: attended frames of its first and last token, counted from the start of the
+            utterance.
     """
 
     first: int = 0
@@ -66,25 +66,25 @@ class AlignedWord(Word):
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """What one inference wrote: tokens that stand, the one after them, and why it ended."""
+    """The result of one inference: the kept tokens, the next one, and how it ended."""
 
     tokens: list[Token]
     following: int
-    is_complete: bool  # the model wrote the end, so it heard no more
+    is_complete: bool  # the model wrote the end of the text
 
 
 class Utterance:
-    """Audio in, words that are certain out.
+    """Audio in, committed words out.
 
-    The words that are committed and still audible stand before what the model writes, as its
-    own text would. Audio is dropped at the edge of a word, and the words before it with it.
+    The committed words of the buffer are the prefix of the text that the model continues. Audio
+    is dropped between words, together with the words in it.
 
     Args:
-        language: name of the language that is spoken, or None: the model says which.
+        language: name of the language that is spoken; None: the model detects it.
 
     Attributes:
-        language: what was given, or what the model heard last; None if it did not say.
-        tentative: text that is not certain yet.
+        language: the given or last detected language; None if there is none.
+        tentative: text that is not committed yet.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Utterance:
         self._is_forced = language is not None
         self._audio = AudioBuffer(model)
         self._words: list[AlignedWord] = []  # committed, and in the buffer
-        self._is_silent = False  # the model has written all it heard
-        # What stands before the text: given, or as the model wrote it.
+        self._is_silent = False  # no speech is pending: the model has written the end
+        # The language header before the text: given, or as the model wrote it.
         self._header = [] if language is None else tokenizer.language_prefix(language)
         self.language = language
         self.tentative = ""
 
     @property
     def n_encoded(self) -> int:
-        """Frames (10 ms) that went through the audio tower so far."""
+        """Frames (10 ms) encoded so far."""
         return self._audio.n_encoded
 
     @property
@@ -122,15 +122,15 @@ class Utterance:
 
     @property
     def dropped_seconds(self) -> float:
-        """Seconds of the utterance that stand before the buffer."""
+        """Seconds of the utterance before the buffer."""
         return self._audio.dropped_seconds
 
     def step(self, samples: Samples, *, end: bool = False) -> list[AlignedWord]:
         """One inference over the buffer and the next samples.
 
         Args:
-            samples: no more than :attr:`room`.
-            end: the utterance ends with them, so all that is heard is committed.
+            samples: at most :attr:`room`.
+            end: they end the utterance, so all words are committed.
         """
         self._audio.push(samples)
         audio = self._audio.encode(end=end)
@@ -157,7 +157,7 @@ class Utterance:
         return committed
 
     def make_room(self) -> bool:
-        """Drop audio, and the words in it, after a pause and when the buffer is full.
+        """Drop audio, and the words in it, after a pause or when the buffer is full.
 
         Returns:
             False if there is no room, and nothing can be dropped without losing words.
@@ -174,14 +174,14 @@ class Utterance:
         for n_chunks in range(most, 0, -1):
             cut = self.dropped_seconds + n_chunks - CUT_TOLERANCE
             words = [word for word in self._words if word.start >= cut]
-            # With no word left to go on from, the end of a word would be heard as another one.
+            # Without a word as context, the end of a cut word would be recognised as another one.
             if words or last <= n_chunks:
                 self._drop(n_chunks, words)
                 return True
         return length + self._limits.room <= self._limits.longest
 
     def _is_repeated(self, text: str, tokens: Sequence[Token]) -> bool:
-        """Whether a word of the same text was committed in the same place."""
+        """Whether the same word was committed in the same place."""
         first = tokens[0].position + self._audio.dropped_tokens
         return any(
             abs(first - other.first) <= SAME_PLACE and other.text.strip() == text.strip()
@@ -193,7 +193,7 @@ class Utterance:
         self._words = words
 
     def _decode(self, audio: Audio, end: bool) -> _Hypothesis:
-        """Write tokens until the policy, the model or a loop ends it."""
+        """Write tokens until the policy, the model or a loop stops it."""
         n_audio = len(audio.embeddings)
         last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
         tokens: list[Token] = []
@@ -204,7 +204,7 @@ class Utterance:
             if count == n_audio + SPARE_TOKENS:
                 break
             if self._tokenizer.piece(prediction.id) is None:
-                continue  # no text; Qwen's decoder passes over it, too
+                continue  # not text; Qwen's decoder skips it, too
             frames = [token.position for token in [*tokens, prediction]]
             verdict = judge(frames, n_audio, self._policy, before=last, end=end)
             if verdict is Verdict.REWIND and tokens:
@@ -221,7 +221,7 @@ class Utterance:
         return _Hypothesis(tokens, following, False)
 
     def _predictions(self, audio: Audio) -> Iterator[Token]:
-        """Tokens of the text, without end; each is written when the next one is asked for."""
+        """The endless tokens of the text; each is written when the next one is requested."""
         if self._is_forced or self._words:
             text = [*self._prompt_tail, *self._header, *self._context()]
             prediction = self._decoder.read(audio, text)
@@ -233,13 +233,13 @@ class Utterance:
             prediction = self._decoder.write(prediction.id)
 
     def _read_header(self, prediction: Token) -> list[Token]:
-        """Let the model name the language, ``language English<asr_text>``, as it does first.
+        """Read the header that the model writes, ``language English<asr_text>``.
 
-        As Qwen's own parser has it: without the tag all is text, and text may follow
-        ``language None``. (Alone, without tag and text, that is no speech.)
+        Like Qwen's own parser: without the tag everything is text, and text may follow
+        ``language None``. (Without tag and text, that means no speech.)
 
         Returns:
-            The first tokens of the text, all written but the last.
+            The first tokens of the text; all but the last are written.
         """
         written: list[Token] = []
         stops = {*self._tokenizer.ends, self._tokenizer.asr_text}
@@ -270,8 +270,8 @@ class Utterance:
         """The word with its times.
 
         Args:
-            begin: second at which the audio of its first token begins.
-            latest: second at which the next word starts.
+            begin: start of the audio of its first token, in seconds.
+            latest: start of the next word, in seconds.
         """
         is_first = not self._words and not text[:1].isspace()
         if is_first and has_word_spaces(self.language or "") and not is_unspaced(text[0]):

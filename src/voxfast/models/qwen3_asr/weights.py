@@ -1,4 +1,4 @@
-"""Loads Qwen3-ASR: the published layout and its conversions for MLX, plain or quantised."""
+"""Loads Qwen3-ASR in the published layout or converted for MLX, plain or quantised."""
 
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,24 @@ from voxfast.models.weights import fill
 
 __all__ = ["load_qwen3_asr"]
 
-# Names in transformers' own layout, which spells its sizes differently, too.
+# Names in transformers' own layout, which also has another configuration.
 _TRANSFORMERS = ("model.audio_tower.", "model.language_model.", "model.multi_modal_projector.")
 
 
 def load_qwen3_asr(
     folder: Path, dtype: mx.Dtype | None = None, config: dict[str, Any] | None = None
 ) -> Qwen3ASR:
-    """The model in a folder, all weights in memory, once. Nothing outside it is read.
+    """The model in a folder, with all weights in memory. No other folder is read.
 
     Args:
-        folder: ``config.json`` and ``model*.safetensors``, whole or in shards.
-        dtype: of the arithmetic; None: the type that most weights have.
-        config: its ``config.json``, where that was read already.
+        folder: ``config.json`` and ``model*.safetensors``, in one file or in shards.
+        dtype: of the activations; None: that of most weights.
+        config: the content of ``config.json``, if it was read before.
 
     Raises:
         CheckpointError: if the folder is incomplete, broken, or of another architecture.
     """
-    # Imported when it is needed: it takes a second that other models should not pay.
+    # Imported here: it takes a second, which other models should not pay.
     from mlx_qwen3_asr.config import Qwen3ASRConfig
     from mlx_qwen3_asr.convert import remap_weights
     from mlx_qwen3_asr.model import Qwen3ASRModel

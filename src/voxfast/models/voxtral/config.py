@@ -1,7 +1,7 @@
-"""Sizes of a Voxtral Realtime checkpoint, read from any configuration that it comes with.
+"""Sizes of a Voxtral Realtime checkpoint, from any of its configuration formats.
 
-Every size in the model comes from here. Files are not trusted: a missing key, a number out
-of range or sizes that do not fit together raise :class:`CheckpointError`.
+Every size in the model comes from here. Files are untrusted: a missing key, a number out of
+range or inconsistent sizes raise :class:`CheckpointError`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from voxfast.models.values import integer, number, section
 
 __all__ = ["AudioArgs", "TransformerArgs", "VoxtralArgs", "parse_args"]
 
-# What mlx-audio and transformers may leave out; the values are those of the published 4B model.
+# Defaults of mlx-audio and transformers: the values of the published 4B model.
 _PUBLISHED_ENCODER = {
     "dim": 1280, "n_layers": 32, "n_heads": 32, "head_dim": 64, "hidden_dim": 5120,
     "n_kv_heads": 32, "norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 750,
@@ -36,7 +36,7 @@ _TRANSFORMERS = {
 
 @dataclass(frozen=True)
 class TransformerArgs:
-    """Sizes of the encoder or of the decoder; ``sliding_window`` counts the own position."""
+    """Sizes of the encoder or of the decoder; ``sliding_window`` includes the own position."""
 
     dim: int
     n_layers: int
@@ -51,7 +51,7 @@ class TransformerArgs:
 
 @dataclass(frozen=True)
 class AudioArgs:
-    """The front end: ``n_mels`` bins, and the log10 level above which mels are clamped from."""
+    """The front end: ``n_mels`` bins; mels are clamped to 8 below ``global_log_mel_max``."""
 
     n_mels: int
     global_log_mel_max: float
@@ -75,13 +75,13 @@ class VoxtralArgs:
 
     @property
     def samples_per_position(self) -> int:
-        """Samples of 16 kHz audio in one position: 1280 where the stem halves the rate."""
+        """Samples of 16 kHz audio in one position: 1280 with a downsample factor of 4."""
         return HOP_LENGTH * 2 * self.downsample_factor
 
 
 @dataclass(frozen=True)
 class _Sections:
-    """Parts of a configuration, under the keys of Mistral's."""
+    """Parts of a configuration, with the keys of Mistral's format."""
 
     encoder: dict[str, Any]
     decoder: dict[str, Any]
@@ -93,7 +93,7 @@ def parse_args(config: dict[str, Any]) -> VoxtralArgs:
     """Read ``params.json`` or ``config.json``: Mistral's, voxmlx's, mlx-audio's, transformers'.
 
     Raises:
-        CheckpointError: if it is not a Voxtral Realtime configuration or is unusable.
+        CheckpointError: if it is not a usable Voxtral Realtime configuration.
     """
     parts = _sections(config)
     cond_dim = {"ada_rms_norm_t_cond_dim": 32} | parts.decoder
@@ -146,7 +146,7 @@ def _sections(config: dict[str, Any]) -> _Sections:
 
 
 def _from_transformers(config: dict[str, Any]) -> dict[str, Any]:
-    """A section of transformers' configuration under Mistral's keys, without what it leaves out."""
+    """A section of transformers' configuration with Mistral's keys; missing ones stay missing."""
     rope = config.get("rope_parameters") or {}
     rope = section({"rope_parameters": rope}, "rope_parameters")
     if rope.get("rope_type", "default") != "default":

@@ -1,4 +1,4 @@
-"""Writes checkpoints in voxmlx's layout, plain or quantised, tensor by tensor."""
+"""Writing checkpoints in voxmlx's layout, plain or quantised, tensor by tensor."""
 
 import json
 import shutil
@@ -41,26 +41,27 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a Voxtral checkpoint in voxmlx's layout, which other MLX programs read as well.
+    """Write a Voxtral checkpoint in voxmlx's layout, which other MLX programs read, too.
 
     One tensor at a time is in memory; the largest of the published model has 0.8 GB.
 
     Args:
         source: a folder in any layout, not quantised if ``bits`` is given.
-        target: the folder to make; it must not exist, or be empty.
-        bits: 2, 3, 4, 5, 6 or 8 bits a weight in MLX's affine packing; None packs nothing.
-            Every matrix whose rows divide into groups is packed.
+        target: the new folder; it must not exist, or be empty.
+        bits: 2, 3, 4, 5, 6 or 8 bits per weight in MLX's affine packing; None packs nothing.
+            Every matrix is packed whose number of columns is a multiple of the group size.
         group_size: weights that share a scale: 32, 64 or 128.
-        dtype: type of what is not packed; None keeps it.
-        shard_bytes: most bytes of one file.
-        progress: called now and then with (bytes written, bytes in all).
+        dtype: of unpacked tensors; None keeps it.
+        shard_bytes: maximal size of a file, in bytes.
+        progress: called from time to time with (bytes written, total bytes).
 
     Returns:
         The target.
 
     Raises:
         CheckpointError: if the source is unusable or quantised already.
-        InvalidOptionError: on another width or group size, or a target that is not empty.
+        InvalidOptionError: for another number of bits or group size, or a target that is not
+            empty.
     """
     if bits is not None and (bits not in BITS or group_size not in GROUP_SIZES):
         raise InvalidOptionError(
@@ -85,8 +86,8 @@ def convert(
         )
     config = _config(model.args) | _packing(model)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside the target and moved into place: an interruption leaves no half folder. The
-    # configuration comes last, so that what a killed process leaves is no checkpoint either.
+    # Written beside the target and moved into place: an interruption leaves no partial folder. The
+    # configuration is written last, so a killed process leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         folder = Path(scratch) / "checkpoint"
         folder.mkdir()
@@ -107,7 +108,7 @@ def _voxmlx_names(args: VoxtralArgs) -> dict[str, str]:
 
 
 def _packing(model: Voxtral) -> dict[str, Any]:
-    """The packing that most modules have, and by their names those that have another one."""
+    """The packing of most modules, and the exceptions by name."""
     names = _voxmlx_names(model.args)
     found = {
         names[path]: {"group_size": module.group_size, "bits": module.bits}
@@ -126,7 +127,7 @@ def _packing(model: Voxtral) -> dict[str, Any]:
 def _write_weights(
     model: Voxtral, folder: Path, shard_bytes: int, progress: Callable[[int, int], None]
 ) -> None:
-    """Write all weights, each computed when its turn comes and let go of when it is written."""
+    """Write all weights; each is computed right before and released right after."""
     names = _voxmlx_names(model.args)
     tensors: dict[str, mx.array] = {}
     for path, tensor in tree_flatten(model.parameters()):
@@ -158,7 +159,7 @@ def _write_weights(
 
 
 def _header(tensors: dict[str, mx.array]) -> bytes:
-    """What stands before the tensors in a safetensors file: github.com/huggingface/safetensors."""
+    """The header of a safetensors file: github.com/huggingface/safetensors."""
     entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     at = 0
     for name, tensor in tensors.items():
@@ -186,7 +187,7 @@ def _shards(tensors: dict[str, mx.array], most: int) -> Iterator[dict[str, mx.ar
 
 
 def _config(args: VoxtralArgs) -> dict[str, Any]:
-    """The sizes as the original ``params.json`` has them."""
+    """The sizes in the format of the original ``params.json``."""
     audio = {
         "sampling_rate": SAMPLE_RATE, "frame_rate": SAMPLE_RATE / args.samples_per_position,
         "num_mel_bins": args.audio.n_mels, "hop_length": HOP_LENGTH, "window_size": N_FFT,

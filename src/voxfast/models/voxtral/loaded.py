@@ -1,4 +1,4 @@
-"""Voxtral Realtime as an engine: a checkpoint, and the options its streams take."""
+"""A loaded Voxtral Realtime checkpoint, and the options of its streams."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,12 @@ class VoxtralOptions:
 
     Attributes:
         delay_ms: how far the text follows the audio: more context, fewer errors. One of
-            ``Model.delays_ms``; None takes the one that the checkpoint recommends.
-        language: Voxtral finds the language itself and takes none but None or "auto".
-        prompt: Voxtral takes none.
-        block_ms: audio that the encoder takes at once, a multiple of 80. Larger blocks cost
-            less per second on large models and add as much to the latency.
-        blank_guard: breaks ruts of blanks; off if None.
+            ``Model.delays_ms``; None takes the default of the checkpoint.
+        language: None or "auto": Voxtral detects the language itself.
+        prompt: None: Voxtral has no prompt.
+        block_ms: audio per step of the encoder, a multiple of 80. Larger blocks cost less per
+            second on large models, and add their duration to the latency.
+        blank_guard: ends runs of blanks that mute speech; None switches it off.
     """
 
     delay_ms: int | None = None
@@ -74,7 +74,7 @@ class LoadedVoxtral:
         )
 
     def _check_times(self, folder: Path) -> None:
-        """The files of a checkpoint must agree on time."""
+        """Check that the files of a checkpoint agree on the duration of a position."""
         position, samples = self._tokenizer.position_ms, self._model.args.samples_per_position
         if position * SAMPLE_RATE != 1000 * samples:
             raise CheckpointError(

@@ -1,12 +1,12 @@
 """Voxtral Realtime (arXiv 2602.11298): a causal audio encoder and a decoder in lockstep.
 
-Audio flows through five stages, each with one ``step`` whose state the caller owns::
+Audio flows through five stages, each with one ``step``; the caller owns its state::
 
     log-mel (100/s) → conv stem (50/s) → encoder (50/s) → adapter (12.5/s) → decoder
 
 At every position of 80 ms the decoder adds one audio embedding to the embedding of the last
-token, and writes one token. Weights are never written after loading, and no state lives in
-the modules, so any number of streams can share them.
+token, and writes one token. Weights are constant after loading, and modules have no state, so
+any number of streams can share them.
 
 Dimension letters: B batch, L new positions, T mel frames, D head size.
 """
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU; w1 is the gate, w3 the value, w2 leads back."""
+    """SwiGLU; w1 is the gate, w3 the value, w2 the output projection."""
 
     def __init__(self, args: TransformerArgs, biases: bool) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class EncoderLayer(nn.Module):
 
 
 class CausalConv(nn.Module):
-    """A convolution over time that sees only the past: its left padding is ``kernel - stride``.
+    """A causal convolution over time, with left padding of ``kernel - stride``.
 
-    Streamed, it equals the padded batch convolution for any split of the frames: the tail is
-    what the next output still needs, and a frame left over by the stride stays in it.
+    Parity: any split of the frames gives the padded batch convolution. The tail is the input
+    that the next output needs, including frames left over by the stride.
     """
 
     KERNEL = 3
@@ -88,7 +88,7 @@ class CausalConv(nn.Module):
         self.bias = mx.zeros((dim_out,))
 
     def tail(self) -> mx.array:
-        """What stands before the first frame: [1, kernel - stride, dim_in] zeros."""
+        """The left padding: [1, kernel - stride, dim_in] zeros."""
         shape = (1, self.KERNEL - self.stride, self.weight.shape[2])
         return mx.zeros(shape, dtype=self.weight.dtype)
 
@@ -109,12 +109,12 @@ class CausalConv(nn.Module):
 
 @dataclass
 class EncoderState:
-    """What one stream keeps between steps of the encoder.
+    """The state of one stream's encoder.
 
     Attributes:
-        tails: input that the two convolutions still need.
-        caches: keys and values of each layer; older than the window they are overwritten.
-        frames: [1, < downsample_factor, dim], encoder output short of a whole position.
+        tails: of the two convolutions.
+        caches: keys and values of each layer, as long as the window.
+        frames: [1, < downsample_factor, dim], encoder output of an incomplete position.
     """
 
     tails: list[mx.array]
@@ -122,7 +122,7 @@ class EncoderState:
     frames: mx.array | None = None
 
     def arrays(self) -> list[mx.array]:
-        """Everything that a step must evaluate, so that no graph grows from step to step."""
+        """All arrays that a step must evaluate, so that no graph grows across steps."""
         held = [] if self.frames is None else [self.frames]
         return held + self.tails + [array for cache in self.caches for array in cache.state]
 
@@ -137,7 +137,7 @@ class Encoder(nn.Module):
         self.norm = nn.RMSNorm(dim, eps=args.encoder.norm_eps)
 
     def stem(self, mel: mx.array, tails: list[mx.array]) -> mx.array | None:
-        """[1, T, n_mels] → [1, ~T/2, dim]; updates ``tails``. Any T, odd ones too."""
+        """[1, T, n_mels] → [1, ~T/2, dim]; updates ``tails``. T may be odd."""
         x: mx.array | None = mel
         for i, conv in enumerate(self.conv_layers):
             if x is not None:
@@ -145,7 +145,7 @@ class Encoder(nn.Module):
         return x
 
     def transform(self, x: mx.array, caches: list[SlidingKVCache]) -> mx.array:
-        """[1, L, dim] → [1, L, dim], each frame attending to the window before it."""
+        """[1, L, dim] → [1, L, dim]; each frame attends to its window."""
         rotary = rotary_tables(
             caches[0].offset, x.shape[1], self.args.head_dim, self.args.rope_theta
         )
@@ -170,7 +170,7 @@ class Adapter(nn.Module):
 
 
 class DelayConditioning(nn.Module):
-    """Scales the FFN's input by what the delay asks for; constant over a stream."""
+    """Scales the input of the FFN depending on the delay; constant for a stream."""
 
     def __init__(self, dim: int, cond_dim: int) -> None:
         super().__init__()
@@ -199,18 +199,18 @@ class DecoderLayer(nn.Module):
 
 @dataclass
 class DecoderState:
-    """What one stream keeps between steps of the decoder.
+    """The state of one stream's decoder.
 
     Attributes:
-        caches: keys and values of each layer, one window long.
-        scales: per layer [dim], the delay conditioning of this stream.
+        caches: keys and values of each layer, as long as the window.
+        scales: the delay conditioning of each layer, [dim].
     """
 
     caches: list[SlidingKVCache]
     scales: list[mx.array]
 
     def arrays(self) -> list[mx.array]:
-        """Everything that a step must evaluate."""
+        """All arrays that a step must evaluate."""
         return [array for cache in self.caches for array in cache.state]
 
 
@@ -225,7 +225,7 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(args.decoder.dim, eps=args.decoder.norm_eps)
 
     def delay_scales(self, n_delay: int) -> list[mx.array]:
-        """The conditioning of every layer, [dim] each, for a delay of ``n_delay`` positions."""
+        """The conditioning of each layer, [dim], for a delay of ``n_delay`` positions."""
         half = self.args.dim // 2
         angles = n_delay * np.exp(-math.log(10000.0) * np.arange(half) / half)
         embedding = mx.array(np.concatenate([np.cos(angles), np.sin(angles)]).astype(np.float32))
@@ -256,9 +256,9 @@ class Voxtral(nn.Module):
         return self.decoder.norm.weight.dtype
 
     def encoder_state(self, max_frames: int, start: int = 0) -> EncoderState:
-        """A fresh stream whose steps bring at most ``max_frames`` encoder frames (20 ms each).
+        """A new state for steps of at most ``max_frames`` encoder frames (20 ms each).
 
-        ``start`` is the absolute index of its first frame, for rotary positions.
+        ``start`` is the absolute index of the first frame, for rotary positions.
         """
         window = self.args.encoder.sliding_window
         return EncoderState(
@@ -270,7 +270,7 @@ class Voxtral(nn.Module):
         )
 
     def decoder_state(self, n_delay: int, max_rows: int, start: int = 0) -> DecoderState:
-        """A fresh stream with a delay of ``n_delay`` positions; see :meth:`encoder_state`."""
+        """A new state with a delay of ``n_delay`` positions; see :meth:`encoder_state`."""
         window = self.args.decoder.sliding_window
         return DecoderState(
             caches=[
@@ -280,16 +280,16 @@ class Voxtral(nn.Module):
         )
 
     def encode(self, mel: mx.array, state: EncoderState) -> mx.array | None:
-        """Log-mel frames to audio embeddings, as far as they complete positions.
+        """Log-mel frames to the audio embeddings of complete positions.
 
-        Any split of the frames gives the embeddings of one call over all of them.
+        Parity: any split of the frames gives the embeddings of one call over all of them.
 
         Args:
             mel: [T, n_mels], the next frames of the stream; T ≥ 1.
             state: the stream's state, updated.
 
         Returns:
-            [P, decoder dim] for the P positions completed, or None if there is none yet.
+            [P, decoder dim] for P complete positions, or None for P = 0.
         """
         x = self.encoder.stem(mel[None].astype(self.dtype), state.tails)
         if x is None:
@@ -306,7 +306,7 @@ class Voxtral(nn.Module):
 
         Args:
             audio: [L, decoder dim] audio embeddings of the next L positions.
-            tokens: [L] of int32, the tokens fed in at them.
+            tokens: [L] of int32, their input tokens.
             state: the stream's state, updated.
 
         Returns:

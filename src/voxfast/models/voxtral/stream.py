@@ -1,4 +1,4 @@
-"""One live Voxtral stream: samples in, words out, everything of bounded size."""
+"""A live Voxtral stream: samples in, words out, with bounded state."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from voxfast.timed import Token
 
 __all__ = ["BlankGuard", "VoxtralStream"]
 
-# A frame is centred on its hop: the last one of a position hears this much beyond it.
+# A frame is centred on its hop: the last one of a position reaches this far beyond it.
 LOOKAHEAD = N_FFT // 2 - HOP_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
 class BlankGuard:
-    """Breaks a rut of blanks that mutes speech (vLLM issue 47614).
+    """Ends a run of blank tokens that mutes speech (vLLM issue 47614).
 
-    Natural runs of blanks last up to 165 positions, and in true silence the blank leads by
-    8.5 logits or more; in the rut it leads by less than 6.6. A run that is longer, with a
-    smaller lead, takes the second-best token instead.
+    Natural runs of blanks last up to 165 positions, and in silence the margin of the blank is
+    8.5 logits or more; in a faulty run it is below 6.6. In a longer run with a smaller margin,
+    the second-best token is chosen instead.
     """
 
     longest_run: int = 165
@@ -39,12 +39,12 @@ class BlankGuard:
 class TokenStream:
     """The model's part of a stream: whole positions of audio in, one token each out.
 
-    Encoder and decoder always take the same blocks, whatever the chunks were that the audio
-    came in: streamed equals offline to the last bit, in every dtype.
+    Parity: encoder and decoder always take the same blocks, whatever the chunking, so streamed
+    equals offline bit for bit, in every dtype.
 
     Args:
         start: absolute index of the first position, for rotary angles.
-        block: positions that the encoder takes at once.
+        block: positions per step of the encoder.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class TokenStream:
             shift=4.0,
             scale=0.25,
         )
-        self._audio: mx.array | None = None  # [P, dim] embeddings not decoded yet
+        self._audio: mx.array | None = None  # [P, dim] embeddings that are not decoded yet
         self._last = tokenizer.bos
         self._blanks = 0
         self.generated = 0  # tokens so far
 
     def step(self, samples: NDArray[np.float32]) -> Iterator[Token]:
-        """Consume the next samples, and yield the tokens they give.
+        """Consume the next samples and yield their tokens.
 
-        The first call takes the look-ahead of 40 samples and encodes the left padding; later
-        ones take whole positions, the same number each but for the end of an utterance.
+        The first call takes the look-ahead of 40 samples and encodes the left padding. Later
+        calls take whole positions, always the same number except at the end of an utterance.
         """
         mel = self._mel.step(samples)
         if mel.shape[0] == 0:
@@ -95,7 +95,7 @@ class TokenStream:
 
     @property
     def _needed(self) -> int:
-        """Positions that the next step of the decoder takes: the prompt, then one."""
+        """Positions in the next step of the decoder: the prompt, then one."""
         return 1 if self.generated else self._n_prompt
 
     def _decode(self, count: int) -> Token:
@@ -137,12 +137,11 @@ class TokenStream:
 class VoxtralStream(QueuedStream):
     """A stream for a session: queue, clock, tokens and words.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue. Words wait in ``words`` until they
-    are fetched.
+    ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``.
 
     Args:
         start, block, guard: see :class:`TokenStream`.
-        on_token: is called with every token, on the owner thread.
+        on_token: called with every token, on the owner thread.
     """
 
     def __init__(
@@ -168,17 +167,17 @@ class VoxtralStream(QueuedStream):
         self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
         self._end_offset = traits.timing.end_offset
         self._is_ended = False
-        self._flush_to = 0  # take partial blocks up to this sample of the model's audio
+        self._flush_to = 0  # blocks may be partial up to this sample of the model's audio
 
     def end_utterance(self) -> None:
-        """Queue the silence that brings out the last words; the stream goes on after it."""
+        """Queue the padding after which all words are written; the stream goes on."""
         if self._flush_to < self._clock.model_samples:
             self._pad(-self._clock.model_samples % self._position)
             self._pad(self._n_pad * self._position)
             self._flush_to = self._clock.model_samples
 
     def end_stream(self) -> None:
-        """Queue the end: as :meth:`end_utterance`, and the last frames become whole."""
+        """Queue the end: :meth:`end_utterance`, and the look-ahead of the last position."""
         self.end_utterance()
         if self._clock.model_samples and not self._is_ended:
             self._is_ended = True
@@ -192,7 +191,7 @@ class VoxtralStream(QueuedStream):
 
     @property
     def language(self) -> None:
-        """Voxtral does not say."""
+        """None: Voxtral does not tell."""
 
     @property
     def tentative(self) -> str:
@@ -200,7 +199,7 @@ class VoxtralStream(QueuedStream):
         return self._assembler.tentative
 
     def step(self) -> None:
-        """Do one block, if one is due; its words are appended to ``words``."""
+        """Process one block, if one is due; append its words to ``words``."""
         size = self._next_size()
         samples = self._take(size)
         if size == 0:
@@ -217,7 +216,7 @@ class VoxtralStream(QueuedStream):
     # -- inside
 
     def _next_size(self) -> int:
-        """Samples of the next block: the look-ahead, then whole positions; 0 if not there."""
+        """Samples of the next block: the look-ahead, then whole positions; 0 if incomplete."""
         if self._taken == 0:
             size = LOOKAHEAD
         else:

@@ -15,23 +15,23 @@ MAX_LEFT_PAD = 1024  # positions; all published checkpoints have 32
 
 
 class VoxtralTokenizer:
-    """What streaming needs of ``tekken.json``, read by ``mistral_common``.
+    """The parts of ``tekken.json`` that streaming needs, read by ``mistral_common``.
 
-    That library allocates by the sizes it finds in the file and computes with its times, so
-    these are checked first.
+    That library allocates memory by the sizes in the file and computes with its times, so these
+    are validated first.
 
     Attributes:
-        bos, eos: ids that open the prompt, and that end a text (a stream goes on after it).
-        pad: id of ``[STREAMING_PAD]``: nothing to write at this position.
+        bos, eos: ids that begin the prompt, and that end a text (the stream goes on).
+        pad: id of ``[STREAMING_PAD]``, the blank: no text at this position.
         word: id of ``[STREAMING_WORD]``: a word or a group of words follows.
-        vocab_size: number of tokens, special ones included.
+        vocab_size: number of tokens, including special ones.
         n_left_pad: positions of silence before the audio.
-        position_ms: milliseconds of audio in one position.
-        default_delay_ms: the delay that the checkpoint recommends.
+        position_ms: milliseconds of audio per position.
+        default_delay_ms: the delay recommended for the checkpoint.
 
     Args:
         path: the file.
-        vocab_size: rows of the model's embedding; the tokenizer may not have more.
+        vocab_size: size of the model's embedding, the upper limit for the tokenizer.
 
     Raises:
         CheckpointError: if the file is missing, broken, not a streaming tokenizer, or of
@@ -77,7 +77,7 @@ class VoxtralTokenizer:
         """Positions in a delay.
 
         Raises:
-            InvalidOptionError: if it is no positive multiple of a position.
+            InvalidOptionError: if it is not a positive multiple of a position.
         """
         if not isinstance(delay_ms, int) or delay_ms <= 0 or delay_ms % self.position_ms:
             raise InvalidOptionError(
@@ -87,7 +87,7 @@ class VoxtralTokenizer:
         return int(self._audio.get_num_delay_tokens(delay_ms))
 
     def n_right_pad(self, delay_ms: int) -> int:
-        """Positions of silence that bring out the last word of an utterance."""
+        """Positions of silence after which the last word of an utterance is written."""
         return int(self._audio.n_right_pad_tokens(delay_ms))
 
     def piece(self, token: int) -> bytes | None:
@@ -98,7 +98,7 @@ class VoxtralTokenizer:
 
 
 def _check_sizes(content: dict[str, Any]) -> None:
-    """Special tokens come first; the vocabulary's ranks follow them, cut to size."""
+    """Check the sizes: special tokens first, then the ranks of the vocabulary, truncated."""
     vocabulary, config = content["vocab"], content["config"]
     n_special, n_tokens = config["default_num_special_tokens"], config["default_vocab_size"]
     if not 0 < n_special < n_tokens or n_tokens - n_special > len(vocabulary):

@@ -1,8 +1,8 @@
-"""Loads Voxtral Realtime from the layouts it is published in, and knows the names of each.
+"""Loads Voxtral Realtime from its published layouts.
 
-Layouts differ in names and in the orientation of the convolutions only. One table says what
-each part of the model is called in each. No name means two things, so that tensors are
-recognised one by one, whatever configuration lies beside them.
+Layouts differ only in names and in the orientation of the convolutions. One table maps the
+names. They are unambiguous across layouts, so each tensor is recognised by itself, independent
+of the configuration file.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,7 @@ __all__ = ["Layout", "layout_names", "load_voxtral", "open_voxtral"]
 
 Layout = Literal["mistral", "voxmlx", "mlx-audio"]
 
-# Here, in the original Mistral layout (without prefix), in voxmlx's, in mlx-audio's.
-# "#" stands for the number of the layer.
+# Names here, in Mistral's original layout (without prefix), in voxmlx's, and in mlx-audio's.
 _ENCODER = [
     ("conv_layers.0", "conv_layers.0.conv", "conv1", "conv_layers_0_conv.conv"),
     ("conv_layers.1", "conv_layers.1.conv", "conv2", "conv_layers_1_conv.conv"),
@@ -62,7 +61,7 @@ _REST = [
 ]  # fmt: skip
 _PREFIXES = ("mm_streams_embeddings.embedding_module.", "mm_whisper_embeddings.")
 _COLUMN: dict[Layout, int] = {"mistral": 1, "voxmlx": 2, "mlx-audio": 3}
-# Names in transformers' own layout, whose rows of q and k are in another order, too.
+# Names in transformers' own layout, which also orders the rows of q and k differently.
 _TRANSFORMERS = ("audio_tower.", "multi_modal_projector.", "language_model.model.", "model.")
 
 
@@ -91,11 +90,11 @@ def layout_names(args: VoxtralArgs, layout: Layout) -> dict[str, str]:
 
 
 def load_voxtral(folder: Path, dtype: mx.Dtype | None = None) -> Voxtral:
-    """The model in a folder, all weights in memory, once.
+    """The model in a folder, with all weights in memory.
 
     Args:
-        folder: in any layout, plain or quantised, whole or in shards.
-        dtype: of the arithmetic; None: the type that most weights have.
+        folder: in any layout, plain or quantised, in one file or in shards.
+        dtype: of the activations; None: that of most weights.
 
     Raises:
         CheckpointError: if the folder is incomplete, broken, or of another architecture.
@@ -106,7 +105,7 @@ def load_voxtral(folder: Path, dtype: mx.Dtype | None = None) -> Voxtral:
 
 
 def open_voxtral(folder: Path) -> tuple[Voxtral, dict[str, mx.array]]:
-    """A model without weights, and the tensors of a folder by its names, unread.
+    """A model without weights, and the lazy tensors of a folder by the model's names.
 
     Raises:
         CheckpointError: if a file is missing or broken, or of another architecture.
@@ -120,7 +119,7 @@ def open_voxtral(folder: Path) -> tuple[Voxtral, dict[str, mx.array]]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """``params.json`` goes with Mistral's weights, ``config.json`` with others; one is enough."""
+    """``params.json`` for Mistral's weights, ``config.json`` for others; one is enough."""
     found = [path for name in ("config.json", "params.json") if is_there(path := folder / name)]
     if not found:
         raise CheckpointError(
@@ -133,13 +132,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _rename(tensors: dict[str, mx.array], args: VoxtralArgs) -> dict[str, mx.array]:
-    """Names of this package; unknown names stay, to be reported."""
+    """Rename tensors to names of this package; unknown names are kept, to be reported."""
     names = {
         there: here for layout in _COLUMN for there, here in layout_names(args, layout).items()
     }
     renamed: dict[str, mx.array] = {}
     for name, tensor in tensors.items():
-        if name == "output.weight":  # Mistral's layout may repeat the tied embedding
+        if name == "output.weight":  # a copy of the tied embedding in Mistral's layout
             continue
         bare = name
         for prefix in _PREFIXES:

@@ -14,19 +14,19 @@ log = logging.getLogger(__name__)
 
 
 class WordAssembler:
-    """Collects the tokens of one stream; gives out words when nothing can change them.
+    """Assembles the tokens of one stream into words, and returns them once they are final.
 
-    A marker announces a group: one word, or several that share its time. Text is assembled
-    from bytes, so a character that spans tokens is whole. A word is committed when the next
-    one begins or the group ends; in scripts without spaces character by character. Words
-    joined are the model's text, but for white space at its very end: what stands alone at the
-    end of a group goes to the next word.
+    A marker opens a group: one word, or several that share its time. Text is decoded from the
+    concatenated bytes, so a character may span tokens. A word is committed when the next one
+    begins or the group ends; in scripts without spaces, character by character. The
+    concatenated words are the model's text without trailing white space: white space at the end
+    of a group belongs to the next word.
 
     Args:
         marker: id of the marker token.
         piece: the bytes of a text token, None for a special one.
-        end_time: seconds of real audio at which a group ends, by the position of its marker.
-        traits: the checkpoint's timing, and how unlikely a word may be.
+        end_time: end of a group in seconds of real audio, from the position of its marker.
+        traits: word timing and minimal probability of the checkpoint.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class WordAssembler:
     ) -> None:
         self._marker, self._piece, self._end_time = marker, piece, end_time
         self._timing, self._least_probability = traits.timing, traits.least_probability
-        # Incomplete characters wait for their bytes; bytes that can never become one are
-        # dropped, because U+FFFD would be text that the model did not mean.
+        # Incomplete characters wait for their bytes. Invalid bytes are dropped: U+FFFD would be
+        # text that the model did not write.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
         self._text = ""
         self._probability = 1.0
@@ -61,7 +61,7 @@ class WordAssembler:
             if token.id == self._marker:
                 self._end = self._end_time(token.position)
             return words
-        if self._end is None:  # text without a marker: its own place is the best guess
+        if self._end is None:  # text without a marker: its own position is the best guess
             self._end = self._end_time(token.position)
         before = self._text
         *complete, self._text = split_words(before + self._decoder.decode(piece)) or [""]
@@ -84,7 +84,7 @@ class WordAssembler:
         return words
 
     def _word(self, text: str) -> list[Word]:
-        """Words of one group share its time: the model does not say where each one ends."""
+        """A word with the time of its group: the model gives no time for each word."""
         if self._probability < self._least_probability:
             log.debug("left out %r, of probability %.3f", text, self._probability)
             return []
@@ -95,7 +95,7 @@ class WordAssembler:
         return [Word(text, round(self._start, 3), round(self._last_end, 3), self._probability)]
 
     def _begin(self, end: float, characters: int) -> float:
-        """Where a word that ends at ``end`` seconds began; see ``WordTiming``."""
+        """The estimated start of a word that ends at ``end`` seconds; see ``WordTiming``."""
         timing = self._timing
         begin = end - timing.start_base - timing.start_per_character * characters
         touches = begin - self._last_end < timing.least_pause
