@@ -1,8 +1,8 @@
-"""Loads the extension, and refuses to with a useful message when it cannot work.
+"""Loads the extension, or raises an ImportError with the remedy.
 
-The extension shares C++ classes with MLX, so it is valid for exactly the MLX it was
-compiled against. nanobind refuses foreign arrays one call at a time, with a message about
-"incompatible function arguments"; checking here turns that into one clear ImportError.
+The extension shares C++ classes with MLX, so it is valid only for the MLX it was compiled
+against. Otherwise nanobind would reject arrays call by call, with a message about
+"incompatible function arguments"; the check here raises one clear ImportError.
 """
 
 import sys
@@ -50,7 +50,7 @@ def _check_pair() -> None:
             f"{_ext.built_for_mlx}",
             _GET_VOXFAST,
         )
-    try:  # settings in the environment; wrong ones are not to be found in the middle of a stream
+    try:  # invalid settings in the environment must not fail in the middle of a stream
         _ext.isa()
         _ext.num_threads()
     except RuntimeError as error:

@@ -1,28 +1,28 @@
-"""Everything that voxfast raises on its own account.
+"""The exceptions of voxfast.
 
-Each class also derives from the built-in exception that callers would expect, so
+Each class also derives from the built-in exception that callers expect, so
 ``except ValueError`` keeps working. Messages name the value and the remedy.
 """
 
 
 class VoxfastError(Exception):
-    """Base of all errors that voxfast raises."""
+    """Base of all exceptions of voxfast."""
 
 
 class InvalidAudioError(VoxfastError, ValueError):
-    """Audio of the wrong dtype, shape, sample rate or amplitude, or with NaN in it."""
+    """Audio with a wrong dtype, shape, sample rate or amplitude, or with NaN."""
 
 
 class AudioFileError(VoxfastError, OSError):
-    """A file that cannot be opened or decoded, or that ends too early."""
+    """A file that cannot be opened or decoded, or is truncated."""
 
 
 class InvalidOptionError(VoxfastError, ValueError):
-    """An option (delay, language, prompt, ...) that the model does not have."""
+    """An unknown option (delay, language, prompt, ...) or an invalid value."""
 
 
 class ModelNotFoundError(VoxfastError, LookupError):
-    """A model name that is neither embedded, nor a folder, nor on the hub."""
+    """A name that is neither an embedded model, nor a folder, nor on the hub."""
 
 
 class CheckpointError(VoxfastError, ValueError):
@@ -30,12 +30,12 @@ class CheckpointError(VoxfastError, ValueError):
 
 
 class SessionClosedError(VoxfastError, RuntimeError):
-    """A session that was used after ``finish()`` or ``close()``."""
+    """Use of a session after ``finish()`` or ``close()``."""
 
 
 class ForkedProcessError(VoxfastError, RuntimeError):
-    """A model that was asked for, or used, in the fork of a process that had loaded one."""
+    """Use of a model in the fork of a process that had loaded one."""
 
 
 class DatasetError(VoxfastError, ValueError):
-    """A data set, or a file of results, that a benchmark cannot use."""
+    """A data set or a file of results that a benchmark cannot use."""

@@ -1,9 +1,9 @@
-"""From the name of a model to the folder that holds it.
+"""Resolves the name of a model to its folder.
 
 A name is, in this order: an embedded checkpoint (``voxtral-numbers``), a folder, a short
 alias (``voxtral-mini-4b``), or a repository on the Hugging Face hub (``owner/name``).
-Repositories are downloaded once into the hub's own cache, and then used from there without
-asking the network again; ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` hold as ever.
+Repositories are downloaded once into the hub's cache, and then used without network access;
+``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` have their usual meaning.
 """
 
 import difflib
@@ -38,22 +38,22 @@ _REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 
 
 def embedded_models() -> dict[str, Path]:
-    """The checkpoints that are part of the package: names and folders."""
+    """Names and folders of the checkpoints in this package."""
     if not CHECKPOINTS.is_dir():
         return {}
     return {path.name: path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()}
 
 
 def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
-    """The folder of a model; downloads it if it is on the hub and not here yet.
+    """The folder of a model; downloads it from the hub if it is not cached.
 
     Args:
         name: an embedded name, a folder, an alias, or ``owner/name`` on the hub.
-        cache_dir: folder for what comes from the hub; None: the hub's own cache.
+        cache_dir: cache for downloads; None: the hub's own cache.
 
     Raises:
-        ModelNotFoundError: if it is none of these, or cannot be downloaded. The message says
-            where was looked, and which names are similar.
+        ModelNotFoundError: if there is no such model, or it cannot be downloaded. The message
+            lists the searched places and similar names.
     """
     text = os.fspath(name)
     embedded = embedded_models()
@@ -75,26 +75,25 @@ def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
 
 
 def repository_of(name: str) -> str:
-    """The repository on the hub that an alias stands for, or the name itself."""
+    """The repository of an alias, or the name itself."""
     return ALIASES.get(name.lower(), name)
 
 
 def cached(repository: str, cache_dir: str | None = None) -> Path | None:
-    """The folder of a repository that was downloaded before, whole; None if it was not.
+    """The folder of a completely downloaded repository, or None.
 
-    Looks at the disk only.
+    Does not access the network.
     """
     whole = (folder for folder in _snapshots(repository, cache_dir) if not missing_files(folder))
     return next(whole, None)
 
 
 def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) -> list[str]:
-    """Those files of a repository that a model is loaded from.
+    """The files of a repository that are needed to load the model.
 
-    A repository may hold the same weights twice: in Mistral's layout
-    (``consolidated.safetensors``) and for transformers as ``model*.safetensors``; then the
-    former are taken. Or a conversion lies beside what it was made of: packed weights are
-    taken alone.
+    A repository may have the same weights twice: in Mistral's layout
+    (``consolidated.safetensors``) and as ``model*.safetensors`` for transformers. Then the former
+    are taken. Packed weights are a conversion, and are taken instead of the original.
 
     Args:
         files: all files of the repository.
@@ -111,15 +110,15 @@ def needed_files(files: Iterable[str], config: Mapping[str, Any] | None = None) 
 
 
 def _is_repository(name: str) -> bool:
-    """Whether a repository on the hub can have this name; the hub's own rules."""
+    """Whether this is a valid name of a repository by the hub's rules."""
     odd = "--" in name or ".." in name or name.endswith(".git")
     return not odd and bool(_REPOSITORY.fullmatch(name))
 
 
 def _snapshots(repository: str, cache_dir: str | None = None) -> Iterator[Path]:
-    """What the hub's cache has of a repository: first its main branch, then the newest.
+    """The cached snapshots of a repository: first its main branch, then by age.
 
-    Snapshots that only another branch or a pull request names were asked for as such.
+    Snapshots of other branches and pull requests are left out.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -141,7 +140,7 @@ def _ref(path: Path) -> str:
 
 
 def _download(repository: str, cache_dir: str | None = None) -> Path:
-    """Fetch a repository's model into the hub's cache; an interrupted download goes on."""
+    """Download a repository to the hub's cache; resumes an interrupted download."""
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -152,8 +151,7 @@ def _download(repository: str, cache_dir: str | None = None) -> Path:
             f"the cache {cache_dir or constants.HF_HUB_CACHE} {lacks} {repository}, and the hub "
             f"is switched off by HF_HUB_OFFLINE; unset it to download what is missing"
         )
-    # Whatever goes wrong on the way is one kind of error to the caller, and the chain of
-    # HTTP exceptions under it says nothing more.
+    # All failures are one kind of error; the chain of HTTP exceptions adds no information.
     try:
         listed = huggingface_hub.HfApi().list_repo_files(repository)
         config: dict[str, Any] = {}
@@ -180,7 +178,7 @@ def _download(repository: str, cache_dir: str | None = None) -> Path:
 
 
 def _hub_message(repository: str, error: Exception) -> str:
-    """What went wrong on the hub, in one line, and what to do."""
+    """An error of the hub in one line, with the remedy."""
     from huggingface_hub import errors
 
     logger.debug("the Hugging Face hub failed on %s", repository, exc_info=error)
@@ -199,14 +197,14 @@ def _hub_message(repository: str, error: Exception) -> str:
 
 
 def _similar(name: str) -> str:
-    """A sentence about known names that look like this one, or nothing."""
+    """A clause that lists similar names, or an empty text."""
     known = {known.lower(): known for known in (*embedded_models(), *ALIASES, *ALIASES.values())}
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     return f"; similar names: {', '.join(known[match] for match in close)}" if close else ""
 
 
 def _not_found(name: str, folder: Path) -> NoReturn:
-    """Raise the error about a name that is nothing we know."""
+    """Raise the error for an unknown name."""
     embedded = ", ".join(embedded_models()) or "none, the package is incomplete"
     raise ModelNotFoundError(
         f"no model {name!r}{_similar(name)}. Looked for an embedded model in {CHECKPOINTS} "
