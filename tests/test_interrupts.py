@@ -19,6 +19,8 @@ from voxfast import cli
 from voxfast.cli import signals
 from voxfast.cli.signals import Ending, Interrupted
 
+RAW = ("transcribe", "-", "--raw-rate", "16000", "-q")
+
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 # Signals
@@ -112,7 +114,7 @@ def audio(seconds: float) -> bytes:
 
 def test_ctrl_c_waits_for_the_last_audio_of_a_pipe(tmp_path):
     """As in ``arecord | voxfast``: both get the signal, and the producer has more to say."""
-    process = start(tmp_path, "transcribe", "-", "-q", "-f", "json", finish_seconds=1.5)
+    process = start(tmp_path, *RAW, "-f", "json", finish_seconds=1.5)
     assert process.stdin
     assert process.stdout
     process.stdin.write(audio(0.6))
@@ -141,7 +143,7 @@ def test_ctrl_c_that_cuts_the_audio_says_so_and_ends(tmp_path):
 
 
 def test_ctrl_c_ends_a_pipe_whose_producer_goes_on(tmp_path):
-    process = start(tmp_path, "transcribe", "-", "-q", "-f", "json")
+    process = start(tmp_path, *RAW, "-f", "json")
     assert process.stdin
     assert process.stdout
     process.stdin.write(audio(0.6))
@@ -164,7 +166,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_whole_pipeline(tmp_path):
         "while True: time.sleep(1)\n"
     )
     pipeline = f"{shlex.join([sys.executable, '-c', producer])} | " + shlex.join(
-        command("transcribe", "-", "-q", "-o", "talk.txt")
+        command(*RAW, "-o", "talk.txt")
     )
     child, terminal = pty.fork()
     if child == 0:
@@ -250,7 +252,7 @@ def test_an_interrupt_is_answered_while_the_reader_sleeps(tmp_path):
 
 
 def test_live_pipe_and_reader_that_goes_away(tmp_path):
-    process = start(tmp_path, "transcribe", "-", "-f", "jsonl", "-q")
+    process = start(tmp_path, *RAW, "-f", "jsonl")
     assert process.stdin
     assert process.stdout
     assert process.stderr
