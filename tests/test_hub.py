@@ -418,3 +418,9 @@ def test_package_without_checkpoints(fake, monkeypatch, tmp_path):
 def test_names_that_the_hub_cannot_have(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no model"):
         hub.resolve(name)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"voxtral-numbers", ["voxtral-numbers"]])
+def test_what_is_no_name(name: Any) -> None:
+    with pytest.raises(ModelNotFoundError, match="a model is named by a text or a path; got"):
+        hub.resolve(name)

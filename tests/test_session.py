@@ -300,6 +300,8 @@ def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
         ({"block_ms": 100}, "multiple of 80"),
         ({"block_ms": 0}, "multiple of 80"),
         ({"delay_ms": 480.0}, "must be an integer, .*; got 480.0"),
+        ({"delay_ms": "480"}, "must be an integer, one of 240, .*; got '480'"),
+        ({"delay_ms": True}, "must be an integer, .*; got True"),
         ({"delay": 480}, "has no option 'delay'; it has delay_ms, language"),
     ],
 )

@@ -55,6 +55,8 @@ def resolve(name: str | os.PathLike[str], cache_dir: str | None = None) -> Path:
         ModelNotFoundError: if there is no such model, or it cannot be downloaded. The message
             lists the searched places and similar names.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ModelNotFoundError(f"a model is named by a text or a path; got {name!r:.60}")
     text = os.fspath(name)
     embedded = embedded_models()
     if isinstance(name, str) and name in embedded:

@@ -90,10 +90,14 @@ class LoadedVoxtral:
             )
 
     def _check(self, chosen: VoxtralOptions, delay_ms: int) -> None:
+        delays = ", ".join(map(str, self.delays_ms))
+        if type(delay_ms) is not int:
+            raise InvalidOptionError(
+                f"delay_ms must be an integer, one of {delays}; got {delay_ms!r:.60}"
+            )
         if delay_ms not in self.delays_ms:
             raise InvalidOptionError(
-                f"{self._name} was trained for delays of {', '.join(map(str, self.delays_ms))} ms; "
-                f"got delay_ms={delay_ms!r}"
+                f"{self._name} was trained for delays of {delays} ms; got delay_ms={delay_ms!r}"
             )
         if not is_automatic(chosen.language):
             raise InvalidOptionError(
