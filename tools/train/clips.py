@@ -16,6 +16,7 @@ from .augment import (
     clip_peaks,
     coarse,
     echo,
+    gate,
     interference,
 )
 from .pool import Mixture, Pool
@@ -124,12 +125,15 @@ def draw_scene(
         audio = audio + below * interference(len(audio), rng)
     if rng.random() < acoustics.noises:
         audio = noise.add(audio, acoustics.noise_below, rng)
+    words = clip.words
+    if words and rng.random() < acoustics.gate:
+        audio, words = gate(audio, words, rng)
     if rng.random() < acoustics.clipping:
         audio = clip_peaks(audio, rng)
     audio = audio * amplitude(rng.uniform(*acoustics.level))
     if rng.random() < acoustics.coarse:
         audio = coarse(audio)
-    return replace(clip, audio=np.ascontiguousarray(audio, np.float32))
+    return replace(clip, audio=np.ascontiguousarray(audio, np.float32), words=words)
 
 
 class Noise:

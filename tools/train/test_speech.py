@@ -19,11 +19,12 @@ from .augment import (
     draw_channels,
     draw_filterbanks,
     echo,
+    gate,
     interference,
 )
 from .clips import Noise, draw_scene
 from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
-from .engines.base import played_at, word_starts
+from .engines.base import Engine, played_at, word_starts
 from .engines.hibari import shift_formants
 from .evalset import read_eval_set, write_speaker_set
 from .grammar import VOCABULARY, draw_drill
@@ -69,13 +70,18 @@ def tones(monkeypatch: pytest.MonkeyPatch) -> Tones:
 WORDS = ("thirteen", "minus", "forty", "green")
 
 
+def available(name: str) -> Engine:
+    """The engine; the test is skipped where it is not installed."""
+    try:
+        return engine(name)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name}: {error}")
+
+
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("style", STYLES.values(), ids=list(STYLES))
 def test_engine_says_words(name: str, style: Style) -> None:
-    try:
-        speech = engine(name)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{name}: {error}")
+    speech = available(name)
     phrase = None
     for number in range(5):  # an engine may refuse a phrase now and then
         rng = np.random.default_rng(number)
@@ -110,9 +116,37 @@ def test_unknown_engine() -> None:
 
 def test_word_starts_follow_the_durations() -> None:
     symbols = ["_", "ˈ", "a", "b", ",", " ", "c", ".", " ", " ", "d", "_"]
-    starts = word_starts(symbols, np.arange(12.0), 0.5)
-    before = np.concatenate(([0], np.cumsum(np.arange(12.0)))) * 0.5
-    assert starts == [before[1], before[6], before[10]]
+    starts = word_starts(symbols, np.full(12, 4.0), 0.5)
+    # Three frames ahead, and half a space, if there is one before the word.
+    assert starts == [0.5 * (4 - 3), 0.5 * (24 - 3 - 2), 0.5 * (40 - 3 - 2)]
+    assert word_starts(["_", "a"], np.array([1.0, 4.0]), 0.5) == [0.0]
+
+
+def hiss_starts(audio: np.ndarray) -> np.ndarray:
+    """Seconds at which 40 ms or more begin whose power is above 4 kHz, by and large."""
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, 80), 160)[::40]
+    power = np.abs(np.fft.rfft(frames * np.hanning(160), axis=1)) ** 2
+    total = power.sum(1)
+    hisses = (power[:, 40:].sum(1) > 0.3 * total) & (total > 3e-4 * total.max())
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], hisses, [0]))))
+    return np.array([first for first, after in edges.reshape(-1, 2) if after - first >= 16]) / 400
+
+
+@pytest.mark.parametrize("name", ["espeak", "flite", "hibari", "kokoro"])
+def test_a_word_starts_with_its_first_sound(name: str) -> None:
+    """Words that are cut out of fluent speech would lose it, and end with another word's."""
+    speech = available(name)
+    offsets: list[float] = []
+    for number in range(4):
+        words = ("one", "six", "nine", "seven", "eight", "sixty", "on", "six", "one")
+        rng = np.random.default_rng(number)
+        said = speech.say(words, FLUENT, Speaker(number), rng)
+        hisses = hiss_starts(said.audio)
+        for word, start in zip(words, said.starts, strict=True):
+            if word.startswith("s") and len(near := hisses[np.abs(hisses - start) < 0.2]):
+                offsets.append(float(near[np.abs(near - start).argmin()] - start))
+    assert len(offsets) >= 8
+    assert abs(float(np.median(offsets))) < 0.04
 
 
 def test_played_faster_is_higher_and_shorter() -> None:
@@ -322,6 +356,27 @@ def test_speaker_set(tmp_path: Path, tones: Tones) -> None:
     assert np.abs(clips[0].audio[middle - 200 : middle + 200]).max() > 0.05
     before = clips[0].audio[: max(0, int((word.start - 0.05) * SAMPLE_RATE))]
     assert np.abs(before).max(initial=0) < 0.01
+
+
+def test_a_gate_passes_the_loud_part_of_words_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    audio = np.zeros(2 * SAMPLE_RATE, np.float32)
+    time = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * 500 * time).astype(np.float32)
+    tone[:1600] *= 0.001  # a fricative that is lost
+    audio[8000:16000] = tone
+    audio[24000:28000] = audio[28000:32000] = tone[4000:]
+    words = [Word("six", 0.5, 1.0), Word("two", 1.5, 1.75), Word("one", 1.75, 2.0)]
+    for _ in range(20):
+        passed, cut = gate(audio, words, rng)
+        assert [word.text for word in cut] == ["six", "two", "one"]
+        assert cut[0].start == pytest.approx(0.6, abs=0.025)
+        assert cut[0].end == pytest.approx(1.0, abs=0.025)
+        assert (cut[1].end, cut[2].start) == (1.75, 1.75)  # said without a gap: not cut
+        quiet = np.concatenate((passed[:9200], passed[16000:23600]))
+        assert np.sqrt((quiet**2).mean()) < 0.01
+        assert np.abs(passed[12000:15000]).max() > 0.8
+    assert gate(audio, [], rng)[1] == []
 
 
 class SilentPool:
