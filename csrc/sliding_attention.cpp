@@ -1,6 +1,9 @@
 #include "sliding_attention.h"
 
-#include <atomic>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "mlx/fast.h"
@@ -15,9 +18,9 @@ namespace {
 constexpr const char* NAME = "sliding_attention";
 constexpr int MAX_HEAD_SIZE = 512;
 
-// Rotates the pairs of x [B, L, H, D] by tables [B or 1, L, D / 2], in float32.
-mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
-                 bool traditional, const mx::Stream& s) {
+// Applies RoPE to x [B, L, H, D] in float32, with tables [B or 1, L, D / 2].
+mx::array rotate(const mx::array& x, const mx::array& cos_table,
+                 const mx::array& sin_table, bool traditional, const mx::Stream& s) {
   int half = x.shape(-1) / 2;
   auto shape = x.shape();
   shape.pop_back();
@@ -27,24 +30,26 @@ mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
   auto pairs =
       mx::split(mx::reshape(mx::astype(x, mx::float32, s), shape, s), 2, axis, s);
   auto first = mx::squeeze(pairs[0], axis, s), second = mx::squeeze(pairs[1], axis, s);
-  auto c = mx::expand_dims(cos, 2, s), n = mx::expand_dims(sin, 2, s);
-  auto rotated =
-      mx::stack({mx::subtract(mx::multiply(first, c, s), mx::multiply(second, n, s), s),
-                 mx::add(mx::multiply(first, n, s), mx::multiply(second, c, s), s)},
-                axis, s);
+  auto cos = mx::expand_dims(cos_table, 2, s);
+  auto sin = mx::expand_dims(sin_table, 2, s);
+  auto rotated = mx::stack(
+      {mx::subtract(mx::multiply(first, cos, s), mx::multiply(second, sin, s), s),
+       mx::add(mx::multiply(first, sin, s), mx::multiply(second, cos, s), s)},
+      axis, s);
   return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
 }
 
-// Writes x [B, L, H_kv, D] to slots [B, L] of ring [B, H_kv, C, D].
-mx::array write_ring(const mx::array& ring, const mx::array& x, const mx::array& slots,
-                     const mx::Stream& s) {
+// Writes x [B, L, H_kv, D] to the slots [B, L] of a circular cache [B, H_kv, C, D].
+mx::array write_cache(const mx::array& cache, const mx::array& x, const mx::array& slots,
+                      const mx::Stream& s) {
   auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
   index = mx::broadcast_to(
-      index, {ring.shape(0), ring.shape(1), slots.shape(1), ring.shape(3)}, s);
-  return mx::put_along_axis(ring, index, mx::transpose(x, {0, 2, 1, 3}, s), 2, s);
+      index, {cache.shape(0), cache.shape(1), slots.shape(1), cache.shape(3)}, s);
+  return mx::put_along_axis(cache, index, mx::transpose(x, {0, 2, 1, 3}, s), 2, s);
 }
 
-// The op composed of MLX's ops, for GPU streams.
+// The same computation in MLX's ops, for streams without a kernel.
+// Inputs: q, k, v, key cache, value cache, offset[, cos, sin].
 std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window,
                                 float scale, bool traditional, bool causal,
                                 const mx::Stream& s) {
@@ -59,23 +64,27 @@ std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window
   auto positions = mx::add(mx::expand_dims(offset, 1, s),
                            mx::arange(0, length, 1, mx::int64, s), s);  // [B, L]
   auto slots = mx::remainder(positions, size, s);
-  auto keys = write_ring(inputs[3], k, slots, s);
-  auto values = write_ring(inputs[4], v, slots, s);
+  auto keys = write_cache(inputs[3], k, slots, s);
+  auto values = write_cache(inputs[4], v, slots, s);
 
-  // Slot c holds position last - (last - c) mod C.
+  // Slot c now holds the newest position p <= last with p mod C == c; p < 0 means that
+  // the slot was never written.
   auto last = mx::expand_dims(
       mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s), 1, s);
   auto age = mx::remainder(
       mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
   auto slot_positions =
       mx::expand_dims(mx::subtract(last, age, s), {1, 2}, s);  // [B, 1, 1, C]
-  auto query_positions =
+  // The window ends at the query itself or, if not causal, at the last new position for
+  // all queries.
+  auto window_end =
       mx::expand_dims(causal ? positions : last, {1, 3}, s);  // [B, 1, L or 1, 1]
-  auto oldest = mx::subtract(query_positions, mx::array(static_cast<int64_t>(window)), s);
+  auto before_window =
+      mx::subtract(window_end, mx::array(static_cast<int64_t>(window)), s);
   auto mask = mx::logical_and(
       mx::greater_equal(slot_positions, mx::array(static_cast<int64_t>(0)), s),
-      mx::logical_and(mx::less_equal(slot_positions, query_positions, s),
-                      mx::greater(slot_positions, oldest, s), s),
+      mx::logical_and(mx::less_equal(slot_positions, window_end, s),
+                      mx::greater(slot_positions, before_window, s), s),
       s);
   auto out =
       mx::fast::scaled_dot_product_attention(mx::transpose(q, {0, 2, 1, 3}, s), keys,
@@ -91,11 +100,11 @@ void check_kv(const char* name, const mx::array& x, const mx::array& q) {
   }
 }
 
-void check_ring(const char* name, const mx::array& ring, const mx::array& k) {
-  if (ring.ndim() != 4 || ring.shape(0) != k.shape(0) || ring.shape(1) != k.shape(2) ||
-      ring.shape(2) < k.shape(1) || ring.shape(3) != k.shape(3)) {
+void check_cache(const char* name, const mx::array& cache, const mx::array& k) {
+  if (cache.ndim() != 4 || cache.shape(0) != k.shape(0) || cache.shape(1) != k.shape(2) ||
+      cache.shape(2) < k.shape(1) || cache.shape(3) != k.shape(3)) {
     reject(NAME, name, " must be [B, H_kv, C, D] like k, with C >= L",
-           describe(name, ring), describe("k", k));
+           describe(name, cache), describe("k", k));
   }
 }
 
@@ -125,11 +134,11 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
   check_kv("k", k, q);
   check_kv("v", v, q);
   if (k.shape(2) == 0 || q.shape(2) % k.shape(2) != 0 || v.shape(2) != k.shape(2)) {
-    reject(NAME, "the heads of q must be a multiple of the heads of k and v",
+    reject(NAME, "the number of heads of q must be a multiple of that of k and v",
            describe("q", q), describe("k", k), describe("v", v));
   }
-  check_ring("keys", keys, k);
-  check_ring("values", values, v);
+  check_cache("keys", keys, k);
+  check_cache("values", values, v);
   if (keys.shape(2) != values.shape(2)) {
     reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
            describe("values", values));

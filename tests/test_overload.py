@@ -191,7 +191,9 @@ def test_overload_is_said_once_and_so_is_its_end(
         assert not caplog.records
         assert feed(60, 1.5) == []
         assert len(feed(90, 1.5)) == 1  # a second overload is said again
-    assert stream.taken == 60 + 60 + 90 + 135 + 13 + 1 + 60 + 90
+        assert feed(1, 0.1) == []
+        assert feed(1, 0.1) == ["caught up: 1.2 s behind"]  # a long chunk is no backlog
+    assert stream.taken == 60 + 60 + 90 + 135 + 13 + 1 + 60 + 90 + 2
 
 
 def test_an_interrupted_finish_is_finished_by_the_next(owner: OwnerThread) -> None:

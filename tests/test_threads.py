@@ -209,7 +209,7 @@ def test_the_fork_of_a_process_with_a_model_says_what_to_do(tiny_folder: Path, b
     code = """
         kept, processor, owner = sessions, model.processor(), model._owner
         BEFORE
-        locks = [owner._lock, kept[0]._arriving]
+        locks = [owner._lock, kept[0]._calls_lock]
         calls = {
             "load": lambda: voxfast.load(FOLDER),
             "load by name": lambda: voxfast.load("no-such-model"),
@@ -218,6 +218,8 @@ def test_the_fork_of_a_process_with_a_model_says_what_to_do(tiny_folder: Path, b
             "feed": lambda: kept[0].feed(noise),
             "insert": lambda: kept[0].insert(noise),
             "process": kept[0].process,
+            "heard": lambda: kept[0].heard,
+            "lag": lambda: kept[0].lag,
             "flush": kept[0].flush,
             "skip": lambda: kept[0].skip(1.0),
             "finish": kept[0].finish,

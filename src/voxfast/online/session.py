@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from threading import Lock, RLock
 from types import TracebackType
 from typing import Any, Self
@@ -20,15 +21,16 @@ __all__ = ["OnlineProcessor", "Session", "Tentative"]
 
 log = logging.getLogger(__name__)
 
-# The owner thread's time slice per session: short, so that Ctrl-C and other sessions do not wait;
-# long compared with a hand-over between threads.
+# A session gives the owner thread back after this time, or after the step that exceeds it. Short
+# enough for Ctrl-C and other sessions; long enough that switching threads costs little.
 SLICE_SECONDS = 0.05
+# A warning is logged at the first backlog, and another when it has fallen below the second.
 BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
 
 
 @dataclass(slots=True)
 class Tentative:
-    """Text that may still change. Every call returns a new object; callers may modify it."""
+    """Text that may still change, in the form that WhisperLiveKit expects; it has no times."""
 
     text: str = ""
     start: float | None = None
@@ -36,17 +38,17 @@ class Tentative:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A queued call of a stream's method, with the audio it brings."""
+class _QueuedCall:
+    """A queued call of a stream's method, and the audio (samples) or pause (seconds) it adds."""
 
     apply: Callable[..., None]
     arguments: tuple[Any, ...] = ()
     samples: int = 0
-    pause: float = 0.0  # seconds
+    pause: float = 0.0
 
 
 class _OverloadLog:
-    """Warns once when audio arrives faster than it is processed, and again when it is over."""
+    """Logs a warning when processing falls behind, and another when it has caught up."""
 
     def __init__(self) -> None:
         self._begin = self._busy = 0.0
@@ -55,8 +57,8 @@ class _OverloadLog:
     def begin(self, waiting: float) -> None:
         """Processing begins with this backlog, in seconds.
 
-        A large chunk alone is no overload. A backlog as long as the duration of the last call
-        is.
+        It is behind if the backlog built up while the last call ran: if that call took at least
+        90 % as long. One large chunk is no overload.
         """
         if waiting >= BEHIND_SECONDS and self._busy >= 0.9 * waiting and not self._is_behind:
             self._is_behind = True
@@ -64,7 +66,7 @@ class _OverloadLog:
                 "%.1f s behind: audio comes faster than it is processed; nothing is dropped",
                 waiting,
             )
-        elif waiting < CAUGHT_UP_SECONDS and self._is_behind:
+        elif self._is_behind and (waiting < CAUGHT_UP_SECONDS or self._busy < 0.5 * waiting):
             self._is_behind = False
             log.warning("caught up: %.1f s behind", waiting)
         self._begin = time.monotonic()
@@ -85,22 +87,22 @@ class Session:
                     print(word.text, word.start, word.end)
             for word in session.finish(): ...
 
-    May be driven from changing threads. Calls that process wait for each other, other calls do
-    not wait. A rejected call leaves the session unchanged. An interrupted call (Ctrl-C) loses
-    nothing: the next call returns its words, and ``heard`` tells whether its audio was queued.
-    Audio that arrives while a call processes is left for the next call; ``lag`` is its
-    duration, and a warning is logged when it grows. In a forked child, methods raise
-    ForkedProcessError.
+    Thread-safe: :meth:`process`, :meth:`feed`, :meth:`flush` and :meth:`finish` run one at a
+    time; all other calls return without waiting for them. A rejected call leaves the session
+    unchanged. A call that is interrupted by Ctrl-C loses no words, the next call returns them;
+    compare ``heard`` before and after to see whether its audio was queued. Audio inserted while a
+    call runs is processed by the next call. ``lag`` is the unprocessed audio in seconds; a
+    warning is logged when it grows. In a forked child, methods raise ForkedProcessError.
     """
 
     def __init__(self, stream: Stream, owner: OwnerThread) -> None:
         self._stream, self._owner = stream, owner
-        # Every change of the stream is queued with one append and applied on the owner thread,
-        # which receives no signals: an interrupt finds it complete or not begun. The stream
-        # itself has no lock.
-        self._arrivals: deque[_Arrival] = deque()
-        self._arriving = Lock()
-        self._processing = RLock()
+        # Only the owner thread calls methods that change the stream, so the stream needs no lock;
+        # callers append to a queue. Signal handlers run on the main thread, so Ctrl-C cannot
+        # interrupt a change halfway. Exception: take() removes words on the caller's thread.
+        self._calls: deque[_QueuedCall] = deque()
+        self._calls_lock = Lock()
+        self._process_lock = RLock()
         self._state = "open"
         self._overload = _OverloadLog()
 
@@ -129,7 +131,7 @@ class Session:
         checked = check_samples(samples, sample_rate)
         if checked is samples or checked.base is not None:
             checked = checked.copy()  # the caller may reuse its buffer
-        self._queue(_Arrival(self._stream.push, (checked,), len(checked)))
+        self._enqueue(_QueuedCall(self._stream.push, (checked,), len(checked)))
 
     def process(self) -> list[Word]:
         """Process all inserted audio; return newly committed words."""
@@ -147,37 +149,39 @@ class Session:
         return self.process()
 
     def flush(self) -> list[Word]:
-        """End an utterance and return its last words; the stream goes on.
+        """End an utterance and return its last words; the session stays open.
 
-        The audio is padded with silence, so that the model writes its pending words. The padding
-        does not shift the times of later words.
+        Silence is appended, so that the model emits its pending words. It does not count towards
+        the times of later words.
         """
-        self._queue(_Arrival(self._stream.end_utterance))
+        self._enqueue(_QueuedCall(self._stream.end_utterance))
         self._drain()
         return self.take()
 
     def take(self) -> list[Word]:
         """Return committed words that no call has returned yet; processes nothing.
 
-        Those may be left by a call that raised or was interrupted.
+        Use it after a call that raised or was interrupted.
         """
-        words = self._stream.words
+        words = self._stream.words  # one list; the owner thread only appends to it
         count = len(words)
-        # Python handles signals and switches threads at calls. There is none from here on: words
-        # are either still in the list or being returned.
+        # CPython (3.11 to 3.14 with its lock) runs signal handlers and switches threads only at
+        # calls and backward jumps. The lines below have neither, so no word is lost or returned
+        # twice. Do not add a call here.
         taken = words[:count]
         del words[:count]
         return taken
 
     def skip(self, seconds: float) -> None:
-        """Note a pause that is not fed: it delays the times of later words.
+        """Skip a pause whose audio is not inserted: later words are that many seconds later.
 
         Raises:
-            InvalidOptionError: if it is negative or not finite.
+            InvalidOptionError: if it is not a number, negative or not finite.
+            SessionClosedError: after ``finish()`` or ``close()``.
         """
-        if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-            raise InvalidOptionError(f"a pause must be 0 seconds or longer; got {seconds!r}")
-        self._queue(_Arrival(self._stream.skip, (float(seconds),), pause=float(seconds)))
+        if not _is_number(seconds) or not 0 <= seconds < float("inf"):
+            raise InvalidOptionError(f"a pause must be a number of seconds from 0; got {seconds!r}")
+        self._enqueue(_QueuedCall(self._stream.skip, (float(seconds),), pause=float(seconds)))
 
     def finish(self) -> list[Word]:
         """End the stream and return its last words. No audio is accepted afterwards.
@@ -185,21 +189,21 @@ class Session:
         If the call is interrupted, call it again for the words.
         """
         check_process()
-        with self._arriving:
+        with self._calls_lock:
             if self._state != "ending":
                 self._check_open()
             self._state = "ending"
-            self._arrivals.append(_Arrival(self._stream.end_stream))
+            self._calls.append(_QueuedCall(self._stream.end_stream))
         self._drain()
         words = self.take()
         self._state = "finished"
         return words
 
     def close(self) -> None:
-        """Abandon the stream. Idempotent; does nothing in a forked child."""
+        """Reject further audio; a call that runs completes. Does nothing in a forked child."""
         if is_forked():
             return
-        with self._arriving:
+        with self._calls_lock:
             if self._state in ("open", "ending"):
                 self._state = "closed"
 
@@ -210,14 +214,15 @@ class Session:
 
     @property
     def language(self) -> str | None:
-        """Name of the requested or last detected language, if there is one."""
+        """The requested or last detected language, such as "English"; None if unknown."""
         return self._stream.language
 
     @property
     def heard(self) -> float:
-        """Seconds of audio inserted so far, pauses included."""
-        with self._arriving:
-            waiting = sum(a.samples / SAMPLE_RATE + a.pause for a in self._arrivals)
+        """Stream time received so far, in seconds: inserted audio and skipped pauses."""
+        check_process()
+        with self._calls_lock:
+            waiting = sum(call.samples / SAMPLE_RATE + call.pause for call in self._calls)
             return self._stream.heard + waiting
 
     @property
@@ -227,11 +232,12 @@ class Session:
 
     @property
     def lag(self) -> float:
-        """Seconds of audio that are not processed yet."""
-        with self._arriving:
-            return self._stream.lag + sum(a.samples for a in self._arrivals) / SAMPLE_RATE
+        """Unprocessed audio, in seconds."""
+        check_process()
+        with self._calls_lock:
+            return self._stream.lag + sum(call.samples for call in self._calls) / SAMPLE_RATE
 
-    # -- inside
+    # -- Internal, on any thread
 
     def _check_open(self) -> None:
         if self._state == "ending":
@@ -239,21 +245,22 @@ class Session:
         if self._state != "open":
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
-    def _queue(self, arrival: _Arrival) -> None:
-        check_process()  # before a lock that another thread may have held at the fork
-        with self._arriving:
+    def _enqueue(self, call: _QueuedCall) -> None:
+        check_process()  # first: after a fork, a thread that is gone may hold the lock
+        with self._calls_lock:
             self._check_open()
-            self._arrivals.append(arrival)
+            self._calls.append(call)
 
     def _drain(self) -> None:
-        """Process the arrivals so far; later ones are left for the next call.
+        """Process what is queued by now; later calls are left for the next time.
 
         Ctrl-C is handled between slices.
         """
-        with self._processing:
+        with self._process_lock:
             self._overload.begin(self.lag)
-            count = len(self._arrivals)
+            count = len(self._calls)
             try:
+                # The first slice applies the queued calls; the following ones only run steps.
                 while self._owner.run(self._slice, count):
                     count = 0
             except VoxfastError:
@@ -261,18 +268,23 @@ class Session:
             except Exception:
                 self._state = "broken by an earlier error"
                 raise
-            self._overload.end()
+            finally:
+                self._overload.end()
 
-    # -- owner thread
+    # -- Internal, on the owner thread only
 
     def _slice(self, count: int) -> bool:
-        """Apply the first arrivals, then run steps; returns whether more are due."""
-        with self._arriving:
-            # Fewer may be left: the slice of an interrupted call may have applied some.
-            for _ in range(min(count, len(self._arrivals))):
-                arrival = self._arrivals[0]
-                arrival.apply(*arrival.arguments)
-                self._arrivals.popleft()
+        """Apply the first ``count`` queued calls, then run steps for :data:`SLICE_SECONDS`.
+
+        Returns:
+            Whether work remains.
+        """
+        with self._calls_lock:
+            # Fewer may be left: a slice of a call that was interrupted may have applied some.
+            for _ in range(min(count, len(self._calls))):
+                call = self._calls[0]
+                call.apply(*call.arguments)  # raises nothing: arguments were checked before
+                self._calls.popleft()
         end = time.monotonic() + SLICE_SECONDS
         while self._stream.due:
             self._stream.step()
@@ -281,11 +293,16 @@ class Session:
         return False
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 class OnlineProcessor:
     """A session with the interface that WhisperLiveKit expects of a backend.
 
     Methods return (words, seconds processed). All times are seconds of the stream, pauses
-    included.
+    included. WhisperLiveKit calls them on worker threads, which Ctrl-C does not interrupt;
+    arguments without a use here belong to its interface.
     """
 
     SAMPLING_RATE = SAMPLE_RATE
@@ -314,7 +331,7 @@ class OnlineProcessor:
         return Tentative(self._session.tentative)
 
     def start_silence(self) -> tuple[list[Word], float]:
-        """Speech pauses: commit all pending words."""
+        """Called when silence starts: commit all pending words."""
         return self._session.flush(), self._session.processed
 
     def end_silence(self, duration: float | None, offset: float | None = 0.0) -> None:
