@@ -318,7 +318,7 @@ def test_many_threads_may_call_at_once():
         ({"q": mx.zeros((1, 4, 16))}, r"q must be \[B, L, H, D\]"),
         ({"q": mx.zeros((1, 0, 4, 16))}, "not empty"),
         ({"q": mx.zeros((1, 1, 4, 513))}, "D <= 512"),
-        ({"q": mx.zeros((1, 1, 3, 16))}, "multiple of the heads"),
+        ({"q": mx.zeros((1, 1, 3, 16))}, "multiple of that of k and v"),
         ({"k": mx.zeros((1, 2, 2, 16))}, "k must be"),
         ({"v": mx.zeros((1, 1, 2, 8))}, "v must be"),
         ({"v": mx.zeros((1, 1, 1, 16))}, "heads"),
