@@ -205,7 +205,7 @@ def test_wrong_options(options):
         ((4, 2, 2, 5, 16, mx.float32), "1 to 4 rows; got 5"),
         ((4, 2, 2, 0, 16, mx.float32), "got 0"),
         ((4, 2, 2, 1, 16, mx.int32), "float32, float16"),
-        ((3, 2, 2, 1, 16, mx.float32), "multiple of the heads"),
+        ((3, 2, 2, 1, 16, mx.float32), "multiple of that of k and v"),
         ((4, 2, 1, 1, 16, mx.float32), "heads"),
         ((4, 2, 2, 1, 600, mx.float32), "D <= 512"),
     ],
