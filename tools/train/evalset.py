@@ -26,7 +26,7 @@ _STYLE = ClipStyle(
 )  # fmt: skip
 _LONG_STYLE = replace(_STYLE, pauses=(Pause(0.92, 0.1, 1.5), Pause(0.08, 3.0, 8.0)))
 _SHORT_NOISE, _LONG_NOISE = (15.0, 40.0), (25.0, 45.0)  # dB below speech
-_SPEAKER_SECONDS = 4.0
+_SPEAKER_SECONDS = 6.0
 _VOICE_SECONDS = 60  # the long clip changes its voice that often
 # Lengths of the short clips in seconds, and how many of 40 have them.
 _LENGTHS = (((2.2, 3.0), 14), ((3.0, 4.5), 16), ((5.0, 8.0), 7), ((10.0, 14.0), 3))
@@ -99,17 +99,22 @@ def write_eval_set(
 
 
 def write_speaker_set(folder: Path, pools: Mapping[str, Pool], clips: int, seed: int) -> str:
-    """Writes clips of 4 s of each of the ``pools`` into ``folder``; returns a line about them.
+    """Writes clips of 6 s of each of the ``pools`` into ``folder``; returns a line about them.
 
     Every second clip is as it was spoken, the others are as a microphone hears them.
     """
     rng, noise, items = np.random.default_rng(seed), Noise(seed), []
     for name, pool in pools.items():
+        said: list[list[str]] = []
         for number in range(clips):
             acoustics = Acoustics(alone=0) if number % 2 else NOTHING
-            clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
-            while not clip.voices:  # no phrase was short enough
+            while True:
                 clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
+                texts = [word.text for word in clip.words]
+                # No phrase may have been short enough, or one that was there before.
+                if clip.voices and (not texts or texts not in said):
+                    break
+            said.append(texts)
             item = _write(folder / f"{name}_{number:02d}.flac", clip, noise, None, rng)
             items.append({**item, "noise": "room, microphone, noise" if number % 2 else "none"})
     document = {

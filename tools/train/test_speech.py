@@ -347,10 +347,10 @@ def test_speaker_set(tmp_path: Path, tones: Tones) -> None:
     clips = list(read_eval_set(folder))
     assert [clip.name for clip in clips] == [f"voice_{number:02d}.flac" for number in range(4)]
     for clip in clips:
-        assert len(clip.audio) == 4 * SAMPLE_RATE
+        assert len(clip.audio) == 6 * SAMPLE_RATE
         assert clip.words
         for word in clip.words:
-            assert 0 <= word.start < word.end <= 4
+            assert 0 <= word.start < word.end <= 6
     word = clips[0].words[0]  # the first one as it was spoken: a tone between silences
     middle = int((word.start + word.end) / 2 * SAMPLE_RATE)
     assert np.abs(clips[0].audio[middle - 200 : middle + 200]).max() > 0.05
