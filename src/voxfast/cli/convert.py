@@ -8,8 +8,7 @@ from pathlib import Path
 
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, note, say
-
-BITS = ("none", "2", "3", "4", "5", "6", "8")
+from voxfast.models.values import BITS, GROUP_SIZES
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -22,11 +21,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     parser.add_argument("source", metavar="MODEL", help="folder, alias, or owner/name on the hub")
     parser.add_argument("target", metavar="FOLDER", type=Path, help="folder to make")
-    parser.add_argument("--bits", choices=BITS, default="4", help="default: %(default)s")
+    parser.add_argument("--bits", choices=("none", *map(str, BITS)), default="4", help="default: %(default)s")
     parser.add_argument(
         "--group-size",
         type=int,
-        choices=(32, 64, 128),
+        choices=GROUP_SIZES,
         default=64,
         help="weights that share a scale (default: %(default)s)",
     )
