@@ -21,7 +21,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     parser.add_argument("source", metavar="MODEL", help="folder, alias, or owner/name on the hub")
     parser.add_argument("target", metavar="FOLDER", type=Path, help="folder to make")
-    parser.add_argument("--bits", choices=("none", *map(str, BITS)), default="4", help="default: %(default)s")
+    parser.add_argument(
+        "--bits", choices=("none", *map(str, BITS)), default="4", help="default: %(default)s"
+    )
     parser.add_argument(
         "--group-size",
         type=int,
