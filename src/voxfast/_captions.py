@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from voxfast._sentences import ends_sentence, is_abbreviation
+from voxfast.models.scripts import is_unspaced
 from voxfast.timed import Word
 
 COLUMNS = 42
@@ -21,11 +22,6 @@ SHORTEST_SECONDS = 0.3
 """No caption is shorter: it takes in the next sentence, or the next one waits."""
 _LONGEST_UNIT = 500
 """Characters that are held together at most, so that a stream without spaces is shown, too."""
-
-# Scripts that write no spaces between words, by the first word of their Unicode names.
-_UNSPACED = frozenset(
-    {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "IDEOGRAPHIC", "FULLWIDTH"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +181,10 @@ def _is_joined(last: Word, word: Word) -> bool:
 
 
 def _is_unspaced(character: str) -> bool:
-    """Whether a character belongs to a script without spaces between words."""
-    return unicodedata.name(character, "").partition(" ")[0] in _UNSPACED
+    """Whether a character belongs to a script without spaces, its wide punctuation included."""
+    is_wide = unicodedata.east_asian_width(character) in ("W", "F")
+    is_mark = unicodedata.category(character).startswith("P")
+    return is_unspaced(character) or (is_wide and is_mark)
 
 
 def _pieces(unit: Word) -> list[Word]:
