@@ -1,7 +1,7 @@
 """Recordings joined in one file or pipe, where FFmpeg ends with the first without a word."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from voxfast._sniff import frames_in
 from voxfast.errors import AudioFileError
@@ -39,7 +39,6 @@ _STARTS = tuple(
         ("tta", b"TTA1", 0, rb"TTA1[\x01\x02]\0"),
         ("ape", b"MAC ", 0, rb"MAC [\x80-\xff]\x0f\0\0"),
         ("voc", b"Creative V", 0, rb"Creative Voice File\x1a"),
-        ("id3", b"ID3", 0, rb"ID3[\x02-\x04]\0[\0-\xf0][\0-\x7f]{4}"),
         ("mp3", b"Info\0\0\0", 36, rb"\xff[\xe2-\xff].{34}Info\0{3}"),
         ("mp3", b"Xing\0\0\0", 36, rb"\xff[\xe2-\xff].{34}Xing\0{3}"),
         ("mp3", b"Info\0\0\0", 21, rb"\xff[\xe2-\xff].{19}Info\0{3}"),
@@ -48,9 +47,9 @@ _STARTS = tuple(
         ("mp3", b"Xing\0\0\0", 13, rb"\xff[\xe2-\xff].{11}Xing\0{3}"),
     )
 )
-# FFmpeg looks for the next frame of these behind whatever is no frame.
+# In these, FFmpeg resynchronises at the next frame after any garbage, so the last packet may lie
+# behind another recording.
 _FRAMED = ("mp3", "aac", "ac3", "eac3", "mpegts", "mpeg", "amr")
-_READ = {"mp3": ("mp3", "id3"), "aac": ("id3",), "mpegts": ("id3",)}
 
 
 class Scanner:
@@ -86,7 +85,7 @@ class Watcher:
     def __init__(self, some: Callable[[int], bytes]) -> None:
         self._some = some
         self._scanner = Scanner()
-        self._found: list[tuple[int, str]] = []
+        self._found: dict[str, list[int]] = {}  # offsets by container
         self._tail, self._count = b"", 0
 
     def some(self, most: int) -> bytes:
@@ -94,8 +93,10 @@ class Watcher:
         data = self._some(most)
         self._count += len(data)
         self._tail = self._tail[-_CHUNK:] + data
-        if len(self._found) < _MOST_FOUND:
-            self._found += self._scanner.step(data)
+        for at, kind in self._scanner.step(data):
+            offsets = self._found.setdefault(kind, [])
+            # The latest one is always kept: it tells that there is one behind the last packet.
+            offsets[_MOST_FOUND:] = [at]
         return data
 
     def second(self, kind: str, first: int, last: range) -> int | None:
@@ -104,7 +105,8 @@ class Watcher:
         while len(tail) < _SCANNED and (data := self.some(_CHUNK)):
             tail += data
         begin = first if kind == "mov" else _behind(kind, first, last)
-        found = _first_unread(iter(self._found), kind, begin)
+        beginnings = sorted((at, kind) for kind, places in self._found.items() for at in places)
+        found = _first_unread(beginnings, kind, begin)
         at = max(self._count - len(tail), _frames_behind(kind, last))
         return found or _frames(tail[len(tail) - (self._count - at) :], at, kind)
 
@@ -127,23 +129,25 @@ def second_recording(kind: str, first: int, last: range, look: Look) -> int | No
 
 
 def _behind(kind: str, first: int, last: range) -> int:
-    """Where to look for beginnings: behind the last packet, if FFmpeg does not make it up."""
+    """Where to look for beginnings: behind the last packet, if that is the first recording's."""
     return first if kind in _FRAMED else last.start + 1
 
 
 def _frames_behind(kind: str, last: range) -> int:
-    """Where to look for frames; to the last one of FLAC, FFmpeg adds all that follows."""
+    """Where to look for frames; FFmpeg's last packet of FLAC includes all following bytes."""
     return last.start if kind == "flac" else last.stop
 
 
-def _first_unread(beginnings: Iterator[tuple[int, str]], kind: str, after: int) -> int | None:
-    """The first of the ``beginnings`` from ``after`` on that FFmpeg does not read as ``kind``."""
-    read = _READ.get(kind, ())
-    return next((at for at, other in beginnings if at >= after and other not in read), None)
+def _first_unread(beginnings: Iterable[tuple[int, str]], kind: str, after: int) -> int | None:
+    """The first beginning from ``after`` on; of MP3 within MP3, FFmpeg reads them all."""
+    is_read = kind == "mp3"
+    return next(
+        (at for at, other in beginnings if at >= after and not (is_read and other == "mp3")), None
+    )
 
 
 def _frames(data: bytes, at: int, kind: str) -> int | None:
-    """Where frames begin in the bytes from ``at`` on, which have no header to be found by."""
+    """Where frames of another kind begin in ``data``, the bytes from ``at`` on."""
     found = frames_in(data)
     return None if found is None or found[1] == kind else at + found[0]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from voxfast._joined import BEGINNING, beginning, unread
 from voxfast._promises import MOST_MP3_FRAME
-from voxfast._sniff import frames_in
+from voxfast._sniff import frames_in, id3_bytes
 from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError
 
@@ -224,6 +224,11 @@ def _following(reader: ByteReader, header: WavHeader, name: str) -> WavHeader | 
     while len(head := reader.peek(BEGINNING + rest + 1)) >= 8:
         if any(beginning(head[at:]) not in (None, "wav") for at in starts):
             raise unread(name)
+        if tag := next((at + size for at in starts if (size := id3_bytes(head[at:]))), 0):
+            starts = {0}
+            if not reader.skip(tag):
+                return None
+            continue
         start = next((at for at in sorted(starts, reverse=True) if _is_chunk(head[at:])), None)
         if start is None:
             frames = frames_in(reader.peek(_THREE_FRAMES))

@@ -172,19 +172,24 @@ def _is_text(data: bytes) -> bool:
 
 def _behind_id3(reader: ByteReader) -> str:
     """The container that an ID3v2 tag stands before: MP3, as a rule."""
-    head, size = reader.peek(10), 0
-    if len(head) < 10:
-        return "mp3"
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    size += 20 if head[5] & 0x10 else 10
-    if size <= _LONGEST_TAG:
+    size = id3_bytes(reader.peek(10))
+    if 0 < size <= _LONGEST_TAG:
         frame = reader.peek(size + 4)[size:]
         if frame == b"fLaC":
             return "flac"
         if frame[:1] == b"\xff" and len(frame) > 1 and frame[1] & 0xF6 == 0xF0:
             return "aac"
     return "mp3"
+
+
+def id3_bytes(head: bytes) -> int:
+    """Bytes of the ID3v2 tag that begins with ``head``, 10 bytes or more; 0 if none does."""
+    if len(head) < 10 or head[:3] != b"ID3" or head[3] >= 0x10:
+        return 0
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return size + (20 if head[5] & 0x10 else 10)
 
 
 def frames_in(data: bytes) -> tuple[int, str] | None:
