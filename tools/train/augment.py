@@ -16,7 +16,7 @@ from scipy.signal import butter, oaconvolve, sosfilt
 from torch import Tensor
 
 from .mel import MEL_BINS, N_MELS, mel_filterbank
-from .speech import SAMPLE_RATE, Word
+from .speech import SAMPLE_RATE, Word, faded
 
 __all__ = [
     "KINDS",
@@ -34,7 +34,6 @@ Audio = NDArray[np.float32]
 Range = tuple[float, float]
 
 FRAME = 160  # samples, 10 ms
-FADE = 80  # samples, 5 ms
 LEAST_GAP = 0.02  # seconds
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
 
@@ -210,10 +209,7 @@ def gate(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio, li
         begin = min(begin, int(most[0] * SAMPLE_RATE))
         end = max(end, len(piece) - int(most[1] * SAMPLE_RATE))
         place = int(first * SAMPLE_RATE) + begin
-        kept = piece[begin:end].copy()
-        ramp = np.linspace(0, 1, min(FADE, len(kept)), dtype=np.float32)
-        kept[: len(ramp)] *= ramp
-        kept[len(kept) - len(ramp) :] *= ramp[::-1]
+        kept = faded(piece[begin:end])
         passed[place : place + len(kept)] += kept
         group[0] = group[0]._replace(start=place / SAMPLE_RATE)
         group[-1] = group[-1]._replace(end=(place + len(kept)) / SAMPLE_RATE)

@@ -26,7 +26,7 @@ from .grammar import draw_drill, draw_phrase
 from .mixture import POOLS, PoolPlan
 from .others import draw_others
 from .pool import MANIFEST, read_manifest, write_shard
-from .speech import PEAK, SAMPLE_RATE, Phrase, Word
+from .speech import FADE, PEAK, SAMPLE_RATE, Phrase, Word, faded
 
 __all__ = ["fill", "join", "say_phrase", "word_times"]
 
@@ -36,7 +36,6 @@ STOP = 0.06  # seconds: a shorter gap before the next word is a closed stop, not
 SHORTEST, LONGEST = 0.06, 1.6  # seconds of a word; anything else is an accident
 LEAST_AUDIBLE = 400  # samples of a word
 MARGIN = 0.05  # seconds kept around a phrase
-FADE = 80  # samples at the ends of a word that was cut out
 WORDS = (6, 14)  # of a phrase, so that the engines' time does not go into silence at its ends
 
 Span = tuple[float, float]  # first and last second
@@ -70,12 +69,9 @@ def join(
     pieces: Sequence[tuple[str, NDArray[np.float32]]], rng: Generator
 ) -> tuple[NDArray[np.float32], list[Word]]:
     """Words that were cut out, with random gaps of 0.02 to 0.6 s, half of them below 0.12 s."""
-    ramp = np.linspace(0, 1, FADE, dtype=np.float32)
     parts, words, samples = [], [], 0
     for text, audio in pieces:
-        audio = audio.copy()
-        audio[:FADE] *= ramp
-        audio[-FADE:] *= ramp[::-1]
+        audio = faded(audio)
         gap = rng.uniform(0.02, 0.12) if rng.random() < 0.5 else rng.uniform(0.1, 0.6)
         words.append(Word(text, samples / SAMPLE_RATE, (samples + len(audio)) / SAMPLE_RATE))
         parts += [audio, np.zeros(int(gap * SAMPLE_RATE), np.float32)]
