@@ -165,7 +165,7 @@ class Session:
         """
         words = self._stream.words  # one list; the owner thread only appends to it
         count = len(words)
-        # CPython (3.11 to 3.14 with its lock) runs signal handlers and switches threads only at
+        # CPython with its lock (3.11 to 3.13) runs signal handlers and switches threads only at
         # calls and backward jumps. The lines below have neither, so no word is lost or returned
         # twice. Do not add a call here.
         taken = words[:count]
