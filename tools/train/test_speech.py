@@ -26,6 +26,7 @@ from .clips import Noise, draw_scene
 from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
 from .engines.base import Engine, played_at, word_starts
 from .engines.hibari import shift_formants
+from .engines.phonemes import Accent, draw_accent, phonemes
 from .evalset import read_eval_set, write_speaker_set
 from .grammar import VOCABULARY, draw_drill
 from .mel import MEL_BINS, mel_filterbank
@@ -130,6 +131,28 @@ def hiss_starts(audio: np.ndarray) -> np.ndarray:
     hisses = (power[:, 40:].sum(1) > 0.3 * total) & (total > 3e-4 * total.max())
     edges = np.flatnonzero(np.diff(np.concatenate(([0], hisses, [0]))))
     return np.array([first for first, after in edges.reshape(-1, 2) if after - first >= 16]) / 400
+
+
+@pytest.mark.parametrize(
+    ("accent", "said"),
+    [
+        ({}, "θˈɜɹTi fˈIv."),
+        ({"θ": "s", "$v": "f"}, "sˈɜɹTi fˈIf."),
+        ({"ɜɹ": "ɛɹ", "ɹ": "r", "T": "t"}, "θˈɛɹti fˈIv."),  # the longer sound, and only once
+        ({"w": "v", "$d": "t"}, "θˈɜɹTi fˈIv."),
+    ],
+)
+def test_an_accent_puts_other_sounds_in_their_place(accent: Accent, said: str) -> None:
+    available("hibari")
+    rng = np.random.default_rng(1)
+    assert phonemes(("thirty", "five"), FLUENT, british=False, accent=accent, rng=rng) == said
+
+
+def test_half_of_the_speakers_have_an_accent_of_their_own() -> None:
+    accents = [draw_accent(Speaker(number).traits()) for number in range(*TRAINING)]
+    assert 0.4 < sum(map(bool, accents)) / len(accents) < 0.6
+    assert draw_accent(Speaker(5).traits()) == accents[5]
+    assert len({tuple(accent) for accent in accents}) > 100
 
 
 @pytest.mark.parametrize("name", ["espeak", "flite", "hibari", "kokoro"])

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .base import Speaker, Style, Utterance, onnx_session, played_at, word_starts
-from .phonemes import phonemes
+from .phonemes import draw_accent, phonemes
 
 __all__ = ["Hibari", "load", "shift_formants"]
 
@@ -40,7 +40,8 @@ class Hibari:
         height = np.exp(traits.uniform(np.log(0.5), np.log(1.3)))  # of the pitch
         size = np.exp(0.25 * np.log(height) + traits.normal(0, 0.06))  # of the formants
         liveliness, breath = traits.uniform(0.4, 1.5), traits.uniform(-1, 1)
-        said = [s for s in phonemes(words, style, british, rng) if s in self._ids]
+        accent = draw_accent(traits)
+        said = [s for s in phonemes(words, style, british, accent, rng) if s in self._ids]
         *parts, durations = self._session.run(
             None,
             {

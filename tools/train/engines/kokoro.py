@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .base import Speaker, Style, Utterance, draw_size, onnx_session, played_at, word_starts
-from .phonemes import phonemes
+from .phonemes import draw_accent, phonemes
 
 __all__ = ["Kokoro", "load"]
 
@@ -40,7 +40,8 @@ class Kokoro:
     ) -> Utterance:
         traits = speaker.traits()
         british, size = traits.random() < BRITISH, draw_size(traits)
-        said = [s for s in phonemes(words, style, british, rng) if s in self._ids]
+        accent = draw_accent(traits)
+        said = [s for s in phonemes(words, style, british, accent, rng) if s in self._ids]
         row = min(len(said), len(self._voices[0])) - 1  # style vectors differ with the length
         timbre, prosody = self._mixture(row, traits), self._mixture(row, traits)
         vector = np.concatenate((timbre[:TIMBRE], prosody[TIMBRE:]))

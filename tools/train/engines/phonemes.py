@@ -1,6 +1,7 @@
 """Phonemes of words in the alphabet of Kokoro, American and British, with everyday variants."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,9 +9,22 @@ from numpy.random import Generator
 
 from .base import Style
 
-__all__ = ["phonemes", "pronounce"]
+__all__ = ["Accent", "draw_accent", "phonemes", "pronounce"]
 
 FLAP = "T"  # the t of American "forty"
+FOREIGN = 0.5  # of the pseudo-speakers
+HABIT = 0.35  # probability of each of these substitutions in a foreign speaker
+
+# English sounds, and what speakers of French, German, Greek, Turkish, Spanish … put in their place.
+SUBSTITUTES = {
+    "θ": ("s", "t", "f", "z"), "w": ("v", "ʋ"), "h": ("", "x"), "ɹ": ("r", "ʁ", "ɾ"),
+    "ɪ": ("i",), "ʌ": ("a", "ɔ", "œ"), "æ": ("ɛ", "a"), "ɛ": ("e",), "ɜɹ": ("ɛɹ", "œɹ"),
+    "ɜː": ("œː", "ɛɹ"), "A": ("e", "ɛ"), "O": ("o", "ɔ"), "Q": ("o", "ɔ"), "ə": ("e", "a"),
+    "ᵊ": ("ɛ",), "T": ("t",), "I": ("aj",),
+}  # fmt: skip
+DEVOICED = {"v": "f", "d": "t", "z": "s", "b": "p", "ɡ": "k"}  # at the end of a word
+
+Accent = Mapping[str, str]  # sounds and their substitutes; "$" before one that ends a word
 
 
 @cache
@@ -27,10 +41,32 @@ def pronounce(word: str, british: bool) -> str:
     return said.strip(" .")
 
 
-def phonemes(words: Sequence[str], style: Style, british: bool, rng: Generator) -> str:
+def draw_accent(traits: Generator) -> Accent:
+    """The accent of a pseudo-speaker: none for half of them."""
+    foreign = traits.random() < FOREIGN
+    accent = {
+        sound: str(traits.choice(others))
+        for sound, others in SUBSTITUTES.items()
+        if traits.random() < HABIT
+    }
+    if traits.random() < HABIT:
+        accent |= {"$" + voiced: voiceless for voiced, voiceless in DEVOICED.items()}
+    return accent if foreign else {}
+
+
+def phonemes(
+    words: Sequence[str], style: Style, british: bool, accent: Accent, rng: Generator
+) -> str:
     """``words`` as one text of phonemes, each word as it may be said in that style."""
     said = [_vary(word, pronounce(word, british), style, rng) for word in words]
-    return style.separator.join(said) + "."
+    return style.separator.join(_accented(word, accent) for word in said) + "."
+
+
+def _accented(said: str, accent: Accent) -> str:
+    said = said[:-1] + accent.get("$" + said[-1], said[-1])
+    # Longer sounds first: "ɜɹ" before its "ɹ".
+    sounds = sorted(SUBSTITUTES, key=len, reverse=True)
+    return re.sub("|".join(sounds), lambda found: accent.get(found[0], found[0]), said)
 
 
 def _vary(word: str, said: str, style: Style, rng: Generator) -> str:
