@@ -92,6 +92,7 @@ def test_json():
         "duration",
         "complete",
         "text",
+        "segments",
         "words",
     ]
     assert document["schema"] == 1
@@ -108,6 +109,34 @@ def test_json():
     }
     assert document["words"][2]["probability"] is None
     assert "".join(word["text"] for word in document["words"]).strip() == document["text"]
+
+
+def test_segments():
+    """The lines of the text, with their words, times and mean probability."""
+    words = (
+        Word("\n", 0.1, 0.2, 1.0),
+        Word(" Mr.", 0.5, 0.7, 0.5),
+        Word(" Smith.", 0.7, 1.4, 1.0),
+        Word(" Yes", 1.3, 1.35, 0.25),  # overlaps
+        Word(" no", 2.5, 2.6, None),  # after a pause
+        Word(" ", 2.6, 2.6, 0.5),
+    )
+    transcript = Transcript(words, 3.0, "m", "English")
+    found = transcript.segments
+    assert [segment.text for segment in found] == ["Mr. Smith.", "Yes", "no"]
+    spans = [(segment.start, segment.end) for segment in found]
+    assert spans == [(0.1, 1.4), (1.3, 1.35), (2.5, 2.6)]
+    assert found[0].probability == pytest.approx(2.5 / 3)
+    assert found[2].probability is None
+    assert {segment.language for segment in found} == {"English"}
+    assert tuple(word for segment in found for word in segment.words) == words
+    assert [segment.text for segment in found] == formats.to_text(transcript).splitlines()
+    document = json.loads(formats.to_json(transcript))
+    assert document["segments"][1] == {
+        "text": "Yes", "start": 1.3, "end": 1.35, "probability": 0.25, "words": 1,
+    }  # fmt: skip
+    assert sum(segment["words"] for segment in document["segments"]) == len(document["words"])
+    assert Transcript((Word(" ", 0, 1),)).segments == Transcript().segments == ()
 
 
 def test_json_is_strict():

@@ -31,7 +31,7 @@ from voxfast.errors import (
     SessionClosedError,
     VoxfastError,
 )
-from voxfast.timed import Transcript, Word
+from voxfast.timed import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from voxfast.model import DEFAULT_MODEL, Model, load, transcribe
@@ -70,6 +70,7 @@ __all__ = [
     "OnlineProcessor",
     "Qwen3Options",
     "Qwen3Tuning",
+    "Segment",
     "Session",
     "SessionClosedError",
     "Tentative",

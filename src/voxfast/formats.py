@@ -16,6 +16,8 @@ The JSON of a transcript, in this order of keys:
 ``duration``    seconds of audio that were heard
 ``complete``    false if the audio was damaged or the transcription interrupted
 ``text``        the whole text
+``segments``    a list of ``{"text", "start", "end", "probability", "words"}``: sentences, or
+                what was said up to a pause; ``words`` is how many of ``words`` it has
 ``words``       a list of ``{"text", "start", "end", "probability"}``
 ==============  ====================================================================
 
@@ -26,7 +28,7 @@ A word's ``text`` carries its own leading space, so that joined words give the t
 and ``text``, with ``channel`` first if there is one. Words have the times that the model gave
 them and may overlap; captions never do.
 
-In text, a line is a sentence, or what was said up to a pause. Text, subtitles and lyrics of a
+In text, a line is a segment: a sentence, or what was said up to a pause. Text, subtitles and lyrics of a
 channel carry a label: ``[1] ``, and in WebVTT ``<v Channel 1>``.
 """
 
@@ -36,9 +38,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from voxfast._captions import PAUSE_SECONDS, Caption, CaptionStream, captions, may_break, visible
-from voxfast._sentences import ends_sentence
-from voxfast.timed import Transcript, Word
+from voxfast._captions import Caption, CaptionStream, captions
+from voxfast._segments import SegmentBreaks
+from voxfast.timed import Segment, Transcript, Word
 
 __all__ = [
     "WRITERS",
@@ -80,8 +82,6 @@ Style: Default,Arial,48,&H00FFFFFF,&H000000FF,&H00000000,&H80000000,0,0,0,0,100,
 [Events]
 Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
-_REMEMBERED = 200
-"""Characters of a line of text from which the end of a sentence is told."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -132,43 +132,32 @@ class Writer:
 
 
 class _Text(Writer):
-    """Words as they come; a line for each sentence, and for what was said before a pause."""
+    """Words as they come; a line for each segment."""
 
     def __init__(self, *, source: str | None = None, channel: int | None = None) -> None:
         super().__init__(source=source, channel=channel)
-        self._line = ""  # what was said in this line
-        self._space = ""  # that has come before a word
-        self._end = 0.0  # of the last word
+        self._breaks = SegmentBreaks()
 
     def _step(self, words: Sequence[Word]) -> str:
         return "".join(map(self._word, words))
 
     def _word(self, word: Word) -> str:
-        text, self._space = self._space + visible(word.text), ""
-        if not text.strip():
-            self._space = text
+        was_open = self._breaks.is_open
+        shown = self._breaks.step(word)
+        if shown is None:
             return ""
-        if not self._line:
-            begin = self._label
-        elif may_break(self._line, text) and (
-            word.start - self._end > PAUSE_SECONDS or ends_sentence(self._line, text)
-        ):
-            begin = "\n" + self._label
-        else:
-            begin = None
-        self._end = word.end
-        if begin is None:
-            self._line = (self._line + text)[-_REMEMBERED:]
+        begins, text = shown
+        if not begins:
             return text
-        self._line = text
-        return begin + text.lstrip()
+        return "\n" * was_open + self._label + text.lstrip()
 
     def pause(self) -> str:
-        text, self._line = self._finish(), ""
+        text = self._finish()
+        self._breaks.close()
         return text
 
     def _finish(self) -> str:
-        return "\n" if self._line else ""
+        return "\n" if self._breaks.is_open else ""
 
 
 class _JsonLines(Writer):
@@ -312,6 +301,7 @@ def to_json(
         "duration": _rounded(transcript.duration, 3),
         "complete": complete,
         "text": transcript.text,
+        "segments": [_segment_object(segment) for segment in transcript.segments],
         "words": [_word_object(word) for word in transcript.words],
     }
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
@@ -416,6 +406,17 @@ def _word_object(word: Word) -> dict[str, Any]:
         "start": _rounded(word.start, 3),
         "end": _rounded(word.end, 3),
         "probability": _rounded(word.probability, 4),
+    }
+
+
+def _segment_object(segment: Segment) -> dict[str, Any]:
+    """A segment as JSON has it."""
+    return {
+        "text": segment.text,
+        "start": _rounded(segment.start, 3),
+        "end": _rounded(segment.end, 3),
+        "probability": _rounded(segment.probability, 4),
+        "words": len(segment.words),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Token", "Transcript", "Word"]
+__all__ = ["Segment", "Token", "Transcript", "Word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,40 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive words: a sentence, or what was said up to a pause.
+
+    Attributes:
+        words: in order, at least one.
+        language: that of the transcript, if any.
+    """
+
+    words: tuple[Word, ...]
+    language: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The concatenated words, without outer white space."""
+        return join(self.words)
+
+    @property
+    def start(self) -> float:
+        """Second at which the first word starts."""
+        return self.words[0].start
+
+    @property
+    def end(self) -> float:
+        """Second at which the last of the words ends."""
+        return max(word.end for word in self.words)
+
+    @property
+    def probability(self) -> float | None:
+        """The mean of the words' probabilities; None if one is unknown."""
+        known = [word.probability for word in self.words if word.probability is not None]
+        return sum(known) / len(known) if len(known) == len(self.words) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """The result of one stream.
 
@@ -59,6 +93,13 @@ class Transcript:
     def text(self) -> str:
         """The concatenated words, without outer white space."""
         return join(self.words)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The words by sentence, or by what was said up to a pause of more than 0.8 s."""
+        from voxfast._segments import grouped
+
+        return tuple(Segment(words, self.language) for words in grouped(self.words))
 
 
 def join(words: Iterable[Word]) -> str:
