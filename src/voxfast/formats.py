@@ -28,8 +28,8 @@ A word's ``text`` carries its own leading space, so that joined words give the t
 and ``text``, with ``channel`` first if there is one. Words have the times that the model gave
 them and may overlap; captions never do.
 
-In text, a line is a segment: a sentence, or what was said up to a pause. Text, subtitles and lyrics of a
-channel carry a label: ``[1] ``, and in WebVTT ``<v Channel 1>``.
+In text, a line is a segment: a sentence, or what was said up to a pause. Text, subtitles and
+lyrics of a channel carry a label: ``[1] ``, and in WebVTT ``<v Channel 1>``.
 """
 
 import json
