@@ -100,10 +100,18 @@ class FakeModel:
         delay_ms: int | None = None,
         language: str | None = None,
         prompt: str | None = None,
+        endpoint_ms: float | None = None,
+        skip_silence: bool = False,
     ) -> FakeSession:
         if delay_ms is not None and delay_ms % 80:
             raise InvalidOptionError(f"a delay of {delay_ms} ms; expected a multiple of 80")
-        options = {"delay_ms": delay_ms, "language": language, "prompt": prompt}
+        options = {
+            "delay_ms": delay_ms,
+            "language": language,
+            "prompt": prompt,
+            "endpoint_ms": endpoint_ms,
+            "skip_silence": skip_silence,
+        }
         self.sessions.append(FakeSession(self, options))
         return self.sessions[-1]
 

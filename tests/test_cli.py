@@ -47,10 +47,17 @@ def test_words_are_printed_as_they_are_committed(model, talk, monkeypatch):
 
 def test_options_reach_the_model(model, talk):
     options = ["--delay-ms", "480", "--language", "de", "--prompt", "Zahlen", "--chunk-ms", "33"]
+    options += ["--endpoint-ms", "400", "--skip-silence"]
     assert cli.main(["transcribe", talk, "--model", "a/b", "--dtype", "bfloat16", *options]) == 0
     assert model.loads == [("a/b", mx.bfloat16)]
     (session,) = model.sessions
-    assert session.options == {"delay_ms": 480, "language": "de", "prompt": "Zahlen"}
+    assert session.options == {
+        "delay_ms": 480,
+        "language": "de",
+        "prompt": "Zahlen",
+        "endpoint_ms": 400,
+        "skip_silence": True,
+    }
     assert session.chunks[0] == 528
     assert sum(session.chunks) == 25600
 

@@ -14,6 +14,7 @@ from voxfast.hub import resolve
 from voxfast.models.family import LoadedCheckpoint
 from voxfast.models.registry import load_checkpoint
 from voxfast.online.forks import check_process
+from voxfast.online.listener import Listener
 from voxfast.online.owner import OwnerThread
 from voxfast.online.session import OnlineProcessor, Session
 from voxfast.timed import Transcript, Word
@@ -76,17 +77,26 @@ class Model:
         """The recommended size of chunks for offline transcription, in seconds."""
         return self._loaded.offline_block_seconds
 
-    def session(self, **options: Any) -> Session:
+    def session(
+        self, *, endpoint_ms: float | None = None, skip_silence: bool = False, **options: Any
+    ) -> Session:
         """Open a live stream. Sessions are independent of each other.
 
         Args:
+            endpoint_ms: a pause that ends a turn, after which its last words come at once; None:
+                words come when the model is sure of them.
+            skip_silence: silence and noise are not given to the model.
             **options: the fields of :class:`voxfast.VoxtralOptions` or of
                 :class:`voxfast.Qwen3Options`, depending on the model.
 
         Raises:
             InvalidOptionError: for an unknown option or an invalid value.
         """
-        return Session(self._owner.run(self._loaded.stream, **options), self._owner)
+        stream = self._owner.run(self._loaded.stream, **options)
+        listener = None
+        if skip_silence or endpoint_ms is not None:
+            listener = Listener(stream, endpoint_ms=endpoint_ms, skip_silence=skip_silence)
+        return Session(stream, self._owner, listener)
 
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with WhisperLiveKit's interface; options as for :meth:`session`."""

@@ -56,6 +56,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--language", metavar="CODE", help="if the model can be told")
     group.add_argument("--prompt", metavar="TEXT", help="context, if the model takes one")
+    group.add_argument(
+        "--endpoint-ms",
+        type=in_range(32, 60_000),
+        metavar="MS",
+        help="a pause in the speech that ends a turn: its last words come at once",
+    )
+    group.add_argument(
+        "--skip-silence",
+        action="store_true",
+        help="do not give silence and noise to the model; times stay those of the audio",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser, *, several: bool) -> None:
@@ -144,5 +155,11 @@ def load_model(args: argparse.Namespace) -> "Model":
 
 
 def open_session(model: "Model", args: argparse.Namespace) -> "Session":
-    """A session with the options' delay, language and prompt."""
-    return model.session(delay_ms=args.delay_ms, language=args.language, prompt=args.prompt)
+    """A session as the options describe it."""
+    return model.session(
+        delay_ms=args.delay_ms,
+        language=args.language,
+        prompt=args.prompt,
+        endpoint_ms=args.endpoint_ms,
+        skip_silence=args.skip_silence,
+    )

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from numbers import Real
 from threading import Lock, RLock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from voxfast.audio import SAMPLE_RATE, check_samples
 from voxfast.errors import InvalidOptionError, SessionClosedError, VoxfastError
 from voxfast.online.forks import check_process, is_forked
+from voxfast.online.listener import PIECE, Listener
 from voxfast.online.owner import OwnerThread
 from voxfast.online.stream import Stream
+from voxfast.online.turns import Event, Turns
 from voxfast.timed import Word
 
 __all__ = ["OnlineProcessor", "Session", "Tentative"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # A session gives the owner thread back after this time, or after the step that exceeds it. Short
 # enough for Ctrl-C and other sessions; long enough that switching threads costs little.
@@ -95,12 +98,18 @@ class Session:
     warning is logged when it grows. In a forked child, methods raise ForkedProcessError.
     """
 
-    def __init__(self, stream: Stream, owner: OwnerThread) -> None:
-        self._stream, self._owner = stream, owner
+    def __init__(
+        self, stream: Stream, owner: OwnerThread, listener: Listener | None = None
+    ) -> None:
+        self._stream, self._owner, self._listener = stream, owner, listener
+        self._input = stream if listener is None else listener
+        self._turns = Turns()
         # Only the owner thread calls methods that change the stream, so the stream needs no lock;
         # callers append to a queue. Signal handlers run on the main thread, so Ctrl-C cannot
-        # interrupt a change halfway. Exception: take() removes words on the caller's thread.
+        # interrupt a change halfway. Exception: take() and events() remove words and events on
+        # the caller's thread.
         self._calls: deque[_QueuedCall] = deque()
+        self._applied = 0  # calls so far
         self._calls_lock = Lock()
         self._process_lock = RLock()
         self._state = "open"
@@ -131,7 +140,9 @@ class Session:
         checked = check_samples(samples, sample_rate)
         if checked is samples or checked.base is not None:
             checked = checked.copy()  # the caller may reuse its buffer
-        self._enqueue(_QueuedCall(self._stream.push, (checked,), len(checked)))
+        size = len(checked) if self._listener is None else PIECE
+        pieces = [checked[i : i + size] for i in range(0, len(checked), size)]
+        self._enqueue(*(_QueuedCall(self._input.push, (piece,), len(piece)) for piece in pieces))
 
     def process(self) -> list[Word]:
         """Process all inserted audio; return newly committed words."""
@@ -148,13 +159,32 @@ class Session:
         self.insert(samples, sample_rate)
         return self.process()
 
+    def events(self, *, finish: bool = False) -> list[Event]:
+        """:meth:`process`, with what is known beside words, in the order of the stream.
+
+        * :class:`~voxfast.vad.SpeechStarted` and :class:`~voxfast.vad.SpeechEnded`, if the
+          session has ``endpoint_ms`` or ``skip_silence``. After the end of speech come the last
+          words of the turn at once: before it in this list, that is.
+        * :class:`~voxfast.Word`: committed.
+        * :class:`~voxfast.Segment`, when it is complete: behind its last word.
+
+        Words that :meth:`feed`, :meth:`process`, :meth:`flush` or :meth:`finish` has returned are
+        in none of them: a session is read in one way or the other.
+
+        Args:
+            finish: end the stream, as :meth:`finish` does.
+        """
+        words = self.finish() if finish else self.process()
+        heard = [] if self._listener is None else _taken(self._listener.events)
+        return self._turns.step(words, heard, self.language, finish=finish)
+
     def flush(self) -> list[Word]:
         """End an utterance and return its last words; the session stays open.
 
         Silence is appended, so that the model emits its pending words. It does not count towards
         the times of later words.
         """
-        self._enqueue(_QueuedCall(self._stream.end_utterance))
+        self._enqueue(_QueuedCall(self._input.end_utterance))
         self._drain()
         return self.take()
 
@@ -163,14 +193,7 @@ class Session:
 
         Use it after a call that raised or was interrupted.
         """
-        words = self._stream.words  # one list; the owner thread only appends to it
-        count = len(words)
-        # CPython with its lock (3.11 to 3.13) runs signal handlers and switches threads only at
-        # calls and backward jumps. The lines below have neither, so no word is lost or returned
-        # twice. Do not add a call here.
-        taken = words[:count]
-        del words[:count]
-        return taken
+        return _taken(self._stream.words)
 
     def skip(self, seconds: float) -> None:
         """Skip a pause whose audio is not inserted: later words are that many seconds later.
@@ -181,7 +204,7 @@ class Session:
         """
         if not _is_number(seconds) or not 0 <= seconds < float("inf"):
             raise InvalidOptionError(f"a pause must be a number of seconds from 0; got {seconds!r}")
-        self._enqueue(_QueuedCall(self._stream.skip, (float(seconds),), pause=float(seconds)))
+        self._enqueue(_QueuedCall(self._input.skip, (float(seconds),), pause=float(seconds)))
 
     def finish(self) -> list[Word]:
         """End the stream and return its last words. No audio is accepted afterwards.
@@ -193,7 +216,7 @@ class Session:
             if self._state != "ending":
                 self._check_open()
             self._state = "ending"
-            self._calls.append(_QueuedCall(self._stream.end_stream))
+            self._calls.append(_QueuedCall(self._input.end_stream))
         self._drain()
         words = self.take()
         self._state = "finished"
@@ -223,7 +246,8 @@ class Session:
         check_process()
         with self._calls_lock:
             waiting = sum(call.samples / SAMPLE_RATE + call.pause for call in self._calls)
-            return self._stream.heard + waiting
+            unheard = 0.0 if self._listener is None else self._listener.unheard
+            return self._stream.heard + unheard + waiting
 
     @property
     def processed(self) -> float:
@@ -245,11 +269,11 @@ class Session:
         if self._state != "open":
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
-    def _enqueue(self, call: _QueuedCall) -> None:
+    def _enqueue(self, *calls: _QueuedCall) -> None:
         check_process()  # first: after a fork, a thread that is gone may hold the lock
         with self._calls_lock:
             self._check_open()
-            self._calls.append(call)
+            self._calls.extend(calls)
 
     def _drain(self) -> None:
         """Process what is queued by now; later calls are left for the next time.
@@ -258,11 +282,11 @@ class Session:
         """
         with self._process_lock:
             self._overload.begin(self.lag)
-            count = len(self._calls)
+            with self._calls_lock:
+                last = self._applied + len(self._calls)
             try:
-                # The first slice applies the queued calls; the following ones only run steps.
-                while self._owner.run(self._slice, count):
-                    count = 0
+                while self._owner.run(self._slice, last):
+                    pass
             except VoxfastError:
                 raise
             except Exception:
@@ -273,24 +297,47 @@ class Session:
 
     # -- Internal, on the owner thread only
 
-    def _slice(self, count: int) -> bool:
-        """Apply the first ``count`` queued calls, then run steps for :data:`SLICE_SECONDS`.
+    def _slice(self, last: int) -> bool:
+        """Apply queued calls, up to number ``last``, then run steps; :data:`SLICE_SECONDS` of it.
 
         Returns:
             Whether work remains.
         """
-        with self._calls_lock:
-            # Fewer may be left: a slice of a call that was interrupted may have applied some.
-            for _ in range(min(count, len(self._calls))):
-                call = self._calls[0]
-                call.apply(*call.arguments)  # raises nothing: arguments were checked before
-                self._calls.popleft()
         end = time.monotonic() + SLICE_SECONDS
-        while self._stream.due:
-            self._stream.step()
+        while self._apply(last) or self._step():
             if time.monotonic() >= end:
-                return self._stream.due
+                return self._applied < last or self._stream.due
         return False
+
+    def _apply(self, last: int) -> bool:
+        """Apply the next queued call, if there is one up to number ``last``."""
+        with self._calls_lock:
+            # A slice of a call that was interrupted may have applied it.
+            if self._applied >= last:
+                return False
+            call = self._calls[0]
+            call.apply(*call.arguments)  # raises nothing: arguments were checked before
+            self._calls.popleft()
+            self._applied += 1
+        return True
+
+    def _step(self) -> bool:
+        """Run a step, if one is due."""
+        if not self._stream.due:
+            return False
+        self._stream.step()
+        return True
+
+
+def _taken(items: list[T]) -> list[T]:
+    """Remove and return all items of a list to which the owner thread only appends."""
+    count = len(items)
+    # CPython with its lock (3.11 to 3.13) runs signal handlers and switches threads only at
+    # calls and backward jumps. The lines below have neither, so no word is lost or returned
+    # twice. Do not add a call here.
+    taken = items[:count]
+    del items[:count]
+    return taken
 
 
 def _is_number(value: object) -> bool:

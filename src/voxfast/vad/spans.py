@@ -92,6 +92,11 @@ class SpeechSpans:
         return self._announced
 
     @property
+    def is_open(self) -> bool:
+        """Whether speech may have begun that has not ended, announced or not."""
+        return self._first >= 0
+
+    @property
     def time(self) -> float:
         """Seconds of the stream that were looked at."""
         return self._frame * FRAME_SECONDS
