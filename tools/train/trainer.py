@@ -69,7 +69,9 @@ class Trainer:
     def __init__(self, folder: Path, recipe: Recipe, task: Task) -> None:
         self._folder, self._recipe, self._task = folder, recipe, task
         trainee = task.trainee.to(recipe.device)
-        self._forward: Any = torch.compile(trainee) if recipe.compile else trainee
+        # One size for each kind of batch. With sizes that vary, inductor fails at the third kind
+        # of Qwen3-ASR (torch 2.13).
+        self._forward: Any = torch.compile(trainee, dynamic=False) if recipe.compile else trainee
         self._optimizer = torch.optim.AdamW(_parameter_groups(trainee), betas=(0.9, 0.98))
         self._half = recipe.device != "cpu" or _fast_bfloat16()
         self.step = 0
