@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import voxfast
 from voxfast import InvalidOptionError, Segment, Word
 from voxfast.audio import SAMPLE_RATE
+from voxfast.bench.scoring import word_errors
 from voxfast.online.listener import KEPT, Listener
 from voxfast.online.turns import Turns
 from voxfast.vad import SpeechEnded, SpeechStarted
@@ -54,7 +55,8 @@ class Ledger:
     def skip(self, seconds: float) -> None:
         self._note("skip", round(seconds * SAMPLE_RATE))
 
-    def end_utterance(self) -> None:
+    def end_utterance(self, silence: float = 0.0) -> None:
+        self.silence = silence
         self.given.append(("end", 0))
 
     def end_stream(self) -> None:
@@ -106,13 +108,19 @@ def test_a_pause_ends_the_utterance_where_it_is_long_enough() -> None:
     times = [round(event.time * SAMPLE_RATE / FRAME) for event in listener.events]
     assert [type(event) for event in listener.events] == [SpeechStarted, SpeechEnded] * 2
     assert times == [0, 11, 11, 25]  # with padding of four frames, never beyond what was heard
+    assert ledger.silence == 0  # of 96 ms, 100 may be the end of a word
+
+
+def test_the_stream_is_told_how_much_silence_it_has_heard() -> None:
+    ledger, _ = listened(frames("######" + "." * 40), constant(1280), endpoint_ms=800)
+    assert ledger.silence == pytest.approx(0.7)
 
 
 def test_silence_is_not_given_to_the_stream() -> None:
     quiet = 40
     audio = frames("." * quiet + "#" * 8 + "." * quiet + "#" * 8 + "." * 20)
     ledger, _ = listened(audio, constant(777), skip=True)
-    # Speech is certain with its fourth frame; half a second before that is heard.
+    # Speech is certain with its fourth frame; what was kept before that is heard.
     before = KEPT - 4 * FRAME
     heard = before + (8 + 3) * FRAME
     skipped = quiet * FRAME - before
@@ -230,15 +238,16 @@ def model() -> Iterator[voxfast.Model]:
         yield loaded
 
 
-def talk(pause: float, count: int = 3) -> tuple[Samples, list[tuple[float, float]]]:
-    """Evaluation clips with ``pause`` seconds of silence between them, and where words are."""
-    parts, spans, at = [], [], 0.0
+def talk(pause: float, count: int = 3) -> tuple[Samples, list[tuple[float, float]], str]:
+    """Evaluation clips with silence behind each, in seconds: where words are, and which."""
+    parts, spans, texts, at = [], [], [], 0.0
     for item in [item for item in load_eval_items() if item.words][4 : 4 + count]:
         quiet = np.zeros(int(pause * SAMPLE_RATE), np.float32)
         parts += [item.audio, quiet]
+        texts.append(item.transcript)
         spans.append((at + item.words[0].start, at + item.words[-1].end))
         at += (len(item.audio) + len(quiet)) / SAMPLE_RATE
-    return np.concatenate(parts), spans
+    return np.concatenate(parts), spans, " ".join(texts)
 
 
 def all_events(session: voxfast.Session, audio: Samples, chunk: int) -> list[object]:
@@ -251,7 +260,7 @@ def all_events(session: voxfast.Session, audio: Samples, chunk: int) -> list[obj
 
 @pytest.mark.parametrize("skip_silence", [False, True])
 def test_turns_of_a_session(model: voxfast.Model, skip_silence: bool) -> None:
-    audio, spans = talk(2.0)
+    audio, spans, said = talk(2.0)
     with model.session(endpoint_ms=500, skip_silence=skip_silence) as session:
         events = all_events(session, audio, 1280)
         assert session.heard == pytest.approx(len(audio) / SAMPLE_RATE)
@@ -269,18 +278,20 @@ def test_turns_of_a_session(model: voxfast.Model, skip_silence: bool) -> None:
             inside.append([])
         elif isinstance(event, Word):
             inside[-1].append(event)
-    plain = voxfast.transcribe(audio, model=model)
     assert inside[0] == []
-    assert [w.text for turn in inside for w in turn] == [w.text for w in plain.words]
+    found = "".join(word.text for turn in inside for word in turn)
+    # Silence that is left out may change a doubtful word.
+    errors, count = word_errors(said, found)
+    assert errors <= 1 < count
     for turn, (first, last) in zip(inside[1:], spans, strict=True):
         assert abs(turn[0].start - first) < 0.3
         assert abs(turn[-1].end - last) < 0.2
     texts = [event.text for event in events if isinstance(event, Segment)]
-    assert " ".join(texts) == plain.text
+    assert " ".join(texts) == found.strip()
 
 
 def test_events_do_not_depend_on_chunks(model: voxfast.Model) -> None:
-    audio, _ = talk(1.5, 2)
+    audio, _, _ = talk(1.5, 2)
     found = []
     for chunk in (160, 4999, len(audio)):
         with model.session(endpoint_ms=300, skip_silence=True) as session:
@@ -304,7 +315,7 @@ def words_of(events: Sequence[object]) -> list[str]:
 
 
 def test_events_without_listening_are_words_and_segments(model: voxfast.Model) -> None:
-    audio, _ = talk(2.0, 2)
+    audio, _, _ = talk(2.0, 2)
     with model.session() as session:
         events = all_events(session, audio, 5000)
     assert {type(event) for event in events} == {Word, Segment}

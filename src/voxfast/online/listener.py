@@ -17,8 +17,9 @@ __all__ = ["Listener", "SpeechEvent"]
 
 SpeechEvent = SpeechStarted | SpeechEnded
 
-PAUSE_MS = 500.0  # that ends a turn if only silence is to be skipped
-KEPT = SAMPLE_RATE // 2  # samples of silence before speech that are heard all the same
+PAUSE_MS = 1500.0  # that ends an utterance if only silence is to be skipped
+KEPT = SAMPLE_RATE // 3  # samples of silence before speech that are heard all the same
+TRAIL = 0.1  # seconds of a pause that may be the quiet end of a word
 PIECE = SAMPLE_RATE  # samples that are pushed at once, so that a long recording can be interrupted
 
 
@@ -34,13 +35,14 @@ class Listener:
     """Stands before a stream, has its methods, and listens for speech.
 
     A pause of ``endpoint_ms`` ends an utterance: its last words come at once. With
-    ``skip_silence`` the stream hears speech alone, half a second before it, and the pause behind
-    it; the times of words stay those of the real audio.
+    ``skip_silence`` the stream hears speech alone, a third of a second before it, and the pause
+    behind it; the times of words stay those of the real audio.
 
     Parity: for any split of the samples, the stream hears the same.
 
     Args:
-        endpoint_ms: above 0; None: half a second, as far as silence is to be skipped.
+        endpoint_ms: above 0; None: 1500, after which a model has written its words anyway, and
+            ending the utterance costs nothing.
 
     Raises:
         InvalidOptionError: for another ``endpoint_ms``.
@@ -131,13 +133,15 @@ class Listener:
             if isinstance(event, SpeechStarted):
                 self._release()
             else:
-                self._stream.end_utterance()
+                self._stream.end_utterance(max(0.0, self._pause_ms / 1000 - TRAIL))
 
     def _end_span(self) -> None:
         """End the speech that is open; what is too short to be speech is heard as well."""
         if self._spans.is_open:
             self._release()
-        self._note(self._spans.finish())
+        for event in self._spans.finish():
+            self.events.append(SpeechEnded(self._origin + event.time))
+            self._stream.end_utterance()
 
     def _release(self) -> None:
         """Let the stream hear what was kept."""

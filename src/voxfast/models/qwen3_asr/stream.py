@@ -94,7 +94,7 @@ class Qwen3Stream(QueuedStream):
         self._end = 0  # its end, if that is known
         self._last_end = 0.0  # end of the last committed word
 
-    def end_utterance(self) -> None:
+    def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the end of an utterance: all its words are committed; the stream goes on."""
         if self._clock.model_samples > max(self._begin, self._end):
             self._pad(END_PAD)

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from voxfast.audio import SAMPLE_RATE
 from voxfast.features import HOP_LENGTH, N_FFT, LogMelStream
 from voxfast.models.traits import Traits
 from voxfast.models.voxtral.network import Voxtral
@@ -169,11 +170,15 @@ class VoxtralStream(QueuedStream):
         self._is_ended = False
         self._flush_to = 0  # blocks may be partial up to this sample of the model's audio
 
-    def end_utterance(self) -> None:
-        """Queue the padding after which all words are written; the stream goes on."""
+    def end_utterance(self, silence: float = 0.0) -> None:
+        """Queue the padding after which all words are written; the stream goes on.
+
+        Positions of ``silence`` that were heard need not be padded.
+        """
         if self._flush_to < self._clock.model_samples:
             self._pad(-self._clock.model_samples % self._position)
-            self._pad(self._n_pad * self._position)
+            heard = int(silence * SAMPLE_RATE) // self._position
+            self._pad(max(0, self._n_pad - heard) * self._position)
             self._flush_to = self._clock.model_samples
 
     def end_stream(self) -> None:
