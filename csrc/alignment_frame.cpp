@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "composed.h"
 #include "cpu.h"
 #include "kernels/alignment_frame_arguments.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -29,34 +30,80 @@ size_t count_heads(const Heads& heads) {
   return n;
 }
 
-// The op composed of MLX's ops, for GPU streams. inputs: all queries, then all keys.
-mx::array fallback(const std::vector<mx::array>& inputs, const Heads& heads, int first,
-                   int count, const mx::Stream& s) {
-  std::vector<mx::array> frames;
-  size_t layers = heads.size();
-  for (size_t i = 0; i < layers; ++i) {
-    const auto &q = inputs[i], &k = inputs[layers + i];
-    int group = q.shape(1) / k.shape(1), n = static_cast<int>(heads[i].size());
-    std::vector<int> kv_heads;
-    for (int head : heads[i]) {
-      kv_heads.push_back(head / group);
+// The layers that can share a product: those with heads of one size and dtype.
+using Layers = std::vector<size_t>;
+
+std::vector<Layers> alike_layers(const std::vector<mx::array>& queries) {
+  std::vector<Layers> found;
+  for (size_t i = 0; i < queries.size(); ++i) {
+    auto alike = [&](const Layers& others) {
+      const auto& q = queries[others[0]];
+      return q.shape(3) == queries[i].shape(3) && q.dtype() == queries[i].dtype();
+    };
+    auto layers = std::find_if(found.begin(), found.end(), alike);
+    if (layers == found.end()) {
+      found.push_back({i});
+    } else {
+      layers->push_back(i);
     }
-    auto stop = k.shape();
-    stop[2] = first + count;
-    auto used_keys = mx::slice(k, {0, 0, first, 0}, stop, s);
-    auto used_queries = mx::take(q, mx::array(heads[i].data(), {n}), 1, s);
-    used_keys = mx::take(used_keys, mx::array(kv_heads.data(), {n}), 1, s);
-    // In half precision rounding would cause ties.
-    auto scores =
-        mx::matmul(mx::astype(used_queries, mx::float32, s),
-                   mx::swapaxes(mx::astype(used_keys, mx::float32, s), -1, -2, s), s);
-    auto lowest = mx::array(-std::numeric_limits<float>::infinity());
-    frames.push_back(
-        mx::argmax(mx::where(mx::isnan(scores, s), lowest, scores, s), -1, false, s));
   }
-  auto sorted = mx::sort(mx::concatenate(frames, 1, s), 1, s);  // [B, n, L]
+  return found;
+}
+
+mx::array take_heads(const std::vector<mx::array>& layers, const std::vector<int>& heads,
+                     const mx::Stream& s) {
+  auto all = layers.size() == 1 ? layers[0] : mx::concatenate(layers, 1, s);
+  auto index = mx::array(heads.data(), {static_cast<int>(heads.size())});
+  // In half precision, rounding of the scores would cause ties.
+  return mx::astype(mx::take(all, index, 1, s), mx::float32, s);
+}
+
+// Minus infinity in the place of NaN. Inputs: scores.
+std::vector<mx::array> without_nan(const std::vector<mx::array>& inputs,
+                                   const mx::Stream& s) {
+  auto lowest = mx::array(-std::numeric_limits<float>::infinity());
+  return {mx::where(mx::isnan(inputs[0], s), lowest, inputs[0], s)};
+}
+
+// The positions [B, n, L] that the n heads of some layers attend to, in one product.
+mx::array frames_of(const Layers& layers, const std::vector<mx::array>& queries,
+                    const std::vector<mx::array>& keys, const Heads& heads, int first,
+                    int count, const mx::Stream& s) {
+  std::vector<mx::array> used_queries, used_keys;
+  std::vector<int> query_heads, key_heads;
+  int n_query_heads = 0, n_key_heads = 0;
+  for (size_t i : layers) {
+    const auto &q = queries[i], &k = keys[i];
+    auto [least, most] = std::minmax_element(heads[i].begin(), heads[i].end());
+    int group = q.shape(1) / k.shape(1), begin = *least / group, end = *most / group + 1;
+    for (int head : heads[i]) {
+      query_heads.push_back(n_query_heads + head);
+      key_heads.push_back(n_key_heads + head / group - begin);
+    }
+    n_query_heads += q.shape(1), n_key_heads += end - begin;
+    used_queries.push_back(q);
+    used_keys.push_back(mx::slice(k, {0, begin, first, 0},
+                                  {k.shape(0), end, first + count, k.shape(3)}, s));
+  }
+  auto scores =
+      mx::matmul(take_heads(used_queries, query_heads, s),
+                 mx::swapaxes(take_heads(used_keys, key_heads, s), -1, -2, s), s);
+  return mx::argmax(fuse(without_nan, {scores}, s)[0], -1, false, s);
+}
+
+// The op composed of MLX's ops, for GPU streams.
+mx::array compose(const std::vector<mx::array>& queries,
+                  const std::vector<mx::array>& keys, const Heads& heads, int first,
+                  int count, const mx::Stream& s) {
+  std::vector<mx::array> frames;
+  for (const auto& layers : alike_layers(queries)) {
+    frames.push_back(frames_of(layers, queries, keys, heads, first, count, s));
+  }
+  auto all = frames.size() == 1 ? frames[0] : mx::concatenate(frames, 1, s);
   int middle = static_cast<int>(count_heads(heads) / 2);
-  return mx::astype(mx::take(sorted, middle, 1, s), mx::int32, s);
+  auto median = mx::slice(mx::sort(all, 1, s), {0, middle, 0},
+                          {all.shape(0), middle + 1, all.shape(2)}, s);
+  return mx::view(mx::squeeze(median, 1, s), mx::int32, s);
 }
 
 // A call on a CPU stream. Tiles write the heads' frames, whose median is the result.
@@ -216,11 +263,11 @@ mx::array alignment_frame(const std::vector<mx::array>& queries,
     }
   }
   auto s = mx::to_stream(s_);
+  if (!use_kernels(s)) {
+    return compose(queries, keys, heads, first, count, s);
+  }
   auto inputs = queries;
   inputs.insert(inputs.end(), keys.begin(), keys.end());
-  if (!use_kernels(s)) {
-    return fallback(inputs, heads, first, count, s);
-  }
   return mx::array({queries[0].shape(0), queries[0].shape(2)}, mx::int32,
                    std::make_shared<AlignmentFrame>(s, heads, first, count),
                    std::move(inputs));

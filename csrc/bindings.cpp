@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "alignment_frame.h"
+#include "composed.h"
 #include "cpu.h"
 #include "gelu.h"
 #include "greedy.h"
@@ -32,6 +33,11 @@ NB_MODULE(_ext, m) {
       "Enable or disable the CPU kernels for ops created from now on. Returns the "
       "previous "
       "setting.");
+  m.def(
+      "set_gpu_graphs", [](bool on) { return voxfast::gpu_graphs.exchange(on); }, "on"_a,
+      "Build the graphs of a GPU stream on every stream, to be counted, not evaluated. "
+      "Returns the previous setting.");
+  m.def("fused_kernel", &voxfast::fused_kernel, "name"_a, "inputs"_a);
   m.def("isa", [] { return std::string(voxfast::kernels().isa); });
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);
@@ -57,6 +63,8 @@ NB_MODULE(_ext, m) {
         "values"_a, "offset"_a, "window"_a, "scale"_a, "cos"_a = nb::none(),
         "sin"_a = nb::none(), "traditional"_a = true, "causal"_a = true, nb::kw_only(),
         "stream"_a = nb::none());
+  m.def("rotate", &voxfast::rotate, "x"_a, "cos"_a, "sin"_a, "traditional"_a = true,
+        nb::kw_only(), "stream"_a = nb::none());
   m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
         "stream"_a = nb::none());
   m.def("gelu", &voxfast::gelu, "x"_a, nb::kw_only(), "stream"_a = nb::none());

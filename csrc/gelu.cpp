@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "composed.h"
 #include "contiguous.h"
 #include "cpu.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -44,13 +45,14 @@ class GELU : public mx::Primitive {
   }
 };
 
-mx::array fallback(const mx::array& x, mx::Stream s) {
-  auto wide = mx::astype(x, mx::float32, s);
-  auto half = mx::multiply(wide, mx::array(0.5f), s);
-  auto scaled = mx::multiply(wide, mx::array(static_cast<float>(std::sqrt(0.5))), s);
-  auto one = mx::array(1.0f);
-  return mx::astype(mx::multiply(half, mx::add(one, mx::erf(scaled, s), s), s), x.dtype(),
-                    s);
+// Inputs: x.
+std::vector<mx::array> compose(const std::vector<mx::array>& inputs,
+                               const mx::Stream& s) {
+  auto x = mx::astype(inputs[0], mx::float32, s);
+  auto scaled = mx::multiply(x, mx::array(static_cast<float>(std::sqrt(0.5))), s);
+  auto twice = mx::add(mx::array(1.0f), mx::erf(scaled, s), s);
+  auto y = mx::multiply(mx::multiply(x, mx::array(0.5f), s), twice, s);
+  return {mx::astype(y, inputs[0].dtype(), s)};
 }
 
 }  // namespace
@@ -62,7 +64,7 @@ mx::array gelu(const mx::array& x, mx::StreamOrDevice s_) {
   check_size(NAME, "x", x.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return fallback(x, s);
+    return fuse(compose, {x}, s)[0];
   }
   return mx::array(x.shape(), x.dtype(), std::make_shared<GELU>(s), {x});
 }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "composed.h"
 #include "contiguous.h"
 #include "cpu.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -47,15 +48,18 @@ class Greedy : public mx::Primitive {
   }
 };
 
-std::pair<mx::array, mx::array> fallback(const mx::array& logits, mx::Stream s) {
-  auto wide = mx::astype(logits, mx::float32, s);
+// Logits in float32, and with numbers in the place of NaN. Inputs: logits.
+std::vector<mx::array> widen(const std::vector<mx::array>& inputs, const mx::Stream& s) {
+  auto logits = mx::astype(inputs[0], mx::float32, s);
   auto lowest = mx::array(-std::numeric_limits<float>::infinity());
-  auto token = mx::argmax(mx::where(mx::isnan(wide, s), lowest, wide, s), -1,
-                          /*keepdims=*/true, s);
-  auto max_logit = mx::take_along_axis(wide, token, -1, s);
-  auto sum = mx::logsumexp(wide, -1, /*keepdims=*/true, s);
-  auto probability = mx::exp(mx::subtract(max_logit, sum, s), s);
-  return {mx::squeeze(token, -1, s), mx::squeeze(probability, -1, s)};
+  return {logits, mx::where(mx::isnan(logits, s), lowest, logits, s)};
+}
+
+std::pair<mx::array, mx::array> compose(const mx::array& logits, const mx::Stream& s) {
+  auto wide = fuse(widen, {logits}, s);
+  // With a NaN among the logits, all probabilities are NaN.
+  auto probability = mx::max(mx::softmax(wide[0], -1, true, s), -1, false, s);
+  return {mx::argmax(wide[1], -1, false, s), probability};
 }
 
 }  // namespace
@@ -68,7 +72,7 @@ std::pair<mx::array, mx::array> greedy(const mx::array& logits, mx::StreamOrDevi
   check_size(NAME, "logits", logits.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return fallback(logits, s);
+    return compose(logits, s);
   }
   auto shape = logits.shape();
   shape.pop_back();

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "composed.h"
 #include "contiguous.h"
 #include "cpu.h"
 #include "kernels/log_mel_arguments.h"
@@ -77,14 +78,14 @@ class Tables {
   explicit Tables(int n_mels) : filterbank_(mel_filterbank(n_mels)) {
     fill_transform();
     fill_filters(n_mels);
+    window_array_ = mx::array(kernel_.window, {N_FFT}, mx::float32);
+    filterbank_array_ = mx::array(filterbank_.data(), {n_mels, N_FREQS});
   }
   Tables(const Tables&) = delete;
 
   const LogMelTables& kernel() const { return kernel_; }
-  mx::array window() const { return mx::array(kernel_.window, {N_FFT}, mx::float32); }
-  mx::array filterbank() const {
-    return mx::array(filterbank_.data(), {kernel_.n_mels, N_FREQS});
-  }
+  const mx::array& window() const { return *window_array_; }
+  const mx::array& filterbank() const { return *filterbank_array_; }
 
  private:
   void fill_transform() {
@@ -130,6 +131,7 @@ class Tables {
   LogMelTables kernel_{};
   std::vector<float> filterbank_, weights_;
   std::vector<int32_t> first_bin_, n_bins_;
+  std::optional<mx::array> window_array_, filterbank_array_;
 };
 
 // Computed once per n_mels and cached; at most MAX_MELS of them.
@@ -140,11 +142,27 @@ const Tables& tables(int n_mels) {
   return made->try_emplace(n_mels, n_mels).first->second;
 }
 
+// Inputs: spectrum.
+std::vector<mx::array> power_of(const std::vector<mx::array>& inputs,
+                                const mx::Stream& s) {
+  auto real = mx::real(inputs[0], s), imag = mx::imag(inputs[0], s);
+  return {mx::add(mx::square(real, s), mx::square(imag, s), s)};
+}
+
+// Inputs: mel energies, log_floor, shift, scale.
+std::vector<mx::array> log_of(const std::vector<mx::array>& inputs, const mx::Stream& s) {
+  auto mel = mx::log10(mx::maximum(inputs[0], mx::array(1e-10f), s), s);
+  mel = mx::add(mx::maximum(mel, inputs[1], s), inputs[2], s);
+  return {mx::multiply(mel, inputs[3], s)};
+}
+
 // The op composed of MLX's ops, for GPU streams.
-mx::array fallback(const mx::array& samples, const Options& options,
-                   const mx::Stream& s) {
+mx::array compose(const mx::array& samples, const Options& options, const mx::Stream& s) {
   const Tables& constants = tables(options.n_mels);
-  auto x = mx::contiguous(mx::astype(samples, mx::float32, s), false, s);
+  auto x = mx::astype(samples, mx::float32, s);
+  if (!x.is_available() || !x.flags().row_contiguous) {
+    x = mx::contiguous(x, false, s);
+  }
   int length = x.shape(-1);
   int n_frames = (length - N_FFT) / HOP_LENGTH + 1;
   int batch = static_cast<int>(x.size() / length);
@@ -152,13 +170,12 @@ mx::array fallback(const mx::array& samples, const Options& options,
       mx::as_strided(x, {batch, n_frames, N_FFT}, {length, HOP_LENGTH, 1}, 0, s);
   frames = mx::multiply(frames, constants.window(), s);
   auto spectrum = mx::fft::rfft(frames, -1, mx::fft::FFTNorm::Backward, s);
-  auto power = mx::add(mx::square(mx::real(spectrum, s), s),
-                       mx::square(mx::imag(spectrum, s), s), s);
+  auto power = fuse(power_of, {spectrum}, s)[0];
   auto mel = mx::matmul(power, mx::transpose(constants.filterbank(), s), s);
-  mel = mx::log10(mx::maximum(mel, mx::array(1e-10f), s), s);
-  mel = mx::maximum(mel, mx::array(options.log_floor), s);
-  mel = mx::multiply(mx::add(mel, mx::array(options.shift), s), mx::array(options.scale),
-                     s);
+  mel = fuse(log_of,
+             {mel, mx::array(options.log_floor), mx::array(options.shift),
+              mx::array(options.scale)},
+             s)[0];
   auto shape = samples.shape();
   shape.back() = n_frames;
   shape.push_back(options.n_mels);
@@ -266,7 +283,7 @@ mx::array log_mel(const mx::array& samples, int n_mels, std::optional<float> log
   check_size(NAME, "the result", LogMel::output_shape(samples, options));
   auto s = mx::to_stream(s_);
   return use_kernels(s) ? LogMel::make(samples, options, s)
-                        : fallback(samples, options, s);
+                        : compose(samples, options, s);
 }
 
 }  // namespace voxfast

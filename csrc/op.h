@@ -1,6 +1,6 @@
 #pragma once
 
-// What all ops share: the choice between kernel and fallback, errors for invalid
+// What all ops share: the choice of kernel or composition, errors for invalid
 // arguments, and allocation.
 
 #include <atomic>
@@ -18,7 +18,7 @@ namespace voxfast {
 
 namespace mx = mlx::core;
 
-// If false, CPU streams use the fallback, composed of MLX's ops, as GPU streams do.
+// If false, CPU streams use compositions of MLX's ops, as GPU streams do.
 inline std::atomic<bool> native_enabled{true};
 
 inline bool use_kernels(const mx::Stream& s) {

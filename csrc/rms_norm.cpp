@@ -4,10 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "composed.h"
 #include "contiguous.h"
 #include "cpu.h"
 #include "mlx/backend/cpu/encoder.h"
-#include "mlx/fast.h"
 #include "mlx/primitives.h"
 #include "op.h"
 #include "rowwise.h"
@@ -71,6 +71,9 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps,
   }
   check_size(NAME, "x", x.shape());
   auto s = mx::to_stream(s_);
+  if (gpu_graphs.load(std::memory_order_relaxed)) {
+    return fused_kernel("RMSNorm", {x, weight});
+  }
   if (!use_kernels(s)) {
     return mx::fast::rms_norm(x, weight, eps, s);
   }

@@ -1,12 +1,16 @@
 #include "sliding_attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <tuple>
+#include <utility>
+#include <variant>
 #include <vector>
 
-#include "mlx/fast.h"
+#include "composed.h"
 #include "mlx/primitives.h"
 #include "op.h"
 #include "sliding_attention_cpu.h"
@@ -17,60 +21,141 @@ namespace {
 
 constexpr const char* NAME = "sliding_attention";
 constexpr int MAX_HEAD_SIZE = 512;
+constexpr int64_t MAX_OFFSET = int64_t{1} << 62;
 
-// Applies RoPE to x [B, L, H, D] in float32, with tables [B or 1, L, D / 2].
-mx::array rotate(const mx::array& x, const mx::array& cos_table,
-                 const mx::array& sin_table, bool traditional, const mx::Stream& s) {
-  int half = x.shape(-1) / 2;
-  auto shape = x.shape();
-  shape.pop_back();
-  shape.push_back(traditional ? half : 2);
-  shape.push_back(traditional ? 2 : half);
-  int axis = traditional ? -1 : -2;
-  auto pairs =
-      mx::split(mx::reshape(mx::astype(x, mx::float32, s), shape, s), 2, axis, s);
-  auto first = mx::squeeze(pairs[0], axis, s), second = mx::squeeze(pairs[1], axis, s);
-  auto cos = mx::expand_dims(cos_table, 2, s);
-  auto sin = mx::expand_dims(sin_table, 2, s);
-  auto rotated = mx::stack(
-      {mx::subtract(mx::multiply(first, cos, s), mx::multiply(second, sin, s), s),
-       mx::add(mx::multiply(first, sin, s), mx::multiply(second, cos, s), s)},
-      axis, s);
-  return mx::astype(mx::reshape(rotated, x.shape(), s), x.dtype(), s);
+// The rotation of pairs (a, b). Inputs: a, b, cos, sin, and whether a result is the
+// second of its pair.
+std::vector<mx::array> rotate_pairs(const std::vector<mx::array>& inputs,
+                                    const mx::Stream& s) {
+  auto a = mx::astype(inputs[0], mx::float32, s);
+  auto b = mx::astype(inputs[1], mx::float32, s);
+  const auto &cos = inputs[2], &sin = inputs[3], &is_second = inputs[4];
+  auto first = mx::subtract(mx::multiply(a, cos, s), mx::multiply(b, sin, s), s);
+  auto second = mx::add(mx::multiply(a, sin, s), mx::multiply(b, cos, s), s);
+  return {mx::astype(mx::where(is_second, second, first, s), inputs[0].dtype(), s)};
 }
 
-// Writes x [B, L, H_kv, D] to the slots [B, L] of a circular cache [B, H_kv, C, D].
-mx::array write_cache(const mx::array& cache, const mx::array& x, const mx::array& slots,
+// (false, true), along the last axis or the one before it.
+const mx::array& is_second_of_pair(bool traditional) {
+  static const bool SECOND[] = {false, true};
+  static const auto *last = new mx::array(SECOND, {2}),
+                    *before = new mx::array(SECOND, {2, 1});
+  return traditional ? *last : *before;
+}
+
+// Rotates x [B, H, L, D] in float32, with tables [B or 1, L, D / 2]: one dispatch, and
+// exact, as the tables are. (mx::fast::rope has float32 angles.)
+mx::array rotate_heads(const mx::array& x, const mx::array& cos, const mx::array& sin,
+                       bool traditional, const mx::Stream& s) {
+  int axis = traditional ? 4 : 3;  // of the members of a pair
+  auto shape = x.shape();
+  shape.back() = x.shape(-1) / 2;
+  shape.insert(shape.begin() + axis, 2);
+  auto pairs = mx::split(mx::reshape(x, shape, s), 2, axis, s);
+  auto whole = [&](const mx::array& part) { return mx::broadcast_to(part, shape, s); };
+  auto rotated = fuse(
+      rotate_pairs,
+      {whole(pairs[0]), whole(pairs[1]), whole(mx::expand_dims(cos, {1, axis}, s)),
+       whole(mx::expand_dims(sin, {1, axis}, s)), whole(is_second_of_pair(traditional))},
+      s);
+  return mx::reshape(rotated[0], x.shape(), s);
+}
+
+// ---- offsets known to the host ------------------------------------------------------
+
+// Writes x [B, H_kv, L, D] to positions offset ... of a ring [B, H_kv, C, D], in place if
+// nothing else holds it: one dispatch, or two where the rows wrap around.
+mx::array write_ring(const mx::array& ring, const mx::array& x, int64_t offset,
+                     const mx::Stream& s) {
+  int length = x.shape(2), capacity = ring.shape(2);
+  int slot = static_cast<int>(offset % capacity),
+      first = std::min(length, capacity - slot);
+  auto write = [&](const mx::array& to, int begin, int end, int at) {
+    mx::Shape from{0, 0, begin, 0}, until{x.shape(0), x.shape(1), end, x.shape(3)};
+    auto rows = mx::slice(x, from, until, s);
+    from[2] = at, until[2] = at + end - begin;
+    return mx::slice_update(to, rows, from, until, s);
+  };
+  auto written = write(ring, 0, first, slot);
+  return first < length ? write(written, first, length, 0) : written;
+}
+
+// Which slots the new rows see. Slots hold consecutive positions up to the last new one,
+// in slot `last`, and wrap around.
+struct Visibility {
+  int rows;   // L, or 1 if all new rows see the same
+  int slots;  // S
+  int last;
+  int window;
+  mx::Dtype dtype;
+
+  bool operator==(const Visibility&) const = default;
+};
+
+// An additive mask [rows, S]: 0, or minus infinity where a row does not see a slot. It is
+// made once per step: its layers ask one after the other. (Additive, as MLX's CUDA
+// kernels take no other, and of the dtype of the scores, to be used as it is.)
+mx::array mask_of(const Visibility& visibility) {
+  static thread_local std::optional<std::pair<Visibility, mx::array>> made;
+  if (!made || made->first != visibility) {
+    const auto& v = visibility;
+    std::vector<float> mask(static_cast<size_t>(v.rows) * v.slots);
+    for (int row = 0; row < v.rows; ++row) {
+      for (int slot = 0; slot < v.slots; ++slot) {
+        int age = (v.last - slot + v.slots) % v.slots - (v.rows - 1 - row);
+        bool seen = age >= 0 && age < v.window;
+        mask[static_cast<size_t>(row) * v.slots + slot] =
+            seen ? 0.0f : -std::numeric_limits<float>::infinity();
+      }
+    }
+    made = {v, mx::array(mask.begin(), {v.rows, v.slots}, v.dtype)};
+  }
+  return made->second;
+}
+
+// Attends from q [B, H, L, D] to the ring's newest positions, the last L of which are
+// q's. A slice of the ring where the seen positions do not wrap around, and a mask only
+// if a row is given slots that it must not see.
+mx::array attend_ring(const mx::array& q, const mx::array& keys, const mx::array& values,
+                      int64_t offset, int window, float scale, bool causal,
+                      const mx::Stream& s) {
+  int length = q.shape(2), capacity = keys.shape(2);
+  int64_t newest = offset + length - 1, oldest = (causal ? offset : newest) - window + 1;
+  int first = static_cast<int>(std::max<int64_t>(oldest, 0) % capacity);
+  int last = static_cast<int>(newest % capacity);
+  auto begin = mx::Shape{0, 0, 0, 0}, end = keys.shape();
+  if (first <= last) {
+    begin[2] = first, end[2] = last + 1;
+  }
+  Visibility seen{causal ? length : 1, end[2] - begin[2], last - begin[2], window,
+                  q.dtype()};
+  bool in_order = seen.last == seen.slots - 1, all_in_window = seen.slots <= window;
+  std::string mode;
+  std::optional<mx::array> mask;
+  if (seen.rows > 1 && in_order && all_in_window) {
+    mode = "causal";
+  } else if (seen.rows > 1 || !all_in_window) {
+    mode = "array", mask = mask_of(seen);
+  }
+  return attend(q, mx::slice(keys, begin, end, s), mx::slice(values, begin, end, s),
+                scale, mode, mask, s);
+}
+
+// ---- offsets in an array ------------------------------------------------------------
+
+// Writes x [B, H_kv, L, D] to the slots [B, L] of a ring [B, H_kv, C, D].
+mx::array write_slots(const mx::array& ring, const mx::array& x, const mx::array& slots,
                       const mx::Stream& s) {
   auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
-  index = mx::broadcast_to(
-      index, {cache.shape(0), cache.shape(1), slots.shape(1), cache.shape(3)}, s);
-  return mx::put_along_axis(cache, index, mx::transpose(x, {0, 2, 1, 3}, s), 2, s);
+  return mx::put_along_axis(ring, mx::broadcast_to(index, x.shape(), s), x, 2, s);
 }
 
-// The same computation in MLX's ops, for streams without a kernel.
-// Inputs: q, k, v, key cache, value cache, offset[, cos, sin].
-std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window,
-                                float scale, bool traditional, bool causal,
-                                const mx::Stream& s) {
-  auto q = inputs[0], k = inputs[1];
-  const auto &v = inputs[2], &offset = inputs[5];
-  int length = q.shape(1), capacity = inputs[3].shape(2);
-  if (inputs.size() > 6) {
-    q = rotate(q, inputs[6], inputs[7], traditional, s);
-    k = rotate(k, inputs[6], inputs[7], traditional, s);
-  }
+// The mask [B, 1, L or 1, C] of new positions [B, L], of which last [B, 1] are the last.
+mx::array mask_of(const mx::array& positions, const mx::array& last, int capacity,
+                  int window, bool causal, const mx::Stream& s) {
   auto size = mx::array(static_cast<int64_t>(capacity));
-  auto positions = mx::add(mx::expand_dims(offset, 1, s),
-                           mx::arange(0, length, 1, mx::int64, s), s);  // [B, L]
-  auto slots = mx::remainder(positions, size, s);
-  auto keys = write_cache(inputs[3], k, slots, s);
-  auto values = write_cache(inputs[4], v, slots, s);
-
-  // Slot c now holds the newest position p <= last with p mod C == c; p < 0 means that
-  // the slot was never written.
-  auto last = mx::expand_dims(
-      mx::add(offset, mx::array(static_cast<int64_t>(length - 1)), s), 1, s);
+  // Slot c holds the newest position p <= last with p mod C == c; p < 0 means that the
+  // slot was never written.
   auto age = mx::remainder(
       mx::subtract(last, mx::arange(0, capacity, 1, mx::int64, s), s), size, s);
   auto slot_positions =
@@ -81,15 +166,43 @@ std::vector<mx::array> fallback(const std::vector<mx::array>& inputs, int window
       mx::expand_dims(causal ? positions : last, {1, 3}, s);  // [B, 1, L or 1, 1]
   auto before_window =
       mx::subtract(window_end, mx::array(static_cast<int64_t>(window)), s);
-  auto mask = mx::logical_and(
+  return mx::logical_and(
       mx::greater_equal(slot_positions, mx::array(static_cast<int64_t>(0)), s),
       mx::logical_and(mx::less_equal(slot_positions, window_end, s),
                       mx::greater(slot_positions, before_window, s), s),
       s);
-  auto out =
-      mx::fast::scaled_dot_product_attention(mx::transpose(q, {0, 2, 1, 3}, s), keys,
-                                             values, scale, "array", mask, {}, false, s);
-  return {mx::transpose(out, {0, 2, 1, 3}, s), keys, values};
+}
+
+// ---- the op in MLX's ops, for streams without a kernel --------------------------------
+
+// Inputs: q, k, v, keys, values[, cos, sin].
+std::vector<mx::array> compose(const std::vector<mx::array>& inputs, const Offset& offset,
+                               int window, float scale, bool traditional, bool causal,
+                               const mx::Stream& s) {
+  auto heads_first = [&](const mx::array& x) {
+    return mx::transpose(x, {0, 2, 1, 3}, s);
+  };
+  auto q = heads_first(inputs[0]), k = heads_first(inputs[1]), v = heads_first(inputs[2]);
+  auto keys = inputs[3], values = inputs[4];
+  if (inputs.size() > 5) {
+    q = rotate_heads(q, inputs[5], inputs[6], traditional, s);
+    k = rotate_heads(k, inputs[5], inputs[6], traditional, s);
+  }
+  if (const auto* start = std::get_if<int64_t>(&offset)) {
+    keys = write_ring(keys, k, *start, s);
+    values = write_ring(values, v, *start, s);
+    auto out = attend_ring(q, keys, values, *start, window, scale, causal, s);
+    return {heads_first(out), keys, values};
+  }
+  int length = q.shape(2), capacity = keys.shape(2);
+  auto positions = mx::add(mx::expand_dims(std::get<mx::array>(offset), 1, s),
+                           mx::arange(0, length, 1, mx::int64, s), s);  // [B, L]
+  auto slots = mx::remainder(positions, mx::array(static_cast<int64_t>(capacity)), s);
+  keys = write_slots(keys, k, slots, s);
+  values = write_slots(values, v, slots, s);
+  auto last = mx::slice(positions, {0, length - 1}, {positions.shape(0), length}, s);
+  auto mask = mask_of(positions, last, capacity, window, causal, s);
+  return {heads_first(attend(q, keys, values, scale, "array", mask, s)), keys, values};
 }
 
 void check_kv(const char* name, const mx::array& x, const mx::array& q) {
@@ -119,7 +232,7 @@ void check_table(const char* name, const mx::array& table, const mx::array& q) {
 
 void check(const std::vector<mx::array>& inputs, int window, float scale) {
   const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &keys = inputs[3],
-             &values = inputs[4], &offset = inputs[5];
+             &values = inputs[4];
   if (!is_kernel_float(q.dtype())) {
     reject(NAME, "q must be float32, float16 or bfloat16", describe("q", q));
   }
@@ -149,25 +262,54 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
              describe("q", q));
     }
   }
-  if (offset.dtype() != mx::int64 || offset.ndim() != 1 ||
-      offset.shape(0) != q.shape(0)) {
-    reject(NAME, "offset must be [B] of int64", describe("offset", offset));
-  }
   if (window < 1 || !std::isfinite(scale)) {
     reject(NAME, "window must be at least 1 and scale finite; got ", window, " and ",
            scale);
   }
 }
 
+// Offsets in an array are checked at evaluation.
+void check_offset(const Offset& offset, const std::vector<mx::array>& inputs,
+                  int window) {
+  if (const auto* array = std::get_if<mx::array>(&offset)) {
+    if (array->dtype() != mx::int64 || array->ndim() != 1 ||
+        array->shape(0) != inputs[0].shape(0)) {
+      reject(NAME, "offset must be [B] of int64", describe("offset", *array));
+    }
+    return;
+  }
+  int64_t start = std::get<int64_t>(offset), length = inputs[0].shape(1);
+  if (start < 0 || start > MAX_OFFSET) {
+    reject(NAME, "offset must be in 0 ... 2^62; got ", start);
+  }
+  int64_t capacity = inputs[3].shape(2);
+  int64_t needed = std::min(start, int64_t{window} - 1) + length;
+  if (capacity < needed) {
+    reject(NAME, "a ring of capacity ", capacity, " is too small for ", length,
+           " new positions at offset ", start, " with a window of ", window,
+           "; it needs a capacity of ", needed);
+  }
+}
+
+// The offset of each sequence, [B].
+mx::array offsets_of(const Offset& offset, int batch) {
+  if (const auto* array = std::get_if<mx::array>(&offset)) {
+    return *array;
+  }
+  std::vector<int64_t> same(batch, std::get<int64_t>(offset));
+  return mx::array(same.begin(), {batch}, mx::int64);
+}
+
 }  // namespace
 
 std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     const mx::array& q, const mx::array& k, const mx::array& v, const mx::array& keys,
-    const mx::array& values, const mx::array& offset, int window, float scale,
+    const mx::array& values, const Offset& offset, int window, float scale,
     const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
     bool traditional, bool causal, mx::StreamOrDevice s_) {
-  std::vector<mx::array> inputs{q, k, v, keys, values, offset};
+  std::vector<mx::array> inputs{q, k, v, keys, values};
   check(inputs, window, scale);
+  check_offset(offset, inputs, window);
   if (cos.has_value() != sin.has_value()) {
     reject(NAME, "cos and sin must be given together");
   }
@@ -178,14 +320,38 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     inputs.push_back(*sin);
   }
   auto s = mx::to_stream(s_);
-  auto outputs = use_kernels(s)
-                     ? mx::array::make_arrays({q.shape(), keys.shape(), values.shape()},
-                                              {q.dtype(), keys.dtype(), values.dtype()},
-                                              std::make_shared<SlidingAttention>(
-                                                  s, window, scale, traditional, causal),
-                                              inputs)
-                     : fallback(inputs, window, scale, traditional, causal, s);
+  if (!use_kernels(s)) {
+    auto outputs = compose(inputs, offset, window, scale, traditional, causal, s);
+    return {outputs[0], outputs[1], outputs[2]};
+  }
+  inputs.insert(inputs.begin() + 5, offsets_of(offset, q.shape(0)));
+  auto outputs = mx::array::make_arrays(
+      {q.shape(), keys.shape(), values.shape()},
+      {q.dtype(), keys.dtype(), values.dtype()},
+      std::make_shared<SlidingAttention>(s, window, scale, traditional, causal), inputs);
   return {outputs[0], outputs[1], outputs[2]};
+}
+
+mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,
+                 bool traditional, mx::StreamOrDevice s_) {
+  if (!is_kernel_float(x.dtype()) || x.ndim() != 4 || x.shape(3) % 2 != 0) {
+    reject("rotate", "x must be [B, L, H, D] of float32, float16 or bfloat16, D even",
+           describe("x", x));
+  }
+  for (auto [name, table] : {std::pair{"cos", &cos}, std::pair{"sin", &sin}}) {
+    auto fits = [&](int axis) {
+      return table->shape(axis) == 1 || table->shape(axis) == x.shape(axis);
+    };
+    if (table->dtype() != mx::float32 || table->ndim() != 3 || !fits(0) || !fits(1) ||
+        table->shape(2) * 2 != x.shape(3)) {
+      reject("rotate", name, " must be [1 or B, 1 or L, D / 2] of float32",
+             describe(name, *table), describe("x", x));
+    }
+  }
+  auto s = mx::to_stream(s_);
+  auto rotated =
+      rotate_heads(mx::transpose(x, {0, 2, 1, 3}, s), cos, sin, traditional, s);
+  return mx::transpose(rotated, {0, 2, 1, 3}, s);
 }
 
 }  // namespace voxfast

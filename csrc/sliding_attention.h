@@ -1,12 +1,17 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <tuple>
+#include <variant>
 
 #include "mlx/array.h"
 #include "mlx/utils.h"
 
 namespace voxfast {
+
+// The first new position, of all sequences or, [B] of int64, of each one; >= 0.
+using Offset = std::variant<int64_t, mlx::core::array>;
 
 // Sliding-window attention over ring buffers: writes the keys and values of L new
 // positions to the rings, then attends from those positions within the window. B batch, L
@@ -14,16 +19,15 @@ namespace voxfast {
 //
 // q: [B, L, H, D]; k, v: [B, L, H_kv, D]; H a multiple of H_kv. keys, values: the rings,
 // [B, H_kv, C, D], with position p at slot p mod C. All five of one dtype: float32,
-// float16 or bfloat16. offset: [B] of int64, >= 0, the first new position of each
-// sequence.
+// float16 or bfloat16.
 //
 // Position p attends to positions max(0, p - window + 1) ... p. If not causal, all new
 // positions attend to what the last one attends to.
 //
 // The ring must hold all positions attended to: C >= window + L - 1, or C >= offset + L
-// (no wrap-around); and C >= L. Offsets are only known at evaluation: a CPU stream that
-// finds too small a ring throws, which MLX raises from eval as std::runtime_error, and
-// writes nothing.
+// (no wrap-around); and C >= L. Offsets in an array are only known at evaluation: a CPU
+// stream that finds too small a ring throws, which MLX raises from eval as
+// std::runtime_error, and writes nothing.
 //
 // cos, sin: [B or 1, L, D / 2] of float32, both or neither: rotary tables of the new
 // positions. q and k are rotated and rounded to their dtype, and k is stored rotated.
@@ -36,11 +40,16 @@ namespace voxfast {
 // v may reach all outputs of its KV head in the same call.
 std::tuple<mlx::core::array, mlx::core::array, mlx::core::array> sliding_attention(
     const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v,
-    const mlx::core::array& keys, const mlx::core::array& values,
-    const mlx::core::array& offset, int window, float scale,
-    const std::optional<mlx::core::array>& cos = std::nullopt,
+    const mlx::core::array& keys, const mlx::core::array& values, const Offset& offset,
+    int window, float scale, const std::optional<mlx::core::array>& cos = std::nullopt,
     const std::optional<mlx::core::array>& sin = std::nullopt, bool traditional = true,
     bool causal = true, mlx::core::StreamOrDevice s = {});
+
+// x [B, L, H, D], rotated as sliding_attention rotates q; cos, sin: [B or 1, L or 1, D /
+// 2] of float32. Composed of MLX's ops on every stream.
+mlx::core::array rotate(const mlx::core::array& x, const mlx::core::array& cos,
+                        const mlx::core::array& sin, bool traditional,
+                        mlx::core::StreamOrDevice s = {});
 
 // The number of rings copied so far because another reference was held. Keys and values
 // count separately.

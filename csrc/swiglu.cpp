@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "composed.h"
 #include "contiguous.h"
 #include "cpu.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -45,6 +46,15 @@ class SwiGLU : public mx::Primitive {
   }
 };
 
+// Inputs: gate, up.
+std::vector<mx::array> compose(const std::vector<mx::array>& inputs,
+                               const mx::Stream& s) {
+  auto gate = mx::astype(inputs[0], mx::float32, s);
+  auto up = mx::astype(inputs[1], mx::float32, s);
+  auto y = mx::multiply(mx::multiply(gate, mx::sigmoid(gate, s), s), up, s);
+  return {mx::astype(y, inputs[0].dtype(), s)};
+}
+
 }  // namespace
 
 mx::array swiglu(const mx::array& gate, const mx::array& up, mx::StreamOrDevice s_) {
@@ -57,7 +67,7 @@ mx::array swiglu(const mx::array& gate, const mx::array& up, mx::StreamOrDevice 
   check_size(NAME, "gate", gate.shape());
   auto s = mx::to_stream(s_);
   if (!use_kernels(s)) {
-    return mx::multiply(mx::multiply(gate, mx::sigmoid(gate, s), s), up, s);
+    return fuse(compose, {gate, up}, s)[0];
   }
   return mx::array(gate.shape(), gate.dtype(), std::make_shared<SwiGLU>(s), {gate, up});
 }

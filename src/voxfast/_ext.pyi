@@ -7,6 +7,8 @@ import mlx.core as mx
 built_for_mlx: str
 
 def set_native(on: bool) -> bool: ...
+def set_gpu_graphs(on: bool) -> bool: ...
+def fused_kernel(name: str, inputs: Sequence[mx.array]) -> mx.array: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def num_threads() -> int: ...
@@ -54,7 +56,7 @@ def sliding_attention(
     v: mx.array,
     keys: mx.array,
     values: mx.array,
-    offset: mx.array,
+    offset: int | mx.array,
     window: int,
     scale: float,
     cos: mx.array | None = None,
@@ -64,6 +66,14 @@ def sliding_attention(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
+def rotate(
+    x: mx.array,
+    cos: mx.array,
+    sin: mx.array,
+    traditional: bool = True,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
 def rms_norm(
     x: mx.array, weight: mx.array, eps: float, *, stream: mx.Stream | mx.Device | None = None
 ) -> mx.array: ...

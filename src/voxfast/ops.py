@@ -2,7 +2,7 @@
 
 All are lazy MLX ops: they return unevaluated arrays, take a stream or device, and work with
 ``mx.eval``, ``mx.async_eval`` and ``mx.compile``. CPU streams run voxfast's kernels; GPU
-streams run a fallback composed of MLX's ops.
+streams run compositions of MLX's ops, in few dispatches.
 
 Dimension letters: B batch, L new positions, S stored positions, C ring capacity, T mel
 frames, N samples, H query heads, H_kv KV heads, D head size; of matrix products: N outputs,
@@ -28,6 +28,7 @@ __all__ = [
     "log_mel",
     "rms_norm",
     "rotary_tables",
+    "rotate",
     "sliding_attention",
     "swiglu",
     "use_native",
@@ -40,7 +41,7 @@ Rotary = tuple[mx.array, mx.array]
 
 @contextmanager
 def use_native(enabled: bool) -> Iterator[None]:
-    """Run CPU streams on voxfast's kernels (True) or on the fallback of MLX ops (False).
+    """Run CPU streams on voxfast's kernels (True) or on the compositions of MLX ops (False).
 
     Applies to ops created inside the ``with`` block, in all threads. The environment variable
     ``VOXFAST_NATIVE=0`` makes False the default.
@@ -184,8 +185,8 @@ def log_mel(
     Whisper's front end (arXiv 2212.04356) and those of Voxtral and Qwen3-ASR.
 
     CPU streams compute the power in float64: on speech x is within 1e-6 of the exact logarithm
-    (1e-4 with the float32 fallback). A frame depends on its 400 samples only, bit for bit, not
-    on its position; if one of them is NaN, the frame is NaN.
+    (GPU streams: 1e-4, in float32). A frame depends on its 400 samples only, bit for bit, not on
+    its position; if one of them is NaN, the frame is NaN.
 
     Args:
         samples: [..., N] audio at 16 kHz; float32, float16 or bfloat16; N ≥ 400. Frame t
@@ -259,8 +260,10 @@ def sliding_attention(
 
     Writes the keys and values of L new positions to the rings, then attends from those
     positions. Position p is stored in slot ``p mod C`` and attends to positions
-    ``max(0, p - window + 1)`` to p. The rings are not shifted or concatenated, and there is no
-    mask array.
+    ``max(0, p - window + 1)`` to p. The rings are not shifted or concatenated. On a GPU stream an
+    int as the offset is what makes the op lean: 5 dispatches, 2 more where the new rows wrap
+    around. A mask is made only if the ring holds rows that a new row must not see, once for all
+    layers of a step.
 
     Args:
         q: [B, L, H, D], float32, float16 or bfloat16; L ≥ 1.
@@ -268,7 +271,7 @@ def sliding_attention(
         keys, values: the rings, [B, H_kv, C, D] of the same dtype. They are donated: hold no
             other reference, and use the returned rings from then on. A ring that is referenced
             elsewhere is copied.
-        offset: the first new position: an int, or [B] of int64, one per sequence.
+        offset: the first new position: an int, or [B] of int64 if sequences differ.
         window: number of positions that a position attends to, including itself.
         scale: factor of the scores, usually ``D ** -0.5``.
         rotary: (cos, sin) of the new positions, [1 or B, L, D / 2] of float32, from
@@ -285,24 +288,34 @@ def sliding_attention(
             at least window + L - 1, or at least offset + L.
         RuntimeError: at evaluation, for too small a ring if ``offset`` is an array.
     """
-    if isinstance(offset, int):
-        capacity, length = keys.shape[2] if keys.ndim == 4 else 0, q.shape[1] if q.ndim > 1 else 0
-        if offset < 0:
-            raise ValueError(f"[sliding_attention] offset must not be negative; got {offset}")
-        if capacity < min(offset + length, window + length - 1):
-            raise ValueError(
-                f"[sliding_attention] a ring of capacity {capacity} is too small for {length} new "
-                f"positions at offset {offset} with a window of {window}; it needs a capacity of "
-                f"{min(offset + length, window + length - 1)}"
-            )
-        batch = q.shape[0] if q.ndim else 1
-        offset = mx.array([offset], dtype=mx.int64)
-        if batch != 1:
-            offset = mx.broadcast_to(offset, (batch,))
     cos, sin = rotary if rotary is not None else (None, None)
     return _ext.sliding_attention(
         q, k, v, keys, values, offset, window, scale, cos, sin, traditional, causal, stream=stream
     )
+
+
+def rotate(
+    x: mx.array,
+    rotary: Rotary,
+    *,
+    traditional: bool = True,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """Rotary embedding as :func:`sliding_attention` applies it to queries.
+
+    Args:
+        x: [B, L, H, D], float32, float16 or bfloat16; D even.
+        rotary: (cos, sin), [1 or B, 1 or L, D / 2] of float32.
+        traditional: as in :func:`sliding_attention`.
+        stream: where to compute; the default stream if None.
+
+    Returns:
+        The same shape and dtype, computed in float32 and rounded once.
+
+    Raises:
+        ValueError: for shapes or dtypes that do not match.
+    """
+    return _ext.rotate(x, *rotary, traditional, stream=stream)
 
 
 def rms_norm(

@@ -25,7 +25,15 @@ import numpy as np
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES, Qwen3ASRArgs
 from voxfast.nn import linears
-from voxfast.ops import Rotary, gelu, linear, rotary_tables, sliding_attention, swiglu
+from voxfast.ops import (
+    Rotary,
+    gelu,
+    linear,
+    rotary_tables,
+    rotate,
+    sliding_attention,
+    swiglu,
+)
 
 __all__ = ["DecoderState", "Qwen3ASR", "WindowState"]
 
@@ -73,18 +81,21 @@ class Qwen3ASR:
     Args:
         network: ``mlx_qwen3_asr.model.Qwen3ASRModel`` with its weights.
         args: its sizes.
+
+    Attributes:
+        decoder, lm_head: the modules of the text decoder, and its last product.
     """
 
     def __init__(self, network: Any, args: Qwen3ASRArgs) -> None:
         self.args = args
         self._tower = network.audio_tower
-        self._decoder = network.model
-        self._lm_head = self._decoder.embed_tokens.as_linear if args.text.tied else network.lm_head
+        self.decoder = network.model
+        self.lm_head = self.decoder.embed_tokens.as_linear if args.text.tied else network.lm_head
 
     @property
     def dtype(self) -> mx.Dtype:
         """The dtype of the activations: that of the norms, which are never packed."""
-        dtype: mx.Dtype = self._decoder.norm.weight.dtype
+        dtype: mx.Dtype = self.decoder.norm.weight.dtype
         return dtype
 
     # ---- audio --------------------------------------------------------------------------
@@ -148,7 +159,7 @@ class Qwen3ASR:
             layers.append(pair)
         x = self._tower.ln_post(x)
         x = self._tower.proj2(gelu(self._tower.proj1(x)))
-        return x[0], WindowState(layers)
+        return x.squeeze(0), WindowState(layers)
 
     # ---- decoder ------------------------------------------------------------------------
 
@@ -162,7 +173,7 @@ class Qwen3ASR:
     def embed(self, tokens: Sequence[int] | mx.array) -> mx.array:
         """[L, dim] embeddings of token ids."""
         ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens))
-        embeddings: mx.array = self._decoder.embed_tokens(ids)
+        embeddings: mx.array = self.decoder.embed_tokens(ids)
         return embeddings
 
     def decode(
@@ -183,7 +194,7 @@ class Qwen3ASR:
         rotary = rotary_tables(state.offset, x.shape[0], args.head_dim, args.rope_theta)
         x = x[None]
         queries: dict[int, mx.array] = {}
-        for i, (layer, cache) in enumerate(zip(self._decoder.layers, state.caches, strict=True)):
+        for i, (layer, cache) in enumerate(zip(self.decoder.layers, state.caches, strict=True)):
             attention = layer.self_attn
             q, k, v = _project(attention, layer.input_layernorm(x))
             if i in query_layers:
@@ -192,7 +203,7 @@ class Qwen3ASR:
             x = x + attention.o_proj(out.reshape(1, x.shape[1], -1))
             h, mlp = layer.post_attention_layernorm(x), layer.mlp
             x = x + mlp.down_proj(swiglu(*linears(h, mlp.gate_proj, mlp.up_proj)))
-        logits = self._lm_head(self._decoder.norm(x[:, -1]))[0]
+        logits = self.lm_head(self.decoder.norm(x[:, -1])).squeeze(0)
         return logits, _rotate_last([queries[i] for i in query_layers], rotary)
 
 
@@ -209,11 +220,8 @@ def _rotate_last(queries: list[mx.array], rotary: Rotary) -> list[mx.array]:
     """Queries [1, 1, H, D] of the last position, rotated, as [1, H, 1, D] each."""
     if not queries:
         return []
-    cos, sin = (table[:, -1:, None] for table in rotary)
-    first, second = mx.split(mx.concatenate(queries, axis=1).astype(mx.float32), 2, axis=-1)
-    rotated = mx.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    ).astype(queries[0].dtype)
+    cos, sin = (table[:, -1:] for table in rotary)
+    rotated = rotate(mx.concatenate(queries, axis=1), (cos, sin), traditional=False)
     return [rotated[:, i, :, None] for i in range(len(queries))]
 
 

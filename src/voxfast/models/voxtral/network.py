@@ -239,7 +239,7 @@ class Decoder(nn.Module):
         )
         for layer, scale, cache in zip(self.layers, state.scales, state.caches, strict=True):
             x = layer(x, scale, cache, rotary)
-        return self.tok_embeddings.as_linear(self.norm(x[:, -1]))[0]
+        return self.tok_embeddings.as_linear(self.norm(x[:, -1])).squeeze(0)
 
 
 class Voxtral(nn.Module):
@@ -299,7 +299,7 @@ class Voxtral(nn.Module):
             x = mx.concatenate([state.frames, x], axis=1)
         whole = x.shape[1] // self.args.downsample_factor * self.args.downsample_factor
         state.frames = x[:, whole:] if whole < x.shape[1] else None
-        return self.adapter(x[:, :whole])[0] if whole else None
+        return self.adapter(x[:, :whole]).squeeze(0) if whole else None
 
     def decode(self, audio: mx.array, tokens: mx.array, state: DecoderState) -> mx.array:
         """One step of the decoder.
