@@ -18,6 +18,7 @@ from mlx_qwen3_asr.load_models import load_model
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
 import voxfast
+from voxfast import ops
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
 from voxfast.models.qwen3_asr.audio import Audio
@@ -370,6 +371,19 @@ def test_a_session_does_not_see_another(model: voxfast.Model, clips: dict[str, E
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda item: stream(model, item.audio), items))
     assert together == alone
+
+
+def test_a_composed_session_gives_the_same_words(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    audio = clips["eval_30"].audio
+    native = stream(model, audio)
+    with ops.use_native(False):
+        composed = stream(model, audio)
+    assert [(w.text, w.start, w.end) for w in composed] == [
+        (w.text, w.start, w.end) for w in native
+    ]
+    assert len(native) >= 5
 
 
 def test_half_precision(qwen_folder: Path, clips: dict[str, EvalItem]) -> None:

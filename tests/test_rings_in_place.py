@@ -1,12 +1,24 @@
 """sliding_attention writes its rings in place, and never into what somebody else holds."""
 
+import gc
+from dataclasses import replace
+from types import SimpleNamespace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from attention_reference import inputs
 
 from voxfast._native import _ext
-from voxfast.ops import sliding_attention
+from voxfast.bench.random_models import VOXTRAL_4B, random_voxtral
+from voxfast.cache import SlidingKVCache
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.decoding import Decoder
+from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
+from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.stream import TokenStream
+from voxfast.ops import sliding_attention, use_native
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -145,3 +157,143 @@ def test_nothing_is_released_while_a_transformation_traces():
     with pytest.raises(ValueError, match=r"(?i)not implemented"):
         mx.grad(loss)(x["q"])
     assert mx.isfinite(loss(x["q"]))
+
+
+# ---- whole passes, composed of MLX's ops, too ---------------------------------------------
+
+ROOM = 40_000  # rows of a ring: 20 MB each, far more than all else of these models
+
+
+def enlarge(caches: list[SlidingKVCache]) -> int:
+    """Gives all rings many more rows; returns the bytes of the smallest one."""
+    for cache in caches:
+        cache.max_rows = ROOM
+        rings = tuple(
+            mx.concatenate([ring, mx.zeros((*ring.shape[:2], ROOM, ring.shape[3]))], axis=2)
+            for ring in cache.state
+        )
+        mx.eval(rings)
+        cache._rings = rings
+    return min(ring.nbytes for cache in caches for ring in cache.state)
+
+
+def new_memory(run) -> int:
+    """The most bytes that a function allocates at a time, beyond what is held before."""
+    gc.collect()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    run()
+    return mx.get_peak_memory() - before
+
+
+@pytest.fixture(scope="module")
+def small_voxtral() -> Voxtral:
+    sizes = {"dim": 64, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "hidden_dim": 64}
+    args = replace(
+        VOXTRAL_4B,
+        encoder=replace(VOXTRAL_4B.encoder, **sizes, sliding_window=24),
+        decoder=replace(VOXTRAL_4B.decoder, **sizes, head_dim=64, sliding_window=16),
+        vocab_size=64,
+        cond_dim=8,
+    )
+    model = random_voxtral(None, args)
+    model.set_dtype(mx.float32)
+    return model
+
+
+@pytest.fixture
+def tokens(small_voxtral) -> TokenStream:
+    tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
+    stream = TokenStream(small_voxtral, tokenizer, 2, block=8)
+    noise = np.random.default_rng(0).standard_normal(12 * 1280).astype(np.float32)
+    assert list(stream.step(noise[:40])) == []
+    list(stream.step(noise[40 : 40 + 8 * 1280]))
+    return stream
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_no_position_of_voxtral_copies_a_ring(tokens, native):
+    with use_native(native):
+        for length in (8, 1, 8):  # positions of a block; of several the next is prepared
+            ring = enlarge(tokens._encoder.caches + tokens._decoder.caches)
+            noise = np.zeros(length * 1280, np.float32)
+            made = []
+            grown = new_memory(lambda: made.extend(tokens.step(noise)))  # noqa: B023
+            assert len(made) == length
+            assert grown < ring / 4
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_no_token_of_qwen_copies_a_ring(qwen_folder, native):
+    model = load_qwen3_asr(qwen_folder, mx.float32)
+    dim = model.embed([1]).shape[1]
+    audio = Audio(mx.random.normal((30, dim)), 0)
+    with use_native(native):
+        decoder = Decoder(model, range(1, 4), {0: [0], 1: [1]})
+        token = decoder.read(audio, range(5, 9)).id
+        decoder._prepared = None
+        ring = enlarge(decoder._state.caches)
+
+        def write() -> None:
+            nonlocal token
+            for _ in range(6):
+                token = decoder.write(token).id
+
+        assert new_memory(write) < ring / 4
+
+
+def note_events(monkeypatch, network) -> list[str]:
+    """When the network's decoder is called, and when the host waits."""
+    events = []
+    decode, wait = network.decode, mx.eval
+
+    def decoding(self, *arguments):
+        events.append("decode")
+        return decode(self, *arguments)
+
+    def waiting(*arrays):
+        events.append("wait")
+        wait(*arrays)
+
+    monkeypatch.setattr(network, "decode", decoding)
+    monkeypatch.setattr(mx, "eval", waiting)
+    return events
+
+
+def test_voxtral_prepares_the_next_position_and_waits_once(tokens, monkeypatch):
+    events = note_events(monkeypatch, Voxtral)
+    assert len(list(tokens.step(np.zeros(3 * 1280, np.float32)))) == 3
+    assert events == ["decode", "decode", "wait", "decode", "wait", "wait"]
+    events.clear()
+    assert len(list(tokens.step(np.zeros(1280, np.float32)))) == 1
+    assert events == ["decode", "wait"]
+
+
+def test_qwen_prepares_the_next_token_and_waits_once(qwen_folder, monkeypatch):
+    model = load_qwen3_asr(qwen_folder, mx.float32)
+    decoder = Decoder(model, range(1, 4), {0: [0], 1: [1]})
+    audio = Audio(mx.random.normal((30, model.embed([1]).shape[1])), 0)
+    events = note_events(monkeypatch, Qwen3ASR)
+    token = decoder.read(audio, range(5, 9))
+    decoder.write(decoder.write(token.id).id)
+    assert events == ["decode", "decode", "wait", "decode", "wait", "decode", "wait"]
+
+
+def test_tokens_do_not_depend_on_what_is_prepared(small_voxtral):
+    """Nor on a caller that stops between two tokens of a block."""
+    noise = np.random.default_rng(1).standard_normal(30 * 1280).astype(np.float32)
+    found = []
+    for block in (1, 5):
+        tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
+        stream = TokenStream(small_voxtral, tokenizer, 2, block=block)
+        made = list(stream.step(noise[:40]))
+        for begin in range(40, 25 * 1280, 1280 * block):
+            for token in stream.step(noise[begin : begin + 1280 * block]):
+                made.append(token)
+                if len(made) % 3 == 0:
+                    break
+        made += stream.step(noise[:1280])
+        found.append([token.id for token in made])
+    count = min(map(len, found))
+    assert count > 10
+    assert found[0][:count] == found[1][:count]

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from evaluation import EvalItem
 
 import voxfast
+from voxfast import ops
 from voxfast.bench.scoring import score
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.network import Voxtral
@@ -101,6 +103,21 @@ def test_tokens_equal_the_independent_reference(
         assert [t.id for t in tokens] == voxtral_tokens[delay_ms // 80][item.name], item.name
 
 
+@pytest.mark.parametrize("block", [1, 5])
+def test_a_composed_stream_writes_the_same_tokens(
+    network: Voxtral,
+    voxtral_folder: Path,
+    clip: EvalItem,
+    voxtral_tokens: dict[int, dict[str, list[int]]],
+    block: int,
+) -> None:
+    """What GPUs run, in the order of a GPU's steps: with a block, the next one is prepared."""
+    with ops.use_native(False):
+        tokens, _ = run_stream(network, voxtral_folder, clip.audio, 16000, 480, block=block)
+    expected = voxtral_tokens[6][clip.name]
+    assert [t.id for t in tokens][: len(expected)] == expected
+
+
 @pytest.mark.parametrize("chunk", [1, 79, 160, 1279, 1280, 1283, 16000, 10**9])
 def test_any_split_gives_the_same_words(model: voxfast.Model, clip: EvalItem, chunk: int) -> None:
     audio = clip.audio[:30000] if chunk == 1 else clip.audio
@@ -152,20 +169,26 @@ def test_end_of_text_does_not_end_a_stream(
     network: Voxtral, voxtral_folder: Path, clip: EvalItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token in mid-stream is replaced by EOS: it is fed back, and words keep coming."""
-    from voxfast.models.voxtral.stream import TokenStream
+    from voxfast.models.voxtral import stream
 
-    choose = TokenStream._choose
-    fed: list[int] = []
+    chosen: list[mx.array] = []
+    fed: list[mx.array] = []
+    decode = Voxtral.decode
 
-    def with_eos(self: TokenStream, logits: mx.array) -> tuple[int, float]:
-        token, probability = choose(self, logits)
-        fed.append(self._last)
-        return (2, 1.0) if self.generated == 12 else (token, probability)
+    def with_eos(logits: mx.array) -> tuple[mx.array, mx.array]:
+        token, probability = ops.greedy(logits)
+        chosen.append(mx.array(2, mx.uint32) if len(chosen) == 12 else token)
+        return chosen[-1], probability
 
-    monkeypatch.setattr(TokenStream, "_choose", with_eos)
+    def noting(self: Voxtral, audio: mx.array, tokens: mx.array, state: Any) -> mx.array:
+        fed.append(tokens)
+        return decode(self, audio, tokens, state)
+
+    monkeypatch.setattr(stream, "greedy", with_eos)
+    monkeypatch.setattr(Voxtral, "decode", noting)
     tokens, words = run_stream(network, voxtral_folder, clip.audio, 1280, 480)
     assert tokens[12].id == 2
-    assert fed[13] == 2
+    assert fed[13].item() == 2
     assert len(words) >= 5
 
 

@@ -176,7 +176,9 @@ class AudioBuffer:
             self._settle(mel)
         embeddings = mx.concatenate([*self._settled, *self._rest(mel)])
         self._same = len(self._settled) * self._chunk_tokens
-        mx.eval(embeddings, *self._settled, *(x for pair in self._window.layers for x in pair))
+        # The decoder, which reads the embeddings next, waits for its token.
+        kept = [*self._settled, *(x for pair in self._window.layers for x in pair)]
+        mx.async_eval(embeddings, kept)  # type: ignore[no-untyped-call]
         return Audio(embeddings, same)
 
     def _settle(self, mel: mx.array) -> None:

@@ -37,11 +37,24 @@ class BlankGuard:
     least_margin: float = 7.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of the decoder whose token the host does not know yet."""
+
+    token: mx.array  # [] of uint32
+    probability: mx.array  # [] of float32
+    logits: mx.array  # [vocab_size]
+
+
 class TokenStream:
     """The model's part of a stream: whole positions of audio in, one token each out.
 
     Parity: encoder and decoder always take the same blocks, whatever the chunking, so streamed
     equals offline bit for bit, in every dtype.
+
+    While the device computes a step, the host prepares the next one, if there is audio for it, and
+    waits only then, once per step: for the token. The state is complete with it, so the next step
+    writes the rings in place; it is started at once, before anything is done with the token.
 
     Args:
         start: absolute index of the first position, for rotary angles.
@@ -73,8 +86,10 @@ class TokenStream:
             shift=4.0,
             scale=0.25,
         )
-        self._audio: mx.array | None = None  # [P, dim] embeddings that are not decoded yet
-        self._last = tokenizer.bos
+        self._audio: mx.array | None = None  # [P, dim] embeddings that no step has taken yet
+        # The tokens [L] of int32 of the next step, of which the first step takes the prompt.
+        self._input = mx.array([tokenizer.bos] + [tokenizer.pad] * (self._n_prompt - 1))
+        self._started: _Step | None = None
         self._blanks = 0
         self.generated = 0  # tokens so far
 
@@ -90,38 +105,67 @@ class TokenStream:
         audio = self._model.encode(mel, self._encoder)
         if audio is not None:
             self._audio = audio if self._audio is None else mx.concatenate([self._audio, audio])
-        while self._audio is not None and len(self._audio) >= self._needed:
-            yield self._decode(self._needed)
-        mx.eval(self._encoder.arrays(), [] if self._audio is None else self._audio)
+        step = self._take_step()
+        if step is None:
+            mx.eval(self._arrays())
+        while step is not None:
+            yield self._read(step)
+            step = self._take_step()
 
-    @property
-    def _needed(self) -> int:
-        """Positions in the next step of the decoder: the prompt, then one."""
-        return 1 if self.generated else self._n_prompt
+    def _arrays(self) -> list[mx.array]:
+        """All arrays that a step must evaluate, so that no graph grows across steps."""
+        audio = [] if self._audio is None else [self._audio]
+        return self._encoder.arrays() + self._decoder.arrays() + audio
 
-    def _decode(self, count: int) -> Token:
-        assert self._audio is not None
+    def _take_step(self) -> _Step | None:
+        """The step that was started, or the next one; None if there is no audio for it."""
+        step, self._started = self._started, None
+        return step or self._start(self._next_step())
+
+    def _start(self, step: _Step | None) -> _Step | None:
+        """Let the device compute a step, if there is one."""
+        if step is not None:
+            mx.async_eval(step.token, step.probability, self._arrays())  # type: ignore[no-untyped-call]
+        return step
+
+    def _next_step(self) -> _Step | None:
+        """The decoder's next step, not evaluated; None if there is no audio for it."""
+        count = len(self._input)
+        if self._audio is None or len(self._audio) < count:
+            return None
         audio, rest = self._audio[:count], self._audio[count:]
-        tokens = [self._last] + [self._tokenizer.pad] * (count - 1)
-        logits = self._model.decode(audio, mx.array(tokens), self._decoder)
-        token, probability = self._choose(logits)
+        logits = self._model.decode(audio, self._input, self._decoder)
+        token, probability = greedy(logits)
         self._audio = rest if len(rest) else None
-        self._last = token
+        self._input = token[None]
+        return _Step(token, probability, logits)
+
+    def _read(self, step: _Step) -> Token:
+        """Prepare the step after this one, wait for the token, and start the prepared step."""
+        prepared = None if self._may_intervene else self._next_step()
+        mx.eval(step.token, step.probability)
+        self._started = self._start(prepared)
+        token, probability = self._choose(step)
         self.generated += 1
         return Token(token, probability, self.generated - 1)
 
-    def _choose(self, logits: mx.array) -> tuple[int, float]:
-        """Greedy. One synchronisation: token, probability and state are evaluated together."""
-        best, probability = greedy(logits)
-        mx.eval(best, probability, self._decoder.arrays())
-        token, likely = cast(int, best.item()), cast(float, probability.item())
+    @property
+    def _may_intervene(self) -> bool:
+        """Whether the guard may replace the token that comes next."""
+        return self._guard is not None and self._blanks >= self._guard.longest_run
+
+    def _choose(self, step: _Step) -> tuple[int, float]:
+        """The greedy token, or that of the guard, and its probability."""
+        token, likely = cast(int, step.token.item()), cast(float, step.probability.item())
         if token != self._tokenizer.pad:
             self._blanks = 0
             return token, likely
         self._blanks += 1
         if self._guard is None or self._blanks <= self._guard.longest_run:
             return token, likely
-        return self._break_rut(logits, self._guard)
+        token, likely = self._break_rut(step.logits, self._guard)
+        self._input = mx.array([token])
+        return token, likely
 
     def _break_rut(self, logits: mx.array, guard: BlankGuard) -> tuple[int, float]:
         values = np.array(logits.astype(mx.float32))
