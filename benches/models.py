@@ -24,70 +24,26 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
-from mlx_qwen3_asr.config import Qwen3ASRConfig
-from mlx_qwen3_asr.model import Qwen3ASRModel
 from roofline import product_rate, read_seconds
 
 from voxfast._native import _ext
 from voxfast.audio import load_audio
+from voxfast.bench.random_models import (
+    QWEN3_ASR_0_6B,
+    QWEN3_ASR_1_7B,
+    random_qwen3_asr,
+    random_voxtral,
+)
 from voxfast.features import LogMelStream
 from voxfast.models.qwen3_asr.audio import Audio
-from voxfast.models.qwen3_asr.config import parse_args
 from voxfast.models.qwen3_asr.decoding import Decoder
-from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
-from voxfast.models.voxtral.config import AudioArgs, TransformerArgs, VoxtralArgs
+from voxfast.models.qwen3_asr.network import WindowState
 from voxfast.models.voxtral.network import DecoderState as VoxtralState
 from voxfast.models.voxtral.network import Voxtral
-from voxfast.nn import serve_layers
 from voxfast.ops import greedy, log_mel, rotary_tables, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
-GROUP_SIZE = 64
-
-VOXTRAL_4B = VoxtralArgs(
-    AudioArgs(128, 1.5),
-    TransformerArgs(1280, 32, 32, 32, 64, 5120, 750, 1e-5, 1e6),
-    TransformerArgs(3072, 26, 32, 8, 128, 9216, 8192, 1e-5, 1e6),
-    vocab_size=131072,
-    downsample_factor=4,
-    cond_dim=32,
-)
 BLOCK = 6  # positions that the encoder takes at once: 480 ms
-
-
-def randomise(network: nn.Module, bits: int | None) -> None:
-    """Gives every parameter a random value; weights of matrices keep the size of activations."""
-    if bits is not None:
-        nn.quantize(network, GROUP_SIZE, bits, class_predicate=packable)
-    modules = dict(network.named_modules())
-    drawn = []
-    for path, parameter in tree_flatten(network.parameters()):
-        module = modules[path.rpartition(".")[0]]
-        drawn.append((path, draw(path.rpartition(".")[2], module, parameter, bits)))
-    network.update(tree_unflatten(drawn))
-    mx.eval(network.parameters())
-
-
-def packable(_: str, module: nn.Module) -> bool:
-    return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP_SIZE == 0
-
-
-def draw(name: str, module: nn.Module, like: mx.array, bits: int | None) -> mx.array:
-    if like.dtype == mx.uint32:
-        rng = np.random.default_rng(0)
-        return mx.array(rng.integers(0, 2**32, like.shape, dtype=np.uint32))
-    if like.ndim == 1:
-        ones = name == "weight"  # of norms
-        return (mx.ones if ones else mx.zeros)(like.shape, mx.bfloat16)
-    inputs = like.size // like.shape[0]
-    if name in ("scales", "biases") and bits is not None:
-        # Codes are uniform: their deviation is 2^bits / sqrt(12).
-        scale = (12 / (inputs * GROUP_SIZE)) ** 0.5 / 2**bits
-        return mx.full(
-            like.shape, scale if name == "scales" else -scale * (2**bits - 1) / 2
-        ).astype(mx.bfloat16)
-    return mx.random.normal(like.shape, mx.bfloat16, scale=inputs**-0.5)
 
 
 @dataclass
@@ -139,9 +95,7 @@ class Stages:
 
 def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
     """A stream with the encoder fed every 480 ms; its stages by position or by block."""
-    model = Voxtral(VOXTRAL_4B)
-    randomise(model, bits)
-    serve_layers(model)
+    model = random_voxtral(bits)
     prompt = 39
 
     def run(samples: np.ndarray, stages: Stages) -> None:
@@ -194,28 +148,6 @@ def hidden(model: Voxtral, x: mx.array, state: VoxtralState) -> mx.array:
     return decoder.norm(x[:, -1])
 
 
-def qwen3_config(tower: tuple[int, int, int, int], decoder: tuple[int, int, int]) -> dict[str, Any]:
-    """The published configuration for a size.
-
-    Args:
-        tower: layers, size, heads, inner size.
-        decoder: layers, size, inner size.
-    """
-    layers, dim, heads, inner = tower
-    audio = {"encoder_layers": layers, "d_model": dim, "encoder_attention_heads": heads,
-             "encoder_ffn_dim": inner, "output_dim": decoder[1], "num_mel_bins": 128,
-             "max_source_positions": 1500, "n_window": 50, "n_window_infer": 800,
-             "downsample_hidden_size": 480}  # fmt: skip
-    text = {"vocab_size": 151936, "num_hidden_layers": decoder[0], "hidden_size": decoder[1],
-            "intermediate_size": decoder[2], "num_attention_heads": 16, "num_key_value_heads": 8,
-            "head_dim": 128, "tie_word_embeddings": True, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
-            "max_position_embeddings": 65536}  # fmt: skip
-    thinker = {"audio_config": audio, "text_config": text}
-    return {"model_type": "qwen3_asr", "thinker_config": thinker}
-
-
-QWEN3_ASR_0_6B = qwen3_config((18, 896, 14, 3584), (28, 1024, 3072))
-QWEN3_ASR_1_7B = qwen3_config((24, 1024, 16, 4096), (28, 2048, 6144))
 PROMPT = (9, 6)  # positions before and after the audio
 # Of a stream's inference over one new second: what it reads anew (audio positions of the last
 # two seconds; the end of the prompt and the certain text) and the tokens that it writes.
@@ -224,11 +156,7 @@ READ, WRITTEN = (26, 24), 6
 
 def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray, Stages], None]:
     """30 s of audio at once, and the inference of a stream for one more second."""
-    network = Qwen3ASRModel(Qwen3ASRConfig.from_dict(config))
-    network.pop("lm_head")
-    randomise(network, bits)
-    serve_layers(network)
-    model = Qwen3ASR(network, parse_args(config))
+    network, model = random_qwen3_asr(config, bits)
     tower, window = network.audio_tower, 104
     projection = (tower.proj1, tower.proj2)
     heads = {layer: [5, 8] for layer in range(12, 22)}  # as many as alignment heads were measured
