@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from voxfast._version import version
-from voxfast.cli import options
+from voxfast.cli import options, speed
 from voxfast.cli.console import describe, say
 from voxfast.cli.listen import load_sounddevice
 from voxfast.errors import ModelNotFoundError, VoxfastError
@@ -25,14 +25,19 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="show what is installed, and test it",
-        description="Show versions, kernels, devices and models, and run a self-test.",
+        description="Show versions, kernels, devices and models, and run a self-test; or measure "
+        "this machine.",
     )
+    speed.add_options(parser)
     options.add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a report; returns 0 if all is well, else 1."""
+    speed.check(args)
+    if args.speed:
+        return speed.run(args)
     failed = 0
     for title, check in _CHECKS.items():
         try:
