@@ -15,7 +15,8 @@ import pytest
 
 from voxfast import ops
 from voxfast._native import _ext
-from voxfast.bench.plain import PlainVoxtral
+from voxfast.bench.plain import PlainQwen3ASR, PlainVoxtral
+from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.ops import greedy
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
@@ -104,6 +105,19 @@ def test_the_baseline_computes_the_same(bench: ModuleType) -> None:
             voxtral.encoder.stem(mel[None], encoder.tails), encoder.caches
         )
         assert mx.allclose(voxtral.encoder.norm(x), truth, rtol=1e-3, atol=1e-4)
+
+
+@needs_compiler
+def test_the_baseline_of_qwen3_asr_computes_the_same(qwen_folder: Path) -> None:
+    """Over a prompt, and token by token."""
+    model = load_qwen3_asr(qwen_folder, mx.float32)
+    plain, state = PlainQwen3ASR(model), model.decoder_state()
+    for length in (7, 1, 1, 5, 1):
+        x = mx.random.normal((length, model.args.text.dim))
+        token, probability = greedy(model.decode(x, state)[0])
+        same, logprobs = plain.decode(x[None])
+        assert token.item() == same.item()
+        assert mx.allclose(mx.exp(logprobs.max()), probability, rtol=1e-4)
 
 
 @needs_compiler
