@@ -18,7 +18,9 @@ __all__ = ["Listener", "SpeechEvent"]
 SpeechEvent = SpeechStarted | SpeechEnded
 
 PAUSE_MS = 1500.0  # that ends an utterance if only silence is to be skipped
-KEPT = SAMPLE_RATE // 3  # samples of silence before speech that are heard all the same
+# Samples of silence before speech that are heard all the same. With a third of a second of it,
+# voxtral-numbers makes 3.8 % errors in joined clips instead of 2.3 %: the first word suffers.
+KEPT = SAMPLE_RATE * 8 // 10
 TRAIL = 0.1  # seconds of a pause that may be the quiet end of a word
 PIECE = SAMPLE_RATE  # samples that are pushed at once, so that a long recording can be interrupted
 
@@ -35,8 +37,8 @@ class Listener:
     """Stands before a stream, has its methods, and listens for speech.
 
     A pause of ``endpoint_ms`` ends an utterance: its last words come at once. With
-    ``skip_silence`` the stream hears speech alone, a third of a second before it, and the pause
-    behind it; the times of words stay those of the real audio.
+    ``skip_silence`` the stream hears speech alone, 0.8 s before it, and the pause behind it; the
+    times of words stay those of the real audio.
 
     Parity: for any split of the samples, the stream hears the same.
 
