@@ -4,6 +4,11 @@
 #include <stdexcept>
 #if defined(VOXFAST_HAS_avx2)
 #include <cpuid.h>
+#elif defined(VOXFAST_HAS_neondot) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(VOXFAST_HAS_neondot) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace voxfast {
@@ -15,6 +20,28 @@ namespace {
 bool supports_f16c() {
   unsigned eax, ebx, ecx, edx;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#elif defined(VOXFAST_HAS_neondot)
+struct ArmFeatures {
+  bool dotprod = false, i8mm = false, bf16 = false;
+};
+
+ArmFeatures arm_features() {
+#if defined(__APPLE__)
+  auto has = [](const char* feature) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  return {has("hw.optional.arm.FEAT_DotProd"), has("hw.optional.arm.FEAT_I8MM"),
+          has("hw.optional.arm.FEAT_BF16")};
+#elif defined(__linux__)
+  auto level2 = getauxval(AT_HWCAP2);
+  return {(getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0, (level2 & HWCAP2_I8MM) != 0,
+          (level2 & HWCAP2_BF16) != 0};
+#else
+  return {};
+#endif
 }
 #endif
 
@@ -32,6 +59,14 @@ std::vector<const Kernels*> supported() {
           __builtin_cpu_supports("avx512bf16")) {
         levels.push_back(&avx512dot::kernels);
       }
+    }
+  }
+#elif defined(VOXFAST_HAS_neondot)
+  auto features = arm_features();
+  if (features.dotprod) {
+    levels.push_back(&neondot::kernels);
+    if (features.i8mm && features.bf16) {
+      levels.push_back(&neonmm::kernels);
     }
   }
 #endif

@@ -191,7 +191,8 @@ void mask_scores(const Tile<T>& t, int64_t position, int count, f32v* scores,
     key[i] = i / Q;
   }
   for (int j = 0; j < vectors; ++j) {
-    scores[j] = ((key >= first) & (key < end)) ? scores[j] : broadcast(-INF);
+    i32v visible = (key >= first) & (key < end);
+    scores[j] = visible ? scores[j] : broadcast(-INF);
     key += LANES / Q;
   }
 }

@@ -152,9 +152,9 @@ void mask_panel(const Tile<T>& t, int query, int64_t position, int from, int to,
   }
   for (int k = from; k < to; ++k) {
     i32v key = i32v{} + k;
+    i32v visible = (key >= first) & (key < end);
     f32v score = load(scores + k * V * LANES);
-    store(scores + k * V * LANES,
-          ((key >= first) & (key < end)) ? score : broadcast(-INF));
+    store(scores + k * V * LANES, visible ? score : broadcast(-INF));
   }
 }
 

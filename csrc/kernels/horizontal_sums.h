@@ -49,6 +49,23 @@ namespace {
 // Sums of WIDTH neighbouring lanes of each of WIDTH vectors, [LANES / WIDTH, WIDTH]: the
 // sum of the first WIDTH lanes of every vector, then of the next WIDTH lanes, ... . A
 // step adds the halves of two vectors' lanes and leaves half as many vectors.
+#if defined(__aarch64__)  // ADDP
+template <int WIDTH>
+VOXFAST_INLINE f32v horizontal_sums(f32v* x) {
+  auto pairwise = [](f32v a, f32v b) __attribute__((always_inline)) {
+    return (f32v)vpaddq_f32((float32x4_t)a, (float32x4_t)b);
+  };
+  return pairwise(pairwise(x[0], x[1]), pairwise(x[2], x[3]));
+}
+
+template <int WIDTH>
+VOXFAST_INLINE i32v horizontal_sums(i32v* x) {
+  auto pairwise = [](i32v a, i32v b) __attribute__((always_inline)) {
+    return (i32v)vpaddq_s32((int32x4_t)a, (int32x4_t)b);
+  };
+  return pairwise(pairwise(x[0], x[1]), pairwise(x[2], x[3]));
+}
+#else
 template <int WIDTH, typename V>
 VOXFAST_INLINE V horizontal_sums(V* x) {
 #if defined(__AVX512F__)
@@ -66,6 +83,7 @@ VOXFAST_INLINE V horizontal_sums(V* x) {
   }
   return VOXFAST_HALVES_2(x[0], x[1]);
 }
+#endif
 
 // Sums of quads, [QUAD, LANES / QUAD]: those of x[0], then those of x[1], ... .
 VOXFAST_INLINE f32v quad_sums(f32v (&x)[QUAD]) {

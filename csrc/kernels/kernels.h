@@ -58,6 +58,12 @@ extern const Kernels kernels;
 namespace neon {
 extern const Kernels kernels;
 }
+namespace neondot {  // NEON with dot products of bytes
+extern const Kernels kernels;
+}
+namespace neonmm {  // neondot with I8MM and BF16
+extern const Kernels kernels;
+}
 namespace generic {
 extern const Kernels kernels;
 }

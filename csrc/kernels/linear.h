@@ -7,9 +7,10 @@
 //   linear_float.h             float w
 //   linear_packed_common.h     packed w: quantized x, unpacked codes
 //   linear_packed_gemm.h       packed w, several rows of x
+//   linear_packed_gemm_step.h  its inner step
 //   linear_packed_gemv.h       packed w, one row of x
-//   linear_packed_gemv_vnni.h  its inner loop with AVX-512 VNNI
-//   linear_packed_gemv_madd.h  its inner loop with any other instruction set
+//   linear_packed_gemv_bytes.h its inner loop with dot products of bytes
+//   linear_packed_gemv_pairs.h its inner loop with any other instruction set
 //
 // Glossary. The files of linear use each word in this sense only.
 //
@@ -31,7 +32,8 @@
 //   span        inputs of a row of x that are equally spaced in memory. x of
 //               [..., K1, K2] has K1 spans of K2 inputs per row.
 //   lane        32 bits of a vector. Float w: one float32, or two bfloat16 (AVX-512
-//               BF16). Packed w: four bytes (AVX-512 VNNI), or two int16 (madd).
+//               BF16, BFDOT). Packed w: four bytes (AVX-512 VNNI, SDOT), or two int16
+//               (madd, SMLAL).
 //   element     one of the numbers that are multiplied within a lane
 //   quad        four neighbouring lanes, as in simd.h
 //   word        32 bits of packed w in memory
@@ -39,10 +41,11 @@
 //   group       group_size consecutive inputs of a row, which share scale and bias
 //   block       32 consecutive codes of a row, packed into `bits` words
 //   chunk       packed gemv: the codes taken from a row of w per step
-//   plane       VNNI gemv: the codes at one bit offset of every byte of a chunk
+//   plane       gemv with bytes: the codes at one bit offset of every byte of a chunk
+//   step        packed gemm: the codes that are multiplied with one vector, or lane, of x
 //   integer     a quantized input: x = integer * x_scale. 15 bits and sign; x_scale is a
 //               power of two per group (block floating point).
-//   digit       VNNI: integer = 256 * high digit + low digit, both signed bytes
+//   digit       bytes: integer = 256 * high digit + low digit, both signed bytes
 //   dot         a sum of code * integer, exact in 32 bits
 //   prepared x  x converted and laid out for the kernel, by linear_prepare
 

@@ -3,10 +3,10 @@
 // linear with float w, accumulated in float32. Glossary: linear.h.
 //
 // A lane is one input as float32, or two neighbouring inputs as bfloat16 where x and w
-// are bfloat16 and the processor has AVX-512 BF16; the products of a pair are exact in
-// float32. A vector of w holds one quad of each of VECTOR_OUTPUTS rows. It is multiplied
-// with the same quad of x, broadcast. Every output thus has four partial sums along K,
-// one per lane of a quad. They are added at the end of a slice.
+// are bfloat16 and the processor has AVX-512 BF16 or BFDOT; the products of a pair are
+// exact in float32. A vector of w holds one quad of each of VECTOR_OUTPUTS rows. It is
+// multiplied with the same quad of x, broadcast. Every output thus has four partial sums
+// along K, one per lane of a quad. They are added at the end of a slice.
 //
 // gemv and gemm add the same numbers in the same order, so an output does not depend on
 // M, on the other outputs, or on the number of threads.
@@ -32,6 +32,8 @@ struct Bf16PairLane {
   VOXFAST_INLINE static f32v add_dot(f32v sum, f32v w, f32v x) {
 #if defined(__AVX512BF16__)
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    asm("bfdot %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(w), "w"(x));
 #endif
     return sum;
   }
@@ -39,7 +41,7 @@ struct Bf16PairLane {
 
 // Whether a lane is a pair of bfloat16.
 VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
   return a.x_type == FloatType::bfloat16 && a.w_type == FloatType::bfloat16 &&
          a.k % Bf16PairLane::INPUTS == 0;
 #else

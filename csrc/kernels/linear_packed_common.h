@@ -1,8 +1,9 @@
 #pragma once
 
 // linear with packed w: quantizes x, unpacks codes into 32-bit lanes and multiplies them.
-// A lane has four codes as uint8, multiplied with four int8 digits of x (AVX-512 VNNI),
-// or two codes as int16, multiplied with two integers of x (madd). Glossary: linear.h.
+// A lane has four codes as bytes, multiplied with four int8 digits of x (AVX-512 VNNI,
+// NEON SDOT), or two codes as int16, multiplied with two integers of x (madd, NEON
+// SMLAL). Glossary: linear.h.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
@@ -11,8 +12,8 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-#define VOXFAST_VNNI
+#if (defined(__AVX512VNNI__) && defined(__AVX512VBMI__)) || defined(__ARM_FEATURE_DOTPROD)
+#define VOXFAST_BYTE_DOTS
 
 // An integer of x is two digits: 256 * high + low.
 constexpr int CODES_PER_LANE = 4, DIGITS = 2;
@@ -20,18 +21,31 @@ constexpr int CODES_PER_LANE = 4, DIGITS = 2;
 constexpr int CODES_PER_LANE = 2, DIGITS = 1;
 #endif
 
-// Adds the dot product of the elements of each lane. (GCC 12 copies `sum` around the
-// intrinsic, hence the assembly.)
-VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
-  if constexpr (CODES_PER_LANE == 4) {
-#if defined(VOXFAST_VNNI)
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+// What is subtracted from codes before they are multiplied. SDOT takes signed bytes,
+// which hold codes of 8 bits only so; the bias of a group makes up for it.
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int code_offset(int bits) { return bits == 8 ? 128 : 0; }
+#else
+constexpr int code_offset(int) { return 0; }
 #endif
-    return sum;
-  } else {
-    // Without the barrier GCC 12 reorders the sums, and spills registers.
-    return value_barrier(sum + multiply_pairs((i16v)w, (i16v)x));
-  }
+
+// Adds the dot product of the elements of each lane, or, with SMLAL, of elements that are
+// half a vector apart: for sums of all lanes. (GCC 12 copies `sum` around the intrinsic
+// of VNNI, hence the assembly.)
+VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return (i32v)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+#elif defined(VOXFAST_BYTE_DOTS)
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+  return sum;
+#elif defined(__aarch64__)
+  auto codes = (int16x8_t)w, integers = (int16x8_t)x;
+  auto low = vmlal_s16((int32x4_t)sum, vget_low_s16(codes), vget_low_s16(integers));
+  return (i32v)vmlal_high_s16(low, codes, integers);
+#else
+  // Without the barrier GCC 12 reorders the sums, and spills registers.
+  return value_barrier(sum + multiply_pairs((i16v)w, (i16v)x));
+#endif
 }
 
 // The lane of x at p, in all lanes.
@@ -49,6 +63,15 @@ VOXFAST_INLINE i32v combine_digits(const i32v (&dots)[DIGITS]) {
 }
 
 constexpr int ELEMENT_BITS = 32 / CODES_PER_LANE;
+
+// The gemm's inner loop takes STEP_LANES lanes, and their digits, at once: on arm64 a
+// vector of x, whose parts instructions select, elsewhere one lane, which is broadcast.
+#if defined(__aarch64__)
+constexpr int STEP_LANES = 4 / DIGITS;
+#else
+constexpr int STEP_LANES = 1;
+#endif
+constexpr int STEP_CODES = STEP_LANES * CODES_PER_LANE;
 
 // MLX packs the codes of a row without gaps, lowest bits first: a block of 32 codes is
 // `bits` words.
@@ -84,8 +107,9 @@ VOXFAST_INLINE u32v unpack_lane(const u32v* packed, int lane) {
   constexpr uint32_t MASK = (1u << BITS) - 1;
   if constexpr (fits_element(BITS)) {
     constexpr int LANES_PER_WORD = ELEMENT_BITS / BITS;
-    return packed[lane / LANES_PER_WORD] >> lane % LANES_PER_WORD * BITS &
-           in_every_element(MASK);
+    u32v codes = packed[lane / LANES_PER_WORD] >> lane % LANES_PER_WORD * BITS &
+                 in_every_element(MASK);
+    return codes ^ in_every_element(code_offset(BITS));
   } else {
     constexpr int WIDTH = CODES_PER_LANE * BITS;
     int first = lane * WIDTH / 32, begin = lane * WIDTH % 32;
@@ -150,6 +174,11 @@ VOXFAST_INLINE f32v group_terms(f32v dots, f32v w_scales, f32v x_scales, f32v w_
   return dots * (w_scales * x_scales) + value_barrier(w_biases * x_sums);
 }
 
+// The bias for codes from which `offset` was subtracted.
+VOXFAST_INLINE f32v bias_of_codes(f32v bias, f32v scale, int offset) {
+  return offset == 0 ? bias : bias + scale * static_cast<float>(offset);
+}
+
 // Calls f<BITS>().
 template <typename F>
 VOXFAST_INLINE void with_bits(int bits, F f) {
@@ -169,7 +198,33 @@ VOXFAST_INLINE void with_bits(int bits, F f) {
   }
 }
 
-#if defined(VOXFAST_VNNI)
+#if defined(VOXFAST_BYTE_DOTS)
+// The lowest byte of each lane.
+VOXFAST_INLINE void store_low_bytes(char* p, i32v x) {
+#if defined(__AVX512F__)
+  auto bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)x);
+#else
+  typedef int8_t i8q __attribute__((vector_size(LANES)));
+  i8q bytes = __builtin_convertvector(x, i8q);
+#endif
+  std::memcpy(p, &bytes, sizeof bytes);
+}
+
+// out[i] = bytes[order[i]].
+VOXFAST_INLINE void shuffle_64_bytes(const char* bytes, const uint8_t* order, char* out) {
+#if defined(__AVX512F__)
+  __m512i ordered = _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(order),
+                                                  _mm512_load_si512(bytes));
+  std::memcpy(out, &ordered, sizeof ordered);
+#else
+  auto table = read<uint8x16x4_t>(bytes);
+  for (int i = 0; i < 64; i += 16) {
+    uint8x16_t ordered = vqtbl4q_u8(table, vld1q_u8(order + i));
+    std::memcpy(out + i, &ordered, sizeof ordered);
+  }
+#endif
+}
+
 // Writes the digits of 32 integers of x in the given order: i means the high digit of
 // integer i, 32 + i its low digit.
 VOXFAST_INLINE void split_digits(const int32_t* integers, const uint8_t* order,
@@ -178,31 +233,27 @@ VOXFAST_INLINE void split_digits(const int32_t* integers, const uint8_t* order,
   for (int i = 0; i < 32; i += LANES) {
     auto x = read<i32v>(integers + i);
     i32v high = (x + 128) >> 8;
-    auto digits = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)high);
-    std::memcpy(bytes + i, &digits, sizeof digits);
-    digits = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)(x - (high << 8)));
-    std::memcpy(bytes + 32 + i, &digits, sizeof digits);
+    store_low_bytes(bytes + i, high);
+    store_low_bytes(bytes + 32 + i, x - (high << 8));
   }
-  __m512i ordered = _mm512_maskz_permutexvar_epi8(~0ULL, _mm512_load_si512(order),
-                                                  _mm512_load_si512(bytes));
-  std::memcpy(out, &ordered, sizeof ordered);
+  shuffle_64_bytes(bytes, order, out);
 }
 #endif
 
-// The inputs of a block in the order of its lanes, as split_digits takes it: of each lane
-// the elements' high digits, then their low digits.
+// The inputs of a block in the order of its lanes, as split_digits takes it: of each
+// STEP_LANES lanes the elements' high digits, then their low digits.
 template <int BITS>
 struct LaneOrder {
   alignas(64) uint8_t from[BLOCK_CODES * DIGITS] = {};
 
   constexpr LaneOrder() {
     for (int i = 0; i < BLOCK_CODES; ++i) {
-      int lane = i / CODES_PER_LANE, element = i % CODES_PER_LANE;
-      int to = lane * CODES_PER_LANE * DIGITS + element;
-      auto input = static_cast<uint8_t>(input_of(BITS, lane, element));
+      auto input =
+          static_cast<uint8_t>(input_of(BITS, i / CODES_PER_LANE, i % CODES_PER_LANE));
+      int to = i / STEP_CODES * DIGITS * STEP_CODES + i % STEP_CODES;
       from[to] = input;
       if (DIGITS == 2) {
-        from[to + CODES_PER_LANE] = static_cast<uint8_t>(BLOCK_CODES + input);
+        from[to + STEP_CODES] = static_cast<uint8_t>(BLOCK_CODES + input);
       }
     }
   }
@@ -215,7 +266,7 @@ constexpr LaneOrder<BITS> LANE_ORDER;
 // two digits, two lanes for each.
 template <int BITS>
 VOXFAST_INLINE void arrange_x(const int32_t* integers, char* out) {
-#if defined(VOXFAST_VNNI)
+#if defined(VOXFAST_BYTE_DOTS)
   split_digits(integers, LANE_ORDER<BITS>.from, out);
 #else
   for (int i = 0; i < BLOCK_CODES; ++i) {

@@ -15,6 +15,7 @@
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
 #include "kernels/linear_packed_common.h"
+#include "kernels/linear_packed_gemm_step.h"
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
 
@@ -22,7 +23,7 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 struct PackedGemm {
-  static constexpr int VECTORS = 2;  // of outputs
+  static constexpr int VECTORS = GEMM_VECTORS;
   static constexpr int64_t PANEL = VECTORS * LANES;
   static constexpr int64_t KC = 512;
   static constexpr int64_t MAX_GROUPS = KC / 32;
@@ -95,6 +96,17 @@ struct PackedGemm {
           load_groups<T>(a, n + v * LANES, v);
         });
       }
+      for (int64_t i = 0; i < count / STEP_CODES; ++i) {
+        arrange_step(*step(i));
+      }
+    }
+
+    // The codes of step i.
+    StepCodes* step(int64_t i) {
+      return reinterpret_cast<StepCodes*>(codes + i * STEP_LANES);
+    }
+    const StepCodes* step(int64_t i) const {
+      return reinterpret_cast<const StepCodes*>(codes + i * STEP_LANES);
     }
 
    private:
@@ -133,7 +145,8 @@ struct PackedGemm {
       transpose_columns(pointers, pointers, 2 * groups, columns);
       for (int64_t g = 0; g < groups; ++g) {
         scales[g][v] = (f32v)columns[g];
-        biases[g][v] = (f32v)columns[groups + g];
+        biases[g][v] =
+            bias_of_codes((f32v)columns[groups + g], scales[g][v], code_offset(a.bits));
       }
     }
 
@@ -192,10 +205,10 @@ struct PackedGemm {
       x_scales[m] = x.x_scales + s.first_group;
       x_sums[m] = x.x_sums + s.first_group;
     }
-    const int64_t steps = a.group_size / CODES_PER_LANE;
-    const u32v(*w)[VECTORS] = s.codes;
+    const int64_t steps = a.group_size / STEP_CODES;
+    const StepCodes* w = s.step(0);
     for (int64_t g = 0; g < s.groups; ++g) {
-      i32v dots[MR][VECTORS][DIGITS];
+      StepDots dots[MR];
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
@@ -206,14 +219,7 @@ struct PackedGemm {
       for (int64_t i = 0; i < steps; ++i, ++w) {
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
-#pragma GCC unroll 2
-          for (int d = 0; d < DIGITS; ++d) {
-            i32v x = broadcast_lane(integers[m] + 4 * (DIGITS * i + d));
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; ++v) {
-              dots[m][v][d] = add_dot(dots[m][v][d], (*w)[v], x);
-            }
-          }
+          add_step(dots[m], *w, integers[m] + 2 * STEP_CODES * i);
         }
       }
 #pragma GCC unroll 6
@@ -221,7 +227,7 @@ struct PackedGemm {
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) {
           float* to = sums + m * PANEL + v * LANES;
-          f32v value = __builtin_convertvector(combine_digits(dots[m][v]), f32v);
+          f32v value = __builtin_convertvector(combine_step(dots[m][v]), f32v);
           f32v terms = group_terms(value, s.scales[g][v], broadcast(x_scales[m][g]),
                                    s.biases[g][v], broadcast(x_sums[m][g]));
           store(to, load(to) + terms);

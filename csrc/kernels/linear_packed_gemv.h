@@ -11,10 +11,10 @@
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
 #include "kernels/linear_packed_common.h"
-#if defined(VOXFAST_VNNI)
-#include "kernels/linear_packed_gemv_vnni.h"
+#if defined(VOXFAST_BYTE_DOTS)
+#include "kernels/linear_packed_gemv_bytes.h"
 #else
-#include "kernels/linear_packed_gemv_madd.h"
+#include "kernels/linear_packed_gemv_pairs.h"
 #endif
 #include "kernels/simd.h"
 #include "kernels/with_type.h"
@@ -147,6 +147,7 @@ struct PackedGemv {
       for (int i = 0; i < GEMV_PANEL; ++i) {
         int64_t g = first + i * GROUPS_PER_VECTOR;
         if (g < a.groups) {
+          biases[i] = bias_of_codes(biases[i], scales[i], code_offset(BITS));
           const char* x = integers + 2 * GROUP * g;
           int64_t at = g * GROUP / 8 * BITS;
           i32v dots_i32 = at + Dots::READ <= row_bytes
@@ -203,7 +204,9 @@ struct PackedGemv {
           BITS < 6 ? __builtin_prefetch(prefetch) : prefetch_l2(prefetch);
         }
       }
-      i32v partial_sums[VECTORS * GEMV_PANEL];
+      // Lanes are added before digits where a vector has few lanes: it takes less.
+      constexpr int SUMMANDS = LANES == QUAD ? DIGITS : 1;
+      i32v partial_sums[SUMMANDS][VECTORS * GEMV_PANEL];
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) {
         i32v digits[GEMV_PANEL][DIGITS] = {};
@@ -214,10 +217,17 @@ struct PackedGemv {
         }
 #pragma GCC unroll 4
         for (int r = 0; r < GEMV_PANEL; ++r) {
-          partial_sums[v * GEMV_PANEL + r] = combine_digits(digits[r]);
+          for (int i = 0; i < SUMMANDS; ++i) {
+            partial_sums[i][v * GEMV_PANEL + r] =
+                SUMMANDS == DIGITS ? digits[r][i] : combine_digits(digits[r]);
+          }
         }
       }
-      i32v sums = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums);
+      i32v of_digits[DIGITS];
+      for (int i = 0; i < SUMMANDS; ++i) {
+        of_digits[i] = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums[i]);
+      }
+      i32v sums = SUMMANDS == DIGITS ? combine_digits(of_digits) : of_digits[0];
 #if defined(__AVX512F__)
       if constexpr (Chunk::LANES_PER_GROUP ==
                     8) {  // [vector, group, row] to [group, row]

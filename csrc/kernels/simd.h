@@ -176,6 +176,8 @@ VOXFAST_INLINE f32v load(const bf16* p) {
   __m256i raw =
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return (f32v)_mm256_slli_epi32(raw, 16);
+#elif defined(__aarch64__)
+  return (f32v)vshll_n_u16(vld1_u16(&p->bits), 16);
 #else
   typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
   u16h raw;

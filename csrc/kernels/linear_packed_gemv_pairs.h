@@ -1,8 +1,8 @@
 #pragma once
 
-// The inner loop of linear_packed_gemv.h without VNNI: codes are unpacked to int16 and
-// multiplied with madd. A chunk is a block, 32 codes in 4 * BITS bytes. Glossary:
-// linear.h.
+// The inner loop of linear_packed_gemv.h without dot products of bytes: codes are
+// unpacked to int16 and multiplied with madd, on arm64 with SMLAL. A chunk is a block, 32
+// codes in 4 * BITS bytes. Glossary: linear.h.
 
 #include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
@@ -116,6 +116,15 @@ template <int BITS>
 VOXFAST_INLINE u16v gather_codes(const char* chunk, int v) {
   constexpr const Unpack<BITS>& unpack = UNPACK<BITS>;
   auto* p = reinterpret_cast<const uint8_t*>(chunk + unpack.offset(v * ELEMENTS / 16));
+#if defined(__aarch64__)
+  uint8x16_t x;
+  if constexpr (unpack.LOAD_BYTES == 8) {
+    x = vcombine_u8(vld1_u8(p), vdup_n_u8(0));
+  } else {
+    x = vld1q_u8(p);
+  }
+  return (u16v)vqtbl1q_u8(x, vld1q_u8(unpack.bytes[v]));
+#else
   u16v x;
   for (int element = 0; element < ELEMENTS; ++element) {
     int second = unpack.bytes[v][2 * element + 1];
@@ -123,6 +132,7 @@ VOXFAST_INLINE u16v gather_codes(const char* chunk, int v) {
     x[element] = static_cast<uint16_t>(p[unpack.bytes[v][2 * element]] | high << 8);
   }
   return x;
+#endif
 }
 #endif
 
