@@ -75,12 +75,11 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
   return max_span;
 }
 
-// Plans tiles and splits: tiles that fit the kernels' scratch memory, tasks for all
-// threads.
+// Plans tiles and splits: tiles that fit the kernels' scratch memory, and for one
+// sequence tasks for all threads. The batch does not count, so that a sequence gets the
+// same bits alone and in a batch.
 void plan(SlidingAttentionArguments& a, int64_t span) {
-  constexpr int64_t SPLIT_KEYS = 256;  // with fewer a merge costs more than it saves
   int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
-  int64_t heads = int64_t{a.batch} * a.kv_heads;
   int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
   int padded = 64;
   while (padded < a.head_size) {
@@ -89,12 +88,12 @@ void plan(SlidingAttentionArguments& a, int64_t span) {
   // The fewest tiles that fit the scratch memory and occupy the threads, of similar size.
   int max_span = std::min(MANY_QUERIES_FLOATS / padded, queries);
   int64_t tiles = std::max<int64_t>((queries + max_span - 1) / max_span,
-                                    (wanted + heads - 1) / heads);
+                                    (wanted + a.kv_heads - 1) / a.kv_heads);
   int balanced = static_cast<int>((queries + tiles - 1) / tiles);
   a.tile_queries =
       std::min(std::max((balanced + lanes - 1) / lanes * lanes, 2 * lanes), max_span);
   a.tiles = (queries + a.tile_queries - 1) / a.tile_queries;
-  int64_t tasks = heads * a.tiles;
+  int64_t tasks = int64_t{a.kv_heads} * a.tiles;
   a.splits = static_cast<int>(
       std::max<int64_t>(1, std::min((wanted + tasks - 1) / tasks, span / SPLIT_KEYS)));
 }

@@ -9,6 +9,7 @@ SPEECH = sorted((Path(__file__).parent / "data" / "real").glob("*.[wf]*"))
 
 # Voxtral's normalisation: max(x, 1.5 - 8), then (x + 4) / 4.
 NORMALISED = {"log_floor": -6.5, "shift": 4.0, "scale": 0.25}
+COMPOSED_ATOL = 5e-5  # a float32 FFT; in normalised units
 
 
 def filterbank(n_mels: int) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_mel_reference import NORMALISED, noise
+from log_mel_reference import COMPOSED_ATOL, NORMALISED, noise
 
 from voxfast import features
 from voxfast.errors import InvalidAudioError, InvalidOptionError
@@ -77,7 +77,9 @@ def test_a_composed_stream_agrees_up_to_rounding():
     with use_native(False):
         out = streamed(LogMelStream(**NORMALISED), split(samples, 641))
         expected = whole(samples, **NORMALISED)
-    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)
+    # MLX may sum up products of few and of many frames in different orders. Both results are
+    # within COMPOSED_ATOL of the exact one (test_log_mel.py).
+    np.testing.assert_allclose(out, expected, rtol=0, atol=2 * COMPOSED_ATOL)
 
 
 def test_options_are_those_of_log_mel():

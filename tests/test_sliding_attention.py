@@ -180,17 +180,20 @@ def test_rotate_refuses_what_does_not_fit(shape, table, dtype):
         rotate_op(mx.zeros(shape, dtype), tables)
 
 
-def test_batch_rows_have_their_own_offsets_and_rotation():
-    offsets = [0, 3, 17, 2**31 + 5]
-    x = inputs(4, 2, size=32, length=5, capacity=20, batch=4, seed=3)
-    tables = [rotary_tables(offset, 5, 32, 1e4) for offset in offsets]
+@pytest.mark.parametrize(("window", "length"), [(12, 5), (1100, 5), (1100, 1), (1100, 40)])
+def test_batch_rows_have_their_own_offsets_and_rotation(window, length):
+    """The bits of a row do not depend on its neighbours, though long ones are split."""
+    offsets = [0, 3, 600, 2**31 + 5]
+    x = inputs(4, 2, size=32, length=length, capacity=window + 40, batch=4, seed=3)
+    tables = [rotary_tables(offset, length, 32, 1e4) for offset in offsets]
     rotary = tuple(mx.concatenate([table[i] for table in tables]) for i in range(2))
+    options = {"window": window, "scale": 0.2}
     together = sliding_attention(
-        **x, offset=mx.array(offsets, dtype=mx.int64), window=12, scale=0.2, rotary=rotary
+        **x, offset=mx.array(offsets, dtype=mx.int64), rotary=rotary, **options
     )
     for b, offset in enumerate(offsets):
         row = {name: array[b : b + 1] for name, array in x.items()}
-        alone = sliding_attention(**row, offset=offset, window=12, scale=0.2, rotary=tables[b])
+        alone = sliding_attention(**row, offset=offset, rotary=tables[b], **options)
         for a, one in zip(together, alone, strict=True):
             assert mx.array_equal(a[b : b + 1], one)
 

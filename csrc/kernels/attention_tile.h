@@ -174,9 +174,11 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
   t.n_queries = min(a.tile_queries, a.length * t.group - t.first_query);
   t.offset = a.offset[t.b * a.offset_stride];
   int64_t from = max(0, t.newest(0) - a.window + 1);
+  // A shorter sequence of the batch has fewer splits; its last tasks have no keys.
   int64_t count = t.newest(t.n_queries - 1) + 1 - from;
-  t.begin = from + count * split / a.splits;
-  t.end = from + count * (split + 1) / a.splits;
+  int64_t splits = max(1, min(int64_t{a.splits}, count / SPLIT_KEYS));
+  t.begin = from + count * min(split, splits) / splits;
+  t.end = from + count * min(split + 1, splits) / splits;
   int64_t ring = head * a.capacity * a.head_size;
   t.keys = static_cast<const T*>(a.keys) + ring;
   t.values = static_cast<const T*>(a.values) + ring;

@@ -13,6 +13,9 @@ namespace voxfast {
 // at least 64.
 constexpr int MANY_QUERIES_FLOATS = 8192;
 
+// The fewest keys of a split: with fewer a merge costs more than it saves.
+constexpr int64_t SPLIT_KEYS = 256;
+
 struct SlidingAttentionArguments {
   FloatType type;
   int batch, length, heads, kv_heads, head_size;
