@@ -189,9 +189,12 @@ struct FloatKernel {
       for (int v = 0; v < VECTORS_OF_W; ++v) {
         s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, w[v]);
       }
+#pragma GCC unroll 4
       for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
+#pragma GCC unroll 4
         for (int m = 0; m < MR; ++m) {
           f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
+#pragma GCC unroll 4
           for (int v = 0; v < VECTORS_OF_W; ++v) {
             lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], x);
           }

@@ -30,11 +30,12 @@ constexpr int code_offset(int) { return 0; }
 #endif
 
 // Adds the dot product of the elements of each lane, or, with SMLAL, of elements that are
-// half a vector apart: for sums of all lanes. (GCC 12 copies `sum` around the intrinsic
-// of VNNI, hence the assembly.)
+// half a vector apart: for sums of all lanes. (GCC 12 copies sums around the intrinsics
+// of dot products, hence the assembly.)
 VOXFAST_INLINE i32v add_dot(i32v sum, u32v w, i32v x) {
 #if defined(__ARM_FEATURE_DOTPROD)
-  return (i32v)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+  asm("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(w), "w"(x));
+  return sum;
 #elif defined(VOXFAST_BYTE_DOTS)
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
   return sum;
@@ -59,7 +60,7 @@ VOXFAST_INLINE i32v broadcast_lane(const char* p) {
 
 // The dots with integers, from those with their digits.
 VOXFAST_INLINE i32v combine_digits(const i32v (&dots)[DIGITS]) {
-  return DIGITS == 2 ? (dots[0] << 8) + dots[DIGITS - 1] : dots[0];
+  return DIGITS == 2 ? (i32v)(((u32v)dots[0] << 8) + (u32v)dots[DIGITS - 1]) : dots[0];
 }
 
 constexpr int ELEMENT_BITS = 32 / CODES_PER_LANE;

@@ -28,13 +28,12 @@ VOXFAST_INLINE void arrange_step(StepCodes& w) {
 }
 
 VOXFAST_INLINE void add_step(StepDots& dots, const StepCodes& w, const char* p) {
-  auto x = read<int8x16_t>(p);
+  auto x = read<i32v>(p);
 #pragma GCC unroll 2
   for (int v = 0; v < GEMM_VECTORS; ++v) {
 #pragma GCC unroll 2
     for (int pair = 0; pair < 2; ++pair) {  // of outputs
-      auto& sum = dots[v][pair];
-      sum = (i32v)vmmlaq_s32((int32x4_t)sum, x, (int8x16_t)w[pair][v]);
+      asm("smmla %0.4s, %1.16b, %2.16b" : "+w"(dots[v][pair]) : "w"(x), "w"(w[pair][v]));
     }
   }
 }
@@ -51,20 +50,20 @@ VOXFAST_INLINE void arrange_step(StepCodes&) {}
 
 // From lane LANE of x on: high digits, then low ones.
 template <int LANE = 0>
-VOXFAST_INLINE void add_lanes(StepDots& dots, const StepCodes& w, int8x16_t x) {
+VOXFAST_INLINE void add_lanes(StepDots& dots, const StepCodes& w, i32v x) {
   if constexpr (LANE < LANES) {
 #pragma GCC unroll 2
     for (int v = 0; v < GEMM_VECTORS; ++v) {
-      auto& sum = dots[v][LANE / STEP_LANES];
-      sum = (i32v)vdotq_laneq_s32((int32x4_t)sum, (int8x16_t)w[LANE % STEP_LANES][v], x,
-                                  LANE);
+      asm("sdot %0.4s, %1.16b, %2.4b[%3]"
+          : "+w"(dots[v][LANE / STEP_LANES])
+          : "w"(w[LANE % STEP_LANES][v]), "w"(x), "i"(LANE));
     }
     add_lanes<LANE + 1>(dots, w, x);
   }
 }
 
 VOXFAST_INLINE void add_step(StepDots& dots, const StepCodes& w, const char* p) {
-  add_lanes(dots, w, read<int8x16_t>(p));
+  add_lanes(dots, w, read<i32v>(p));
 }
 
 #elif defined(__aarch64__)

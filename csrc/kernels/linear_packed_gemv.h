@@ -87,6 +87,109 @@ struct PackedGemv {
     });
   }
 
+  // Loads scales or biases of groups [first, first + LANES). out[i] has those of
+  // GROUPS_PER_VECTOR groups, [GROUPS_PER_VECTOR, GEMV_PANEL].
+  template <typename T>
+  VOXFAST_INLINE static void load_groups(const char* const (&rows)[GEMV_PANEL],
+                                         int64_t first, int64_t groups,
+                                         f32v (&out)[GEMV_PANEL]) {
+    for (int r = 0; r < GEMV_PANEL; ++r) {
+      out[r] = load_n(reinterpret_cast<const T*>(rows[r]) + first, groups - first);
+    }
+    transpose(out);
+  }
+
+  // The dots of GROUPS_PER_VECTOR consecutive groups with the rows of a panel.
+  template <int BITS, int GROUP>
+  struct GroupDots {
+    using Chunk = RowChunk<BITS, GROUP>;
+    // Vectors of partial sums per row of w, and chunks that are added to each.
+    // LANES_PER_GROUP lanes of such a vector belong to one group.
+    static constexpr int VECTORS = Chunk::LANES_PER_GROUP / GEMV_PANEL;
+    static constexpr int CHUNKS = GROUP > Chunk::INPUTS ? GROUP / Chunk::INPUTS : 1;
+    static constexpr int LAST = VECTORS * CHUNKS - 1, BYTES = (LAST + 1) * Chunk::BYTES;
+    // Bytes read per row: more than BYTES only if a chunk's load is larger than that.
+    static constexpr int READ = BYTES < Chunk::LOAD_BYTES ? Chunk::LOAD_BYTES : BYTES;
+
+#if defined(__aarch64__)
+    // Sums go on from group to group, and dots are their differences: clearing the sums
+    // would take a sixth as many instructions as the products. int32 may wrap around.
+    static constexpr bool RUNNING = true;
+#else
+    static constexpr bool RUNNING = false;
+#endif
+    i32v digits[VECTORS][GEMV_PANEL][DIGITS] = {};
+    u32v before{};  // the running sums up to the last groups
+
+    // Returns [GROUPS_PER_VECTOR, GEMV_PANEL] of the next groups, which begin `at` bytes
+    // into each row.
+    VOXFAST_INLINE i32v next(const char* const (&w)[GEMV_PANEL], int64_t at,
+                             int64_t prefetch_distance, const char* x) {
+#pragma GCC unroll 4
+      for (int r = 0; r < GEMV_PANEL; ++r) {
+#pragma GCC unroll 8
+        for (int i = 0; i < BYTES; i += 64) {
+          const char* prefetch = w[r] + at + prefetch_distance + i;
+          // With few bits per code the kernel waits less for memory, and prefetching into
+          // L1 is faster.
+          BITS < 6 ? __builtin_prefetch(prefetch) : prefetch_l2(prefetch);
+        }
+      }
+      // Lanes are added before digits where a vector has few lanes: it takes less.
+      constexpr int SUMMANDS = LANES == QUAD ? DIGITS : 1;
+      i32v partial_sums[SUMMANDS][VECTORS * GEMV_PANEL];
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) {
+        if constexpr (!RUNNING) {
+          std::memset(digits[v], 0, sizeof digits[v]);
+        }
+#pragma GCC unroll 4
+        for (int i = v * CHUNKS; i < (v + 1) * CHUNKS; ++i) {
+          Chunk::add(w, at + i * Chunk::BYTES, i == LAST && READ == BYTES,
+                     x + i * 2 * Chunk::INPUTS, digits[v]);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < GEMV_PANEL; ++r) {
+          for (int i = 0; i < SUMMANDS; ++i) {
+            partial_sums[i][v * GEMV_PANEL + r] =
+                SUMMANDS == DIGITS ? digits[v][r][i] : combine_digits(digits[v][r]);
+          }
+        }
+      }
+      i32v of_digits[DIGITS];
+      for (int i = 0; i < SUMMANDS; ++i) {
+        of_digits[i] = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums[i]);
+      }
+      i32v sums = SUMMANDS == DIGITS ? combine_digits(of_digits) : of_digits[0];
+#if defined(__AVX512F__)
+      if constexpr (Chunk::LANES_PER_GROUP ==
+                    8) {  // [vector, group, row] to [group, row]
+        sums = __builtin_shufflevector(sums, sums, 0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7,
+                                       12, 13, 14, 15);
+      }
+#endif
+      if constexpr (RUNNING) {
+        auto now = (u32v)sums;
+        sums = (i32v)(now - before);
+        before = now;
+      }
+      return sums;
+    }
+
+    // The same where the rows end `rest` bytes after `at`. Codes beyond the end are 0, so
+    // x may be anything there.
+    [[gnu::noinline]] static i32v tail_dots(const char* const (&w)[GEMV_PANEL],
+                                            int64_t at, int64_t rest, const char* x) {
+      char copies[GEMV_PANEL][READ] = {};
+      const char* pointers[GEMV_PANEL];
+      for (int r = 0; r < GEMV_PANEL; ++r) {
+        std::memcpy(copies[r], w[r] + at, static_cast<size_t>(min(rest, int64_t{BYTES})));
+        pointers[r] = copies[r];
+      }
+      return GroupDots().next(pointers, 0, 0, x);
+    }
+  };
+
  private:
   // The rows of w of a panel, and the prefetch distance in bytes of codes.
   struct PanelRows {
@@ -137,6 +240,7 @@ struct PackedGemv {
     using Dots = GroupDots<BITS, GROUP>;
     const int64_t row_bytes = a.k / 8 * BITS;
     f32x4 total{};
+    Dots dots;
     for (int64_t first = 0; first < a.groups; first += LANES) {
       f32v scales[GEMV_PANEL] = {}, biases[GEMV_PANEL] = {};
       with_type(a.scale_type, [&]<typename T>(T*) __attribute__((always_inline)) {
@@ -151,11 +255,11 @@ struct PackedGemv {
           const char* x = integers + 2 * GROUP * g;
           int64_t at = g * GROUP / 8 * BITS;
           i32v dots_i32 = at + Dots::READ <= row_bytes
-                              ? Dots::dots(w.codes, at, w.prefetch_distance, x)
+                              ? dots.next(w.codes, at, w.prefetch_distance, x)
                               : Dots::tail_dots(w.codes, at, row_bytes - at, x);
-          f32v dots = __builtin_convertvector(dots_i32, f32v);
-          f32v terms = group_terms(dots, scales[i], load(x_scales + GEMV_PANEL * g),
-                                   biases[i], load(x_sums + GEMV_PANEL * g));
+          f32v terms = group_terms(__builtin_convertvector(dots_i32, f32v), scales[i],
+                                   load(x_scales + GEMV_PANEL * g), biases[i],
+                                   load(x_sums + GEMV_PANEL * g));
           float lanes[LANES];
           store(lanes, terms);
           for (int t = 0; t < GROUPS_PER_VECTOR; ++t) {
@@ -166,91 +270,6 @@ struct PackedGemv {
     }
     return total;
   }
-
-  // Loads scales or biases of groups [first, first + LANES). out[i] has those of
-  // GROUPS_PER_VECTOR groups, [GROUPS_PER_VECTOR, GEMV_PANEL].
-  template <typename T>
-  VOXFAST_INLINE static void load_groups(const char* const (&rows)[GEMV_PANEL],
-                                         int64_t first, int64_t groups,
-                                         f32v (&out)[GEMV_PANEL]) {
-    for (int r = 0; r < GEMV_PANEL; ++r) {
-      out[r] = load_n(reinterpret_cast<const T*>(rows[r]) + first, groups - first);
-    }
-    transpose(out);
-  }
-
-  // The dots of GROUPS_PER_VECTOR consecutive groups with the rows of a panel.
-  template <int BITS, int GROUP>
-  struct GroupDots {
-    using Chunk = RowChunk<BITS, GROUP>;
-    // Vectors of partial sums per row of w, and chunks that are added to each.
-    // LANES_PER_GROUP lanes of such a vector belong to one group.
-    static constexpr int VECTORS = Chunk::LANES_PER_GROUP / GEMV_PANEL;
-    static constexpr int CHUNKS = GROUP > Chunk::INPUTS ? GROUP / Chunk::INPUTS : 1;
-    static constexpr int LAST = VECTORS * CHUNKS - 1, BYTES = (LAST + 1) * Chunk::BYTES;
-    // Bytes read per row: more than BYTES only if a chunk's load is larger than that.
-    static constexpr int READ = BYTES < Chunk::LOAD_BYTES ? Chunk::LOAD_BYTES : BYTES;
-
-    // Returns [GROUPS_PER_VECTOR, GEMV_PANEL]. The groups begin `at` bytes into each row.
-    VOXFAST_INLINE static i32v dots(const char* const (&w)[GEMV_PANEL], int64_t at,
-                                    int64_t prefetch_distance, const char* x) {
-#pragma GCC unroll 4
-      for (int r = 0; r < GEMV_PANEL; ++r) {
-#pragma GCC unroll 8
-        for (int i = 0; i < BYTES; i += 64) {
-          const char* prefetch = w[r] + at + prefetch_distance + i;
-          // With few bits per code the kernel waits less for memory, and prefetching into
-          // L1 is faster.
-          BITS < 6 ? __builtin_prefetch(prefetch) : prefetch_l2(prefetch);
-        }
-      }
-      // Lanes are added before digits where a vector has few lanes: it takes less.
-      constexpr int SUMMANDS = LANES == QUAD ? DIGITS : 1;
-      i32v partial_sums[SUMMANDS][VECTORS * GEMV_PANEL];
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) {
-        i32v digits[GEMV_PANEL][DIGITS] = {};
-#pragma GCC unroll 4
-        for (int i = v * CHUNKS; i < (v + 1) * CHUNKS; ++i) {
-          Chunk::add(w, at + i * Chunk::BYTES, i == LAST && READ == BYTES,
-                     x + i * 2 * Chunk::INPUTS, digits);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < GEMV_PANEL; ++r) {
-          for (int i = 0; i < SUMMANDS; ++i) {
-            partial_sums[i][v * GEMV_PANEL + r] =
-                SUMMANDS == DIGITS ? digits[r][i] : combine_digits(digits[r]);
-          }
-        }
-      }
-      i32v of_digits[DIGITS];
-      for (int i = 0; i < SUMMANDS; ++i) {
-        of_digits[i] = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums[i]);
-      }
-      i32v sums = SUMMANDS == DIGITS ? combine_digits(of_digits) : of_digits[0];
-#if defined(__AVX512F__)
-      if constexpr (Chunk::LANES_PER_GROUP ==
-                    8) {  // [vector, group, row] to [group, row]
-        sums = __builtin_shufflevector(sums, sums, 0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7,
-                                       12, 13, 14, 15);
-      }
-#endif
-      return sums;
-    }
-
-    // The same where the rows end `rest` bytes after `at`. Codes beyond the end are 0, so
-    // x may be anything there.
-    [[gnu::noinline]] static i32v tail_dots(const char* const (&w)[GEMV_PANEL],
-                                            int64_t at, int64_t rest, const char* x) {
-      char copies[GEMV_PANEL][READ] = {};
-      const char* pointers[GEMV_PANEL];
-      for (int r = 0; r < GEMV_PANEL; ++r) {
-        std::memcpy(copies[r], w[r] + at, static_cast<size_t>(min(rest, int64_t{BYTES})));
-        pointers[r] = copies[r];
-      }
-      return dots(pointers, 0, 0, x);
-    }
-  };
 };
 
 }  // namespace
