@@ -72,26 +72,37 @@ struct FloatKernel {
           lanes(min(a.k - input, a.slice) / Lane::INPUTS),
           w(a, panel, input) {}
 
-    // Calls f(at, load) for each vector of a row, `at` being its first lane. load(p)
-    // reads it, and zeros for lanes beyond the slice.
+    // Calls f(at, load, prefetches) for each vector of a row, `at` being its first lane.
+    // load(p) reads it, and zeros for lanes beyond the slice. Where vectors are short,
+    // the first of four prefetches for all.
     template <typename T, typename F>
     VOXFAST_INLINE void for_vectors(F f) const {
+      constexpr int AT_ONCE = LANES == QUAD ? 4 : 1;
+      auto load_whole = [](const T* p) __attribute__((always_inline)) { return load(p); };
       int64_t at = 0;
-      for (; at + LANES <= lanes; at += LANES) {
-        f(at, [](const T* p) __attribute__((always_inline)) { return load(p); });
+      for (; at + AT_ONCE * LANES <= lanes; at += AT_ONCE * LANES) {
+#pragma GCC unroll 4
+        for (int i = 0; i < AT_ONCE; ++i) {
+          f(at + i * LANES, load_whole, i == 0);
+        }
+      }
+      for (; AT_ONCE > 1 && at + LANES <= lanes; at += LANES) {
+        f(at, load_whole, false);
       }
       if (at < lanes) {
-        f(at, [rest = lanes - at](const T* p) { return load_partial(p, rest); });
+        f(at, [rest = lanes - at](const T* p) { return load_partial(p, rest); }, true);
       }
     }
 
     // Loads the vector at lane `at` of rows [r, r + VECTOR_OUTPUTS) and transposes quads:
-    // out[i] has quad i of every row. Prefetches a later slice.
+    // out[i] has quad i of every row. Prefetches a later slice if told to.
     template <typename T, typename Load>
     VOXFAST_INLINE void load_quads(int64_t r, int64_t at, Load load_vector,
-                                   f32v (&out)[VECTOR_OUTPUTS]) const {
+                                   bool prefetches, f32v (&out)[VECTOR_OUTPUTS]) const {
       for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
-        prefetch_l2(w.prefetch[r + i] + at * static_cast<int64_t>(sizeof(T)));
+        if (prefetches) {
+          prefetch_l2(w.prefetch[r + i] + at * static_cast<int64_t>(sizeof(T)));
+        }
         const T* p = reinterpret_cast<const T*>(w.current[r + i]) + at;
         out[i] = value_barrier(load_vector(p));  // GCC 12 would load it twice
       }
@@ -184,23 +195,24 @@ struct FloatKernel {
                                             float (&out)[MR][GEMV_PANEL]) {
     constexpr int VECTORS_OF_W = GEMV_PANEL / VECTOR_OUTPUTS;
     f32v lane_sums[MR][VECTORS_OF_W] = {};
-    s.template for_vectors<T>([&](int64_t at, auto load) __attribute__((always_inline)) {
-      f32v w[VECTORS_OF_W][VECTOR_OUTPUTS];
-      for (int v = 0; v < VECTORS_OF_W; ++v) {
-        s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, w[v]);
-      }
-#pragma GCC unroll 4
-      for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
-#pragma GCC unroll 4
-        for (int m = 0; m < MR; ++m) {
-          f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
-#pragma GCC unroll 4
+    s.template for_vectors<T>(
+        [&](int64_t at, auto load, bool prefetches) __attribute__((always_inline)) {
+          f32v w[VECTORS_OF_W][VECTOR_OUTPUTS];
           for (int v = 0; v < VECTORS_OF_W; ++v) {
-            lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], x);
+            s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, prefetches, w[v]);
           }
-        }
-      }
-    });
+#pragma GCC unroll 4
+          for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
+#pragma GCC unroll 4
+            for (int m = 0; m < MR; ++m) {
+              f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
+#pragma GCC unroll 4
+              for (int v = 0; v < VECTORS_OF_W; ++v) {
+                lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], x);
+              }
+            }
+          }
+        });
     for (int m = 0; m < MR; ++m) {
       f32v x[QUAD] = {};
       std::memcpy(x, lane_sums[m], sizeof lane_sums[m]);
@@ -219,10 +231,10 @@ struct FloatKernel {
     RepackedSlice(const LinearArguments& a, const PanelSlice& s) {
       with_lane_type(a, [&]<typename T>(T*) __attribute__((always_inline)) {
         s.template for_vectors<T>(
-            [&](int64_t at, auto load) __attribute__((always_inline)) {
+            [&](int64_t at, auto load, bool prefetches) __attribute__((always_inline)) {
               for (int64_t v = 0; v < PANEL / VECTOR_OUTPUTS; ++v) {
                 f32v quads[VECTOR_OUTPUTS];
-                s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, quads);
+                s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, prefetches, quads);
                 for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
                   lanes[v / VECTORS][at / QUAD + i][v % VECTORS] = quads[i];
                 }

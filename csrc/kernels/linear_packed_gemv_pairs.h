@@ -21,8 +21,9 @@ constexpr int code_of_element(int bits, int v, int element) {
   return fits_element(bits) ? i % parts * (16 / bits) + i / parts : i;
 }
 
-// How a chunk is unpacked. Each element gets the 16 bits around its code, is multiplied
-// by a power of two that moves the code to the highest bits, and shifted right.
+// How a chunk is unpacked. Each element gets the 16 bits around its code, which move to
+// the left until the code is in the highest bits (USHL, or a product with a power of
+// two), and back to the right.
 template <int BITS>
 struct Unpack {
   // Bytes to load and repeat over the vector: the whole chunk if codes fit elements, else
@@ -30,6 +31,7 @@ struct Unpack {
   static constexpr int LOAD_BYTES = fits_element(BITS) ? 4 * BITS : BITS < 4 ? 8 : 16;
 
   alignas(64) uint16_t factors[CHUNK_VECTORS][ELEMENTS] = {};
+  alignas(64) int16_t shifts[CHUNK_VECTORS][ELEMENTS] = {};
   // For byte shuffles: the two bytes that hold the code of each element.
   alignas(64) uint8_t bytes[CHUNK_VECTORS][2 * ELEMENTS] = {};
 
@@ -49,8 +51,9 @@ struct Unpack {
           bytes[v][2 * element + 1] =
               static_cast<uint8_t>(bit % 8 + BITS > 8 ? bit / 8 + 1 : 0x80);
         }
-        int shift = fits_element(BITS) ? bit % 16 : bit % 8;
-        factors[v][element] = static_cast<uint16_t>(1 << (16 - BITS - shift));
+        int shift = 16 - BITS - bit % (fits_element(BITS) ? 16 : 8);
+        shifts[v][element] = static_cast<int16_t>(shift);
+        factors[v][element] = static_cast<uint16_t>(1 << shift);
       }
     }
   }
@@ -107,9 +110,8 @@ VOXFAST_INLINE u16v gather_codes(const char* chunk, int v) {
 template <int COUNT>
 VOXFAST_INLINE u16v broadcast_bytes(const char* p) {
   static_assert(COUNT == 8);
-  auto half = read<int64_t>(p);
-  int64_t both[2] = {half, half};
-  return read<u16v>(both);
+  typedef int64_t i64x2 __attribute__((vector_size(16)));
+  return (u16v)(i64x2{} + read<int64_t>(p));
 }
 
 template <int BITS>
@@ -148,7 +150,12 @@ VOXFAST_INLINE i16v unpack_codes(const char* chunk, int v) {
   } else {
     x = read<u16v>(chunk + 2 * (v * ELEMENTS % (2 * BITS)));
   }
-  return (i16v)(x * read<u16v>(unpack.factors[v]) >> (16 - BITS));
+#if defined(__aarch64__)
+  x = (u16v)vshlq_u16((uint16x8_t)x, vld1q_s16(unpack.shifts[v]));
+#else
+  x *= read<u16v>(unpack.factors[v]);
+#endif
+  return (i16v)(x >> (16 - BITS));
 }
 
 // A chunk of each of some rows of w times its inputs of x.

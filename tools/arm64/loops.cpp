@@ -48,6 +48,38 @@ template <int BITS>
   std::memcpy(out, &total, sizeof total);
 }
 
+// PackedGemm::PanelSlice: 32 * LANES codes of 2 * LANES rows of w per iteration.
+template <int BITS>
+[[gnu::used]] void unpack(const char* const (&rows)[2][LANES], int64_t bytes, StepCodes* out) {
+  constexpr int BLOCK_LANES = BLOCK_CODES / CODES_PER_LANE;
+  for (int64_t at = 0; at < bytes; at += 4 * LANES * BITS, out += 32 * LANES / STEP_CODES) {
+    BEGIN("unpack", BITS);
+    auto* codes = reinterpret_cast<u32v(*)[2]>(out);
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      u32v packed[LANES * BITS];
+#pragma GCC unroll 8
+      for (int c = 0; c < BITS; ++c) {
+        f32v x[LANES];
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; ++r) {
+          x[r] = read<f32v>(rows[v][r] + at + 4 * LANES * c);
+        }
+        transpose(x);
+        std::memcpy(packed + c * LANES, x, sizeof x);
+      }
+#pragma GCC unroll 16
+      for (int b = 0; b < LANES; ++b) {
+#pragma GCC unroll 16
+        for (int i = 0; i < BLOCK_LANES; ++i) {
+          codes[b * BLOCK_LANES + i][v] = unpack_lane<BITS>(packed + b * BITS, i);
+        }
+      }
+    }
+    END;
+  }
+}
+
 // PackedGemm::add_tile: STEP_CODES codes of 2 * LANES rows of w, times six rows of x. The
 // same for all bits, as codes are unpacked before.
 [[gnu::used]] void gemm_of_codes(const char* const (&x)[6], const StepCodes* w, int64_t steps,
@@ -72,17 +104,19 @@ template <int BITS>
   }
 }
 
-// FloatKernel::add_gemv_slice: LANES lanes of four rows of w per iteration, times M rows
-// of x.
+// FloatKernel::add_gemv_slice: FLOAT_VECTORS * LANES lanes of four rows of w per iteration,
+// times M rows of x.
+constexpr int FLOAT_VECTORS = LANES == QUAD ? 4 : 1;
+
 template <typename Lane, typename T, int M>
-VOXFAST_INLINE void add_vector(const typename FloatKernel<Lane>::PanelSlice& s, int64_t at,
+VOXFAST_INLINE void add_vector(const typename FloatKernel<Lane>::PanelSlice& s, int64_t at, bool prefetches,
                                const char* const (&x)[M], f32v (&sums)[M][64 / 4 / LANES]) {
   constexpr int OUTPUTS = LANES / QUAD;
   f32v w[4 / OUTPUTS][OUTPUTS];
   for (int v = 0; v < 4 / OUTPUTS; ++v) {
     s.template load_quads<T>(
         v * OUTPUTS, at, [](const T* p) __attribute__((always_inline)) { return load(p); },
-        w[v]);
+        prefetches, w[v]);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < OUTPUTS; ++i) {
@@ -102,9 +136,11 @@ VOXFAST_INLINE void add_vector(const typename FloatKernel<Lane>::PanelSlice& s, 
                 f32v (&out)[M][16 / LANES]) {                                             \
     auto s = slice;                                                                       \
     f32v sums[M][16 / LANES] = {};                                                        \
-    for (int64_t at = 0; at < s.lanes; at += LANES) {                                     \
+    for (int64_t at = 0; at < s.lanes; at += FLOAT_VECTORS * LANES) {                     \
       BEGIN(mark, bits);                                                                  \
-      add_vector<Lane, T, M>(s, at, rows, sums);                                          \
+      _Pragma("GCC unroll 4") for (int i = 0; i < FLOAT_VECTORS; ++i) {                   \
+        add_vector<Lane, T, M>(s, at + i * LANES, i == 0, rows, sums);                    \
+      }                                                                                   \
       END;                                                                                \
     }                                                                                     \
     _Pragma("GCC unroll 4") for (int m = 0; m < M; ++m) {                                 \
@@ -127,6 +163,7 @@ FLOAT_GEMV(four_rows_of_bfloat16, "four_bfloat", 16, FloatLane, bf16, 4)
 #endif
 
 #define INSTANTIATE(BITS)                                                            \
+  template void unpack<BITS>(const char* const (&)[2][LANES], int64_t, StepCodes*);  \
   template void gemv<BITS>(const PackedGemv&, const char* const (&)[4],              \
                            const char* const (&)[4], const char* const (&)[4],       \
                            int64_t, int64_t, float*);
