@@ -140,8 +140,9 @@ struct PackedGemv {
       i32v partial_sums[SUMMANDS][VECTORS * GEMV_PANEL];
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) {
-        if constexpr (!RUNNING) {
-          std::memset(digits[v], 0, sizeof digits[v]);
+#pragma GCC unroll 8
+        for (int r = 0; !RUNNING && r < GEMV_PANEL * DIGITS; ++r) {
+          digits[v][r / DIGITS][r % DIGITS] = i32v{};
         }
 #pragma GCC unroll 4
         for (int i = v * CHUNKS; i < (v + 1) * CHUNKS; ++i) {
