@@ -79,7 +79,7 @@ struct PackedGemm {
   // panel.
   struct PanelSlice {
     int64_t first, first_group, groups;
-    alignas(64) u32v codes[KC / CODES_PER_LANE][VECTORS];
+    alignas(64) StepCodes steps[KC / STEP_CODES];
     f32v scales[MAX_GROUPS][VECTORS], biases[MAX_GROUPS][VECTORS];
 
     PanelSlice(const LinearArguments& a, int64_t n, int64_t first_)
@@ -97,16 +97,8 @@ struct PackedGemm {
         });
       }
       for (int64_t i = 0; i < count / STEP_CODES; ++i) {
-        arrange_step(*step(i));
+        arrange_step(steps[i]);
       }
-    }
-
-    // The codes of step i.
-    StepCodes* step(int64_t i) {
-      return reinterpret_cast<StepCodes*>(codes + i * STEP_LANES);
-    }
-    const StepCodes* step(int64_t i) const {
-      return reinterpret_cast<const StepCodes*>(codes + i * STEP_LANES);
     }
 
    private:
@@ -119,7 +111,8 @@ struct PackedGemm {
       for (int64_t b = 0; b < count / BLOCK_CODES; ++b) {
 #pragma GCC unroll 16
         for (int i = 0; i < BLOCK_LANES; ++i) {
-          codes[b * BLOCK_LANES + i][v] = unpack_lane<BITS>(packed + b * BITS, i);
+          auto& step = steps[b * BLOCK_LANES / STEP_LANES + i / STEP_LANES];
+          step[i % STEP_LANES][v] = unpack_lane<BITS>(packed + b * BITS, i);
         }
       }
     }
@@ -206,7 +199,7 @@ struct PackedGemm {
       x_sums[m] = x.x_sums + s.first_group;
     }
     const int64_t steps = a.group_size / STEP_CODES;
-    const StepCodes* w = s.step(0);
+    const StepCodes* w = s.steps;
     for (int64_t g = 0; g < s.groups; ++g) {
       StepDots dots[MR];
 #pragma GCC unroll 6
