@@ -69,6 +69,7 @@ class Driver:
         self._is_processor = rng.random() < 0.4
         self._is_voxtral = bool(model.delays_ms)
         self._options = _voxtral(rng, model) if self._is_voxtral else _qwen3_asr(rng)
+        self._options |= _listening(rng)
         # Of audio that may wait for more after a call that processed: Voxtral's look-ahead, too.
         self._block = self._options["block_ms"] / 1000 + 0.0025 * self._is_voxtral
         self._model = model
@@ -236,6 +237,14 @@ def _qwen3_asr(rng: Random) -> dict[str, Any]:
             buffer_ms=4000, trim_ms=3000, keep_ms=1000, pause_ms=1500
         )
     return options
+
+
+def _listening(rng: Random) -> dict[str, Any]:
+    """Options of turns, a third of the time."""
+    if rng.random() < 2 / 3:
+        return {}
+    endpoint_ms = rng.choice((None, 60, 300, 1000))
+    return {"endpoint_ms": endpoint_ms, "skip_silence": rng.random() < 0.6}
 
 
 def check_sequence(model: voxfast.Model, seed: int, audio: np.ndarray) -> int:

@@ -140,8 +140,9 @@ class Session:
         checked = check_samples(samples, sample_rate)
         if checked is samples or checked.base is not None:
             checked = checked.copy()  # the caller may reuse its buffer
-        size = len(checked) if self._listener is None else PIECE
-        pieces = [checked[i : i + size] for i in range(0, len(checked), size)]
+        pieces = [checked]
+        if self._listener is not None:
+            pieces = [checked[i : i + PIECE] for i in range(0, len(checked), PIECE)]
         self._enqueue(*(_QueuedCall(self._input.push, (piece,), len(piece)) for piece in pieces))
 
     def process(self) -> list[Word]:
