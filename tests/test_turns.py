@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from evaluation import load_eval_items
+from evaluation import QWEN_FOLDER, load_eval_items
 from numpy.typing import NDArray
 
 import voxfast
@@ -308,6 +308,29 @@ def test_silence_and_noise_are_skipped(model: voxfast.Model) -> None:
         assert session.processed < 1
         assert session.finish() == []
         assert session.heard == pytest.approx(20)
+
+
+@pytest.mark.parametrize("name", ["voxtral-numbers", "qwen3-asr-numbers"])
+def test_ends_that_are_queued_together_are_kept_apart(name: str) -> None:
+    """As when a long piece of audio with several turns is inserted at once."""
+    parts = [item.audio for item in load_eval_items() if item.words][5:8]
+
+    def words(together: bool) -> list[Word]:
+        stream = loaded._loaded.stream(language="en") if qwen else loaded._loaded.stream()
+        for part in parts:
+            stream.push(part)
+            stream.end_utterance()
+            while stream.due and not together:
+                stream.step()
+        while stream.due:
+            stream.step()
+        return list(stream.words)
+
+    qwen = name != "voxtral-numbers"
+    with voxfast.load(QWEN_FOLDER if qwen else name) as loaded:
+        apart, at_once = (loaded._owner.run(words, together) for together in (False, True))
+    assert at_once == apart
+    assert len(apart) > 5
 
 
 def words_of(events: Sequence[object]) -> list[str]:

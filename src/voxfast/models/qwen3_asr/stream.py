@@ -1,6 +1,7 @@
 """A live Qwen3-ASR stream: samples in, words out, by AlignAtt over a bounded buffer."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from voxfast.audio import SAMPLE_RATE
@@ -91,14 +92,14 @@ class Qwen3Stream(QueuedStream):
         self._utterance = self._new_utterance()
         self._n_encoded = 0  # frames, in finished utterances
         self._begin = 0  # first sample of the utterance in the model's audio
-        self._end = 0  # its end, if that is known
+        self._ends: deque[int] = deque()  # of it and later ones, as far as they are known
         self._last_end = 0.0  # end of the last committed word
 
     def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the end of an utterance: all its words are committed; the stream goes on."""
-        if self._clock.model_samples > max(self._begin, self._end):
+        if self._clock.model_samples > (self._ends[-1] if self._ends else self._begin):
             self._pad(END_PAD)
-            self._end = self._clock.model_samples
+            self._ends.append(self._clock.model_samples)
 
     def end_stream(self) -> None:
         """Queue the end; as :meth:`end_utterance`."""
@@ -138,6 +139,8 @@ class Qwen3Stream(QueuedStream):
             end = True
         if end:
             self._begin = self._taken
+            if self._ends and self._ends[0] == self._taken:
+                self._ends.popleft()
             self._n_encoded += self._utterance.n_encoded
             language = self._utterance.language
             self._utterance = self._new_utterance()
@@ -149,8 +152,8 @@ class Qwen3Stream(QueuedStream):
     def _next(self) -> tuple[int, bool]:
         """Samples of the next step, and whether they end the utterance."""
         room = self._utterance.room
-        if self._end > self._begin:
-            left = self._end - self._taken
+        if self._ends:
+            left = self._ends[0] - self._taken
             # The zeros may exceed the buffer: no inference has only zeros as new audio.
             return (left, True) if left <= room + END_PAD else (room, False)
         size = min(len(self._queue), room)

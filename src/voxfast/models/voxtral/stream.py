@@ -1,5 +1,6 @@
 """A live Voxtral stream: samples in, words out, with bounded state."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -212,18 +213,21 @@ class VoxtralStream(QueuedStream):
         self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
         self._end_offset = traits.timing.end_offset
         self._is_ended = False
-        self._flush_to = 0  # blocks may be partial up to this sample of the model's audio
+        # Samples of the model's audio at which utterances end; blocks before them may be partial.
+        self._ends: deque[int] = deque()
+        self._last_end = 0
 
     def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the padding after which all words are written; the stream goes on.
 
         Positions of ``silence`` that were heard need not be padded.
         """
-        if self._flush_to < self._clock.model_samples:
+        if self._last_end < self._clock.model_samples:
             self._pad(-self._clock.model_samples % self._position)
             heard = int(silence * SAMPLE_RATE) // self._position
             self._pad(max(0, self._n_pad - heard) * self._position)
-            self._flush_to = self._clock.model_samples
+            self._last_end = self._clock.model_samples
+            self._ends.append(self._last_end)
 
     def end_stream(self) -> None:
         """Queue the end: :meth:`end_utterance`, and the look-ahead of the last position."""
@@ -231,12 +235,15 @@ class VoxtralStream(QueuedStream):
         if self._clock.model_samples and not self._is_ended:
             self._is_ended = True
             self._pad(LOOKAHEAD)
-            self._flush_to = self._clock.model_samples
+            self._last_end = self._clock.model_samples
+            if self._ends:
+                self._ends.pop()
+            self._ends.append(self._last_end)
 
     @property
     def due(self) -> bool:
         """Whether there is a step to do."""
-        return self._next_size() > 0
+        return self._next_size() > 0 or self._is_at_end
 
     @property
     def language(self) -> None:
@@ -249,17 +256,15 @@ class VoxtralStream(QueuedStream):
 
     def step(self) -> None:
         """Process one block, if one is due; append its words to ``words``."""
-        size = self._next_size()
-        samples = self._take(size)
-        if size == 0:
-            return
-        for token in self._tokens.step(samples):
-            if self._on_token is not None:
-                self._on_token(token)
-            self.words += self._assembler.add(token)
-        done = self._queue_empty_after_flush()
-        self._clock.forget((self._tokens.generated - 2) * self._position)
-        if done:
+        if not self._is_at_end:
+            samples = self._take(self._next_size())
+            for token in self._tokens.step(samples) if len(samples) else ():
+                if self._on_token is not None:
+                    self._on_token(token)
+                self.words += self._assembler.add(token)
+            self._clock.forget((self._tokens.generated - 2) * self._position)
+        if self._is_at_end:
+            self._ends.popleft()
             self.words += self._assembler.close()
 
     # -- inside
@@ -270,13 +275,15 @@ class VoxtralStream(QueuedStream):
             size = LOOKAHEAD
         else:
             size = self._block * self._position
-            left = self._flush_to - self._taken
+            left = self._ends[0] - self._taken if self._ends else 0
             if left >= self._position:  # an utterance may end within the block
                 size = min(size, left // self._position * self._position)
         return size if len(self._queue) >= size else 0
 
-    def _queue_empty_after_flush(self) -> bool:
-        return self._flush_to == self._clock.model_samples and self._next_size() == 0
+    @property
+    def _is_at_end(self) -> bool:
+        """Whether all positions of an utterance that ends are decoded."""
+        return bool(self._ends) and self._ends[0] - self._taken < self._position
 
     def _end_time(self, k: int) -> float:
         sample = (k + self._end_offset) * self._position
