@@ -92,6 +92,15 @@ def test_a_wrong_op_is_found(capsys, monkeypatch):
     assert "WRONG, by float64: gelu" in capsys.readouterr().out
 
 
+def test_an_op_without_a_number_is_found(capsys, monkeypatch, tmp_path):
+    path = tmp_path / "speed.json"
+    monkeypatch.setattr(ops, "gelu", lambda x: x * float("nan"))
+    arguments = [*ARGUMENTS, "--model", "voxtral-numbers", "--json", str(path)]
+    assert cli.main(arguments) == 1
+    assert "WRONG, by float64: gelu nan" in capsys.readouterr().out
+    assert "NaN" not in path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_ops_agree_with_float64(native):
     with ops.use_native(native):

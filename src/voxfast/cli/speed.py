@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -196,14 +197,16 @@ def _measure(
 def _check_ops(name: str, found: Report) -> str:
     from voxfast.bench.op_parity import op_errors
 
-    found["ops"] = {op: float(f"{error:.1e}") for op, error in op_errors().items()}
-    wrong = {op: error for op, error in found["ops"].items() if not error <= LIMITS[name]}
+    errors = {op: float(f"{error:.1e}") for op, error in op_errors().items()}
+    # JSON has no NaN.
+    found["ops"] = {op: error if math.isfinite(error) else None for op, error in errors.items()}
+    wrong = {op: error for op, error in errors.items() if not error <= LIMITS[name]}
     if wrong:
         found["failed"].append("ops")
         listed = ", ".join(f"{op} {error:.0e}" for op, error in wrong.items())
         return f"  {'ops':<22}WRONG, by float64: {listed}"
-    worst = max(found["ops"], key=lambda op: float(found["ops"][op]))
-    return f"  {'ops':<22}agree with float64 to {found['ops'][worst]:.0e} ({worst}): OK"
+    worst = max(errors, key=lambda op: errors[op])
+    return f"  {'ops':<22}agree with float64 to {errors[worst]:.0e} ({worst}): OK"
 
 
 def _gigabytes(folder: Path) -> float:
