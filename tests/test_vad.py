@@ -50,6 +50,16 @@ def test_chunks_do_not_matter(chunk: int) -> None:
     np.testing.assert_array_equal(found, expected)  # bit for bit
 
 
+@pytest.mark.parametrize("level", [1.0, 16.0])
+def test_the_loudest_audio_overflows_nothing(level: float) -> None:
+    """Warnings are errors here: a user who turns them into errors hears of none."""
+    square = np.where(np.arange(40 * FRAME) // 40 % 2, level, -level).astype(np.float32)
+    noise = level * np.random.default_rng(2).choice([-1, 1], 40 * FRAME).astype(np.float32)
+    for audio in (square, noise):
+        found = VoiceDetector().step(audio)
+        assert ((found >= 0) & (found <= 1)).all()
+
+
 def test_streams_are_apart_and_a_reset_begins_anew() -> None:
     audio = recording("real/7902-96591-0000.flac")
     one, other = VoiceDetector(), VoiceDetector()

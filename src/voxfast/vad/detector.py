@@ -161,5 +161,6 @@ def _conv(columns: Array, weight: Array, bias: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    result: Array = np.reciprocal(1 + np.exp(-x))
+    # By tanh: exp would overflow on loud input.
+    result: Array = 0.5 * np.tanh(0.5 * x) + 0.5
     return result

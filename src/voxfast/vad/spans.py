@@ -4,9 +4,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from voxfast.errors import InvalidOptionError
 from voxfast.vad.detector import FRAME_SECONDS, VoiceDetector
 
@@ -138,7 +135,7 @@ class SpeechSpans:
         return SpeechEnded(self._before * FRAME_SECONDS)
 
 
-def find_speech(samples: npt.NDArray[np.float32] | object, **options: float) -> list[SpeechSpan]:
+def find_speech(samples: object, **options: float) -> list[SpeechSpan]:
     """Spans of speech in a whole recording.
 
     Args:
