@@ -6,7 +6,7 @@ from voxfast._captions import PAUSE_SECONDS, may_break, visible
 from voxfast._sentences import ends_sentence
 from voxfast.timed import Word
 
-__all__ = ["SegmentBreaks", "grouped"]
+__all__ = ["SegmentBreaks", "SegmentStream", "grouped"]
 
 _REMEMBERED = 200
 """Characters of a segment from which the end of a sentence is told."""
@@ -49,20 +49,41 @@ class SegmentBreaks:
         self._said = ""
 
 
+class SegmentStream:
+    """Groups words into segments while they come.
+
+    Words that are white space alone go with the word behind them, or with the last segment.
+    """
+
+    def __init__(self) -> None:
+        self._breaks = SegmentBreaks()
+        self._words: list[Word] = []  # of the open segment
+        self._waiting: list[Word] = []  # white space behind it
+
+    def step(self, word: Word) -> tuple[Word, ...]:
+        """Take the next word; return the segment that ends before it, if one does."""
+        ended: tuple[Word, ...] = ()
+        self._waiting.append(word)
+        shown = self._breaks.step(word)
+        if shown is not None:
+            if shown[0]:
+                ended, self._words = tuple(self._words), []
+            self._words += self._waiting
+            self._waiting = []
+        return ended
+
+    def close(self) -> tuple[Word, ...]:
+        """End the open segment, and return it, if there is one."""
+        self._breaks.close()
+        if not self._words:
+            return ()
+        ended = (*self._words, *self._waiting)
+        self._words, self._waiting = [], []
+        return ended
+
+
 def grouped(words: Iterable[Word]) -> list[tuple[Word, ...]]:
-    """Words by segment. Words that are white space alone go with the word behind them."""
-    breaks = SegmentBreaks()
-    groups: list[list[Word]] = []
-    waiting: list[Word] = []
-    for word in words:
-        waiting.append(word)
-        shown = breaks.step(word)
-        if shown is None:
-            continue
-        if shown[0]:
-            groups.append([])
-        groups[-1] += waiting
-        waiting = []
-    if groups:
-        groups[-1] += waiting
-    return [tuple(group) for group in groups]
+    """Words by segment."""
+    stream = SegmentStream()
+    ended = [*map(stream.step, words), stream.close()]
+    return [segment for segment in ended if segment]

@@ -302,7 +302,7 @@ def to_json(
         "complete": complete,
         "text": transcript.text,
         "segments": [_segment_object(segment) for segment in transcript.segments],
-        "words": [_word_object(word) for word in transcript.words],
+        "words": [_timed_object(word) for word in transcript.words],
     }
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     return _SURROGATE.sub("\ufffd", text)
@@ -319,7 +319,7 @@ def word_line(word: Word, *, source: str | None = None, channel: int | None = No
     """One word as a line of JSON, newline included."""
     document = {"source": source, "channel": channel}
     document = {key: value for key, value in document.items() if value is not None}
-    text = json.dumps({**document, **_word_object(word)}, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({**document, **_timed_object(word)}, ensure_ascii=False, allow_nan=False)
     return _SURROGATE.sub("\ufffd", text) + "\n"
 
 
@@ -399,25 +399,19 @@ def _minutes(seconds: float) -> str:
     return f"{minutes:02d}:{whole:02d}.{fraction:02d}"
 
 
-def _word_object(word: Word) -> dict[str, Any]:
-    """A word as JSON has it."""
+def _timed_object(timed: Word | Segment) -> dict[str, Any]:
+    """A word as JSON has it, or what a segment has in common with one."""
     return {
-        "text": word.text,
-        "start": _rounded(word.start, 3),
-        "end": _rounded(word.end, 3),
-        "probability": _rounded(word.probability, 4),
+        "text": timed.text,
+        "start": _rounded(timed.start, 3),
+        "end": _rounded(timed.end, 3),
+        "probability": _rounded(timed.probability, 4),
     }
 
 
 def _segment_object(segment: Segment) -> dict[str, Any]:
     """A segment as JSON has it."""
-    return {
-        "text": segment.text,
-        "start": _rounded(segment.start, 3),
-        "end": _rounded(segment.end, 3),
-        "probability": _rounded(segment.probability, 4),
-        "words": len(segment.words),
-    }
+    return {**_timed_object(segment), "words": len(segment.words)}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

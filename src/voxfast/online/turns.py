@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from voxfast._segments import SegmentBreaks
+from voxfast._segments import SegmentStream
 from voxfast.online.listener import SpeechEvent
 from voxfast.timed import Segment, Word
 from voxfast.vad import SpeechEnded, SpeechStarted
@@ -19,8 +19,7 @@ class Turns:
     """Merges the words of a stream with what its listener heard, and adds segments."""
 
     def __init__(self) -> None:
-        self._breaks = SegmentBreaks()
-        self._words: list[Word] = []  # of the segment that is open
+        self._segments = SegmentStream()
 
     def step(
         self,
@@ -36,34 +35,22 @@ class Turns:
         for word in words:
             while waiting and _is_before(waiting[0], word):
                 events += self._speech(waiting.popleft(), language)
-            events += self._word(word, language)
+            events += [*_segment(self._segments.step(word), language), word]
         for event in waiting:
             events += self._speech(event, language)
         if finish:
-            events += self._close(language)
+            events += _segment(self._segments.close(), language)
         return events
-
-    def _word(self, word: Word, language: str | None) -> Iterator[Event]:
-        shown = self._breaks.step(word)
-        if shown is not None and shown[0]:
-            yield from self._segment(language)
-        self._words.append(word)
-        yield word
 
     def _speech(self, event: SpeechEvent, language: str | None) -> Iterator[Event]:
         if isinstance(event, SpeechEnded):  # and so does the turn
-            yield from self._close(language)
+            yield from _segment(self._segments.close(), language)
         yield event
 
-    def _close(self, language: str | None) -> Iterator[Event]:
-        self._breaks.close()
-        yield from self._segment(language)
 
-    def _segment(self, language: str | None) -> Iterator[Event]:
-        """The segment that is open, if it has a visible word."""
-        words, self._words = tuple(self._words), []
-        if any(word.text.strip() for word in words):
-            yield Segment(words, language)
+def _segment(words: tuple[Word, ...], language: str | None) -> Iterator[Segment]:
+    if words:
+        yield Segment(words, language)
 
 
 def _is_before(event: SpeechEvent, word: Word) -> bool:
