@@ -20,7 +20,9 @@ from evaluation import EvalItem
 from fuzzing.tiny import write_tiny_voxtral
 
 import voxfast
+from voxfast.online.turns import Event
 from voxfast.timed import Word
+from voxfast.vad import SpeechEnded, SpeechStarted
 
 CHUNK = 4000
 
@@ -380,6 +382,40 @@ def test_interrupts_lose_nothing(tiny: voxfast.Model, eval_items: list[EvalItem]
         assert words == truth
         assert session.heard == pytest.approx(len(audio) / 16000)
     assert offline(tiny, audio) == truth  # the model is as good as before
+
+
+def test_interrupts_lose_no_events(tiny: voxfast.Model, eval_items: list[EvalItem]) -> None:
+    audio = eval_items[30].audio[:40000]
+
+    def events(session: voxfast.Session) -> list[Event]:
+        found: list[Event] = []
+        finished = False
+        while not finished:
+            try:
+                at = round(session.heard * 16000)
+                if at < len(audio):
+                    session.insert(audio[at : at + CHUNK])
+                last = at + CHUNK >= len(audio)
+                found += session.events(finish=last)
+                finished = last
+            except KeyboardInterrupt:
+                pass
+        return found
+
+    truth = events(tiny.session(endpoint_ms=300))
+    words = [event for event in truth if isinstance(event, Word)]
+    assert words
+    for seed in range(12):
+        session = tiny.session(endpoint_ms=300)
+        with Interrupts(seed) as interrupts:
+            found = events(session)
+        assert interrupts.count > 3
+        for kind in (Word, SpeechStarted, SpeechEnded):
+            assert [e for e in found if isinstance(e, kind)] == [
+                e for e in truth if isinstance(e, kind)
+            ]
+        segments = [event for event in found if isinstance(event, voxfast.Segment)]
+        assert [word for segment in segments for word in segment.words] == words
 
 
 def test_interrupts_leave_words_or_return_them(tiny: voxfast.Model) -> None:

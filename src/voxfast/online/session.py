@@ -104,6 +104,7 @@ class Session:
         self._stream, self._owner, self._listener = stream, owner, listener
         self._input = stream if listener is None else listener
         self._turns = Turns()
+        self._events: list[Event] = []  # that no call has returned yet
         # Only the owner thread calls methods that change the stream, so the stream needs no lock;
         # callers append to a queue. Signal handlers run on the main thread, so Ctrl-C cannot
         # interrupt a change halfway. Exception: take() and events() remove words and events on
@@ -147,9 +148,7 @@ class Session:
 
     def process(self) -> list[Word]:
         """Process all inserted audio; return newly committed words."""
-        check_process()
-        self._check_open()
-        self._drain()
+        self._advance()
         return self.take()
 
     def feed(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> list[Word]:
@@ -170,14 +169,22 @@ class Session:
         * :class:`~voxfast.Segment`, when it is complete: behind its last word.
 
         Words that :meth:`feed`, :meth:`process`, :meth:`flush` or :meth:`finish` has returned are
-        in none of them: a session is read in one way or the other.
+        in none of them: a session is read in one way or the other. A call that is interrupted by
+        Ctrl-C loses nothing: the next one returns it.
 
         Args:
             finish: end the stream, as :meth:`finish` does.
         """
-        words = self.finish() if finish else self.process()
-        heard = [] if self._listener is None else _taken(self._listener.events)
-        return self._turns.step(words, heard, self.language, finish=finish)
+        if finish:
+            self._end()
+        else:
+            self._advance()
+        # On the owner thread, where no interrupt loses what is half done: the next call has it.
+        self._owner.run(self._gather_events, finish)
+        events = _taken(self._events)
+        if finish:
+            self._state = "finished"
+        return events
 
     def flush(self) -> list[Word]:
         """End an utterance and return its last words; the session stays open.
@@ -212,13 +219,7 @@ class Session:
 
         If the call is interrupted, call it again for the words.
         """
-        check_process()
-        with self._calls_lock:
-            if self._state != "ending":
-                self._check_open()
-            self._state = "ending"
-            self._calls.append(_QueuedCall(self._input.end_stream))
-        self._drain()
+        self._end()
         words = self.take()
         self._state = "finished"
         return words
@@ -270,6 +271,22 @@ class Session:
         if self._state != "open":
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
+    def _advance(self) -> None:
+        """Process everything that was inserted."""
+        check_process()
+        self._check_open()
+        self._drain()
+
+    def _end(self) -> None:
+        """Process everything, and the end of the stream."""
+        check_process()
+        with self._calls_lock:
+            if self._state != "ending":
+                self._check_open()
+            self._state = "ending"
+            self._calls.append(_QueuedCall(self._input.end_stream))
+        self._drain()
+
     def _enqueue(self, *calls: _QueuedCall) -> None:
         check_process()  # first: after a fork, a thread that is gone may hold the lock
         with self._calls_lock:
@@ -309,6 +326,12 @@ class Session:
             if time.monotonic() >= end:
                 return self._applied < last or self._stream.due
         return False
+
+    def _gather_events(self, finish: bool) -> None:
+        """Put the words and what was heard into the list of events, in order."""
+        heard = [] if self._listener is None else _taken(self._listener.events)
+        words = _taken(self._stream.words)
+        self._events += self._turns.step(words, heard, self._stream.language, finish=finish)
 
     def _apply(self, last: int) -> bool:
         """Apply the next queued call, if there is one up to number ``last``."""
