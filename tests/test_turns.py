@@ -345,6 +345,6 @@ def test_events_without_listening_are_words_and_segments(model: voxfast.Model) -
     assert "".join(words_of(events)).strip() == voxfast.transcribe(audio, model=model).text
 
 
-def test_the_option_is_checked_before_a_stream_is_opened(model: voxfast.Model) -> None:
+def test_a_session_refuses_an_endpoint_of_nothing(model: voxfast.Model) -> None:
     with pytest.raises(InvalidOptionError, match="endpoint_ms"):
         model.session(endpoint_ms=0)

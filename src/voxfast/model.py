@@ -83,9 +83,10 @@ class Model:
         """Open a live stream. Sessions are independent of each other.
 
         Args:
-            endpoint_ms: a pause that ends a turn, after which its last words come at once; None:
-                words come when the model is sure of them.
-            skip_silence: silence and noise are not given to the model.
+            endpoint_ms: milliseconds of a pause that ends a turn, after which its last words come
+                at once; None: words come when the model is sure of them.
+            skip_silence: what the detector (:mod:`voxfast.vad`) takes for silence or noise is not
+                given to the model: speech that it misses writes no words.
             **options: the fields of :class:`voxfast.VoxtralOptions` or of
                 :class:`voxfast.Qwen3Options`, depending on the model.
 

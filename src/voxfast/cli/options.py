@@ -65,7 +65,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--skip-silence",
         action="store_true",
-        help="do not give silence and noise to the model; times stay those of the audio",
+        help="do not give silence and noise to the model, nor speech that the detector takes for "
+        "them; times stay those of the audio",
     )
 
 

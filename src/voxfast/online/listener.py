@@ -64,6 +64,7 @@ class Listener:
         self._stream = stream
         self._detector = VoiceDetector() if detector is None else detector
         self._pause_ms = pause_ms
+        self._silence = max(0.0, pause_ms / 1000 - TRAIL)
         self._spans = SpeechSpans(pause_ms=pause_ms)
         self._skips = self._quiet = skip_silence
         self._origin = 0.0  # second of the stream at which the spans begin
@@ -79,7 +80,7 @@ class Listener:
         begin, end = 0, FRAME_LENGTH - self._partial
         for probability in self._detector.step(samples):
             self._hear(samples[begin:end])
-            self._note(self._spans.step([probability]))
+            self._note(self._spans.step([probability]), self._silence)
             if not self._spans.is_open:
                 self._quiet = self._skips
             begin, end = end, end + FRAME_LENGTH
@@ -106,7 +107,7 @@ class Listener:
     def end_stream(self) -> None:
         """End the stream."""
         if self._partial:
-            self._note(self._spans.step(self._detector.finish()))
+            self._note(self._spans.step(self._detector.finish()), self._silence)
             self._partial = 0
         self._end_span()
         self._skip_kept()
@@ -115,7 +116,7 @@ class Listener:
     # -- Internal
 
     def _hear(self, samples: NDArray[np.float32]) -> None:
-        """Pass audio on, or, in silence that is skipped, keep the last half second."""
+        """Pass audio on, or, in silence that is skipped, keep its last KEPT samples."""
         if not self._quiet:
             self._stream.push(samples)
             return
@@ -129,21 +130,20 @@ class Listener:
             if dropped < len(first):
                 self._kept.appendleft(first[dropped:])
 
-    def _note(self, events: Sequence[SpeechEvent]) -> None:
+    def _note(self, events: Sequence[SpeechEvent], silence: float) -> None:
+        """Act on events; ``silence`` are the seconds without speech before an end of it."""
         for event in events:
             self.events.append(type(event)(self._origin + event.time))
             if isinstance(event, SpeechStarted):
                 self._release()
             else:
-                self._stream.end_utterance(max(0.0, self._pause_ms / 1000 - TRAIL))
+                self._stream.end_utterance(silence)
 
     def _end_span(self) -> None:
         """End the speech that is open; what is too short to be speech is heard as well."""
         if self._spans.is_open:
             self._release()
-        for event in self._spans.finish():
-            self.events.append(SpeechEnded(self._origin + event.time))
-            self._stream.end_utterance()
+        self._note(self._spans.finish(), 0.0)
 
     def _release(self) -> None:
         """Let the stream hear what was kept."""
