@@ -28,6 +28,7 @@ __all__ = [
     "gate",
     "interference",
     "mask_bands",
+    "stretch_words",
 ]
 
 Audio = NDArray[np.float32]
@@ -35,6 +36,7 @@ Range = tuple[float, float]
 
 FRAME = 160  # samples, 10 ms
 LEAST_GAP = 0.02  # seconds
+LEAST_STRETCHED = 10  # frames
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
 
 
@@ -50,10 +52,12 @@ class Acoustics:
         babble: probability of other speakers, ``babble_below`` dB below speech.
         clipping, coarse: probability of overdriven samples, and of 8-bit µ-law.
         gate: probability that only words pass, with their quiet ends cut off.
+        evened: of those, probability that all words are brought to about the same peak.
         level: dB of the whole clip.
         telephone, narrow, microphone: probabilities of the three kinds of channel.
         tract: spread of the logarithm of the vocal tract's length; ``warped`` of the streams.
         tilt: how strong a random colouring is.
+        stretched: probability that the sounds of a word change their share of its time.
     """
 
     room: float = 0.35
@@ -67,6 +71,7 @@ class Acoustics:
     clipping: float = 0.06
     coarse: float = 0.05
     gate: float = 0.4
+    evened: float = 0.6
     level: Range = (-18.0, 3.0)
     telephone: float = 0.18
     narrow: float = 0.27
@@ -74,12 +79,13 @@ class Acoustics:
     tract: float = 0.08
     warped: float = 0.7
     tilt: float = 1.5
+    stretched: float = 0.5
 
 
 # Speech as it was synthesised.
 NOTHING = Acoustics(
     room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, gate=0, level=(0, 0),
-    telephone=0, narrow=0, microphone=0, warped=0, tilt=0,
+    telephone=0, narrow=0, microphone=0, warped=0, tilt=0, stretched=0,
 )  # fmt: skip
 
 
@@ -186,18 +192,22 @@ def coarse(audio: Audio) -> Audio:
     return expanded.astype(np.float32)
 
 
-def gate(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio, list[Word]]:
+def gate(
+    audio: Audio, words: Sequence[Word], evened: bool, rng: Generator
+) -> tuple[Audio, list[Word]]:
     """Words recorded apart, or a noise gate: silence between words, whose quiet ends are cut off.
 
     So the fricatives of "six" and "four" may be gone, and what begins a word is the noise of its
     own recording. Words without a gap between them stay together. 60 % are limited to 4 kHz; in
-    60 % low frequencies alone open the gate, so that hardly any fricative does.
+    60 % low frequencies alone open the gate, so that hardly any fricative does. With ``evened``,
+    what passes at once is brought to the same peak, 3 dB more or less.
     """
     if rng.random() < 0.6:
         audio = _low_passed(audio, 8, rng.uniform(3400, 3950))
     guide = _low_passed(audio, 2, rng.uniform(900, 3000)) if rng.random() < 0.6 else audio
     below = amplitude(-rng.uniform(8, 36))
     floor = amplitude(-rng.uniform(45, 75))
+    peak = np.abs(audio).max()
     passed = (floor * rng.standard_normal(len(audio), np.float32)).astype(np.float32)
     cut: list[Word] = []
     for group in _groups(words):
@@ -210,6 +220,8 @@ def gate(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio, li
         end = max(end, len(piece) - int(most[1] * SAMPLE_RATE))
         place = int(first * SAMPLE_RATE) + begin
         kept = faded(piece[begin:end])
+        if evened:
+            kept *= peak / max(1e-4, np.abs(kept).max()) * amplitude(rng.uniform(-3, 3))
         passed[place : place + len(kept)] += kept
         group[0] = group[0]._replace(start=place / SAMPLE_RATE)
         group[-1] = group[-1]._replace(end=(place + len(kept)) / SAMPLE_RATE)
@@ -306,7 +318,9 @@ def _warp(frequencies: NDArray[np.float64], factor: float) -> NDArray[np.float64
 def draw_tilts(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
     """[rows, 1, N_MELS]: a smooth random colouring in log10, some 3 dB strong at ``tilt`` 1."""
     x = np.linspace(-1, 1, N_MELS)
-    shapes = np.stack((0.25 * x, 0.15 * np.cos(np.pi * x), 0.15 * np.sin(2 * np.pi * x)))
+    waves = [0.15 * np.cos(np.pi * x), 0.15 * np.sin(2 * np.pi * x)]
+    ripples = [0.08 * np.cos(np.pi * (k * x + (k % 2) / 2)) for k in (3, 4, 5, 6)]
+    shapes = np.stack((0.25 * x, *waves, *ripples))
     tilt = acoustics.tilt * rng.standard_normal((rows, len(shapes))) @ shapes
     return torch.from_numpy(tilt[:, None].astype(np.float32))
 
@@ -317,6 +331,30 @@ def mask_bands(mel: Tensor, rng: Generator) -> None:
         for _ in range(rng.integers(0, 3)):
             low = int(rng.integers(0, N_MELS - 10))
             stream[:, low : low + int(rng.integers(1, 14))] = stream.mean()
+
+
+def stretch_words(
+    mel: Tensor, words: Sequence[Word], probability: float, rng: Generator, first: int = 0
+) -> None:
+    """Gives the thirds of words other shares of their time, in place; their ends stay.
+
+    So vowels get longer where consonants get shorter, as no single synthesiser varies them.
+
+    Args:
+        mel: [frames, N_MELS]; ``first`` is the frame at which the seconds of ``words`` begin.
+    """
+    for word in words:
+        begin = first + max(0, int(word.start * SAMPLE_RATE / FRAME))
+        count = min(first + int(word.end * SAMPLE_RATE / FRAME), len(mel)) - begin
+        if count < LEAST_STRETCHED or rng.random() >= probability:
+            continue
+        shares = np.exp(0.35 * rng.standard_normal(3))
+        ends = np.cumsum([0, *shares]) / shares.sum()
+        source = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, 4), ends) * (count - 1)
+        low = np.minimum(source.astype(int), count - 2)
+        part = torch.from_numpy((source - low).astype(np.float32))[:, None]
+        said = mel[begin : begin + count]
+        mel[begin : begin + count] = torch.lerp(said[low], said[low + 1], part)
 
 
 def amplitude(decibels: float) -> np.float32:

@@ -127,7 +127,7 @@ def draw_scene(
         audio = noise.add(audio, acoustics.noise_below, rng)
     words = clip.words
     if words and rng.random() < acoustics.gate:
-        audio, words = gate(audio, words, rng)
+        audio, words = gate(audio, words, rng.random() < acoustics.evened, rng)
     if rng.random() < acoustics.clipping:
         audio = clip_peaks(audio, rng)
     audio = audio * amplitude(rng.uniform(*acoustics.level))

@@ -21,6 +21,7 @@ from .augment import (
     echo,
     gate,
     interference,
+    stretch_words,
 )
 from .clips import Noise, draw_scene
 from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
@@ -391,7 +392,7 @@ def test_a_gate_passes_the_loud_part_of_words_and_nothing_else() -> None:
     audio[24000:28000] = audio[28000:32000] = tone[4000:]
     words = [Word("six", 0.5, 1.0), Word("two", 1.5, 1.75), Word("one", 1.75, 2.0)]
     for _ in range(20):
-        passed, cut = gate(audio, words, rng)
+        passed, cut = gate(audio, words, False, rng)
         assert [word.text for word in cut] == ["six", "two", "one"]
         assert cut[0].start == pytest.approx(0.6, abs=0.025)
         assert cut[0].end == pytest.approx(1.0, abs=0.025)
@@ -399,7 +400,36 @@ def test_a_gate_passes_the_loud_part_of_words_and_nothing_else() -> None:
         quiet = np.concatenate((passed[:9200], passed[16000:23600]))
         assert np.sqrt((quiet**2).mean()) < 0.01
         assert np.abs(passed[12000:15000]).max() > 0.8
-    assert gate(audio, [], rng)[1] == []
+    assert gate(audio, [], True, rng)[1] == []
+
+
+def test_a_gate_evens_the_peaks_of_words() -> None:
+    rng = np.random.default_rng(2)
+    audio = np.zeros(2 * SAMPLE_RATE, np.float32)
+    tone = np.sin(2 * np.pi * 500 * np.arange(8000) / SAMPLE_RATE).astype(np.float32)
+    audio[:8000], audio[16000:24000] = 0.8 * tone, 0.05 * tone
+    words = [Word("six", 0.0, 0.5), Word("two", 1.0, 1.5)]
+    passed, _ = gate(audio, words, True, rng)
+    for said in (passed[2000:6000], passed[18000:22000]):
+        assert 0.8 * 10**-0.2 < np.abs(said).max() < 0.8 * 10**0.2
+
+
+def test_stretched_words_keep_their_ends_and_change_within() -> None:
+    rng = np.random.default_rng(3)
+    ramp = torch.arange(300.0)[:, None].expand(-1, 128)
+    words = [Word("six", -0.02, 0.5), Word("two", 0.5, 0.55), Word("one", 1.0, 1.5)]
+    stretched = ramp.clone()
+    stretch_words(stretched, words, 1.0, rng, first=50)
+    moved = (stretched - ramp)[:, 0].abs() > 0.5
+    assert moved[52:98].any()
+    assert moved[152:198].any()
+    outside = torch.ones(300, dtype=torch.bool)
+    outside[51:99] = outside[151:199] = False
+    assert torch.equal(stretched[outside], ramp[outside])  # the short word among them
+    assert (stretched[1:] >= stretched[:-1]).all()
+    stretch_words(stretched, words, 0.0, rng)
+    assert torch.equal(stretched[outside], ramp[outside])
+    stretch_words(ramp[:60].clone(), [Word("six", 0.1, 9.0)], 1.0, rng)  # beyond the end
 
 
 class SilentPool:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands
+from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands, stretch_words
 from ..clips import Noise, draw_scene
 from ..grammar import VOCABULARY
 from ..mel import HOP, N_MELS
@@ -145,6 +145,7 @@ class Batches:
             draw_channels(*draws)[0],
             draw_filterbanks(*draws)[0],
         )
+        stretch_words(mel, said, acoustics.stretched, rng)
         mask_bands(mel[None], rng)
         context = ""
         if rng.random() < CONTEXT:

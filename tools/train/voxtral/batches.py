@@ -10,9 +10,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands
+from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands, stretch_words
 from ..clips import Noise, draw_scene
 from ..grammar import VOCABULARY
+from ..mel import HOP
 from ..pool import Mixture, Pool
 from ..speech import Word
 from .config import VoxtralRecipe
@@ -32,6 +33,7 @@ __all__ = ["IGNORED", "NO_WORD", "Batch", "Batches", "auxiliary_labels"]
 
 IGNORED = -100  # target without loss, as in torch
 NO_WORD = len(VOCABULARY)  # auxiliary class of positions without a word
+LEFT_FRAMES = LEFT_PAD * POSITION_SAMPLES // HOP
 ENDED_FOR = 4  # positions (0.32 s) for which a word counts as just ended
 
 LATE_WORDS = 0.04
@@ -90,17 +92,20 @@ class Batches:
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng((self._recipe.seed, number))
-        rows = [self._draw_stream(rng) for _ in range(self._recipe.batch)]
+        drawn = [self._draw_stream(rng) for _ in range(self._recipe.batch)]
         audio, inputs, targets, delays, labels = (
-            torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)
+            torch.from_numpy(np.stack(column))
+            for column in zip(*(row for _, row in drawn), strict=True)
         )
-        draws = (len(rows), self._recipe.acoustics, rng)
+        draws = (len(drawn), self._recipe.acoustics, rng)
         mel = log_mel(audio, draw_tilts(*draws), draw_channels(*draws), draw_filterbanks(*draws))
+        for stream, (words, _) in zip(mel, drawn, strict=True):
+            stretch_words(stream, words, self._recipe.acoustics.stretched, rng, LEFT_FRAMES)
         mask_bands(mel, rng)
         return Batch(mel, inputs, targets, delays, labels)
 
-    def _draw_stream(self, rng: Generator) -> tuple[NDArray[np.generic], ...]:
-        """One row: audio, inputs, targets, delay, labels."""
+    def _draw_stream(self, rng: Generator) -> tuple[list[Word], tuple[NDArray[np.generic], ...]]:
+        """Words, and one row: audio, inputs, targets, delay, labels."""
         positions = self._recipe.positions
         delay = int(rng.choice(self._recipe.delays))
         room = positions - LEFT_PAD - delay - FLUSH
@@ -120,7 +125,7 @@ class Batches:
         padded = pad_audio(clip.audio, delay)
         stream[: len(padded)] = padded
         labels = auxiliary_labels(clip.words, positions)
-        return stream, inputs, targets, np.array(delay), labels
+        return clip.words, (stream, inputs, targets, np.array(delay), labels)
 
     def _disturb(self, outputs: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
         """``outputs`` with a few replaced by [STREAMING_PAD] or a random text id."""
