@@ -1,19 +1,26 @@
 """Measuring alignment heads: on the small checkpoint, whose own heads are known."""
 
 import json
+import shutil
 import sys
+from math import nan
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from voxfast import cli
-from voxfast.bench.heads import HeadScores, _recognised, _seconds, _units, draw_heads
+from voxfast.bench.attended import AttendedClip, AttendedWord, _matched, _seconds, _units
+from voxfast.bench.heads import HeadScores, draw_heads
+from voxfast.bench.word_timing import LATE_END, LATE_START, TimingScores, measure_timing
 from voxfast.models.qwen3_asr.heads import FILE, find_alignment_heads
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
+from voxfast.models.traits import AttentionTiming, read_traits
 from voxfast.timed import Word
+from voxfast.vad import SpeechSpan
 
 CLIPS = Path(__file__).parent / "data" / "eval" / "eval.json"
+SOME = [1, 3, 7, 9, 13, 17, 22, 31]
 
 
 def some_clips(path: Path, indices: list[int], **changes: object) -> Path:
@@ -27,7 +34,7 @@ def some_clips(path: Path, indices: list[int], **changes: object) -> Path:
 def test_the_heads_of_the_small_checkpoint_are_found(
     qwen_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips = some_clips(tmp_path / "clips.json", [9, 13, 22, 31])
+    clips = some_clips(tmp_path / "clips.json", SOME)
     found, picture = tmp_path / "heads.json", tmp_path / "map.png"
     arguments = ["align-heads", str(clips), "--model", str(qwen_folder), "-o", str(found)]
     assert cli.main([*arguments, "--figure", str(picture), "-q"]) == 0
@@ -44,6 +51,11 @@ def test_the_heads_of_the_small_checkpoint_are_found(
     assert content["scores"][0]["score"] == 1.0
     assert content["scores"][0]["median_abs_error_s"] < 0.06
     assert len(content["scores"]) == 16 > len(measured.heads)
+    fitted = read_traits(qwen_folder).attention  # by its training, in sessions
+    assert measured.timing is not None
+    assert fitted is not None
+    assert measured.timing.start_lead == pytest.approx(fitted.start_lead, abs=0.06)
+    assert content["attention_timing"]["start_lead"] == measured.timing.start_lead
     assert out.startswith("layer  2, head  1: 100.0 % of the words")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -57,6 +69,30 @@ def test_the_query_that_predicts_a_token_is_asked(qwen_folder: Path, tmp_path: P
     shares = {(s["layer"], s["head"]): s["score"] for s in json.loads(found.read_text())["scores"]}
     assert shares[2, 1] == 1.0
     assert min(shares[2, 0], shares[1, 0]) > 0.9
+
+
+def test_without_word_times_the_pauses_tell_the_timing(
+    qwen_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(qwen_folder, folder)
+    (folder / "voxfast.json").unlink()
+    before = json.loads((folder / FILE).read_text())
+    clips = some_clips(tmp_path / "clips.json", SOME, words=None)
+    arguments = ["align-heads", str(clips), "--model", str(folder), "--language", "en"]
+    assert cli.main(arguments) == 0
+    assert "from pauses that the voice detector found" in capsys.readouterr().out
+    content = json.loads((folder / FILE).read_text())
+    assert {key: content[key] for key in before} == before
+    found = find_alignment_heads(folder, json.loads((folder / "config.json").read_text()))
+    fitted = read_traits(qwen_folder).attention
+    assert found is not None
+    assert found.timing is not None
+    assert fitted is not None
+    assert found.timing.start_lead == pytest.approx(fitted.start_lead, abs=0.06)
+    assert found.timing.end_trail == pytest.approx(fitted.end_trail, abs=0.06)
+    # Now it is there, and nothing that is there is overwritten.
+    assert refusal(capsys, *arguments[1:])[0] == 2
 
 
 # ---- parts ----------------------------------------------------------------------------------
@@ -90,13 +126,14 @@ def test_words_are_matched_to_what_was_said(qwen_folder: Path) -> None:
     tokens = tokenizer.encode("open the red window please")
     said = ["Open,", "red", "window,", "six", "please"]
     spoken = [Word(text, i, i + 0.5) for i, text in enumerate(said)]
-    found = _recognised([*tokens, min(tokenizer.ends)], tokenizer, spoken)
-    assert [word.start for _, word in found] == [0, 1, 2, 4]
-    pieces = [tokenizer.piece(tokens[place]) for place, _ in found]
-    assert all(
-        piece is not None and text.startswith(piece.strip().decode())
-        for piece, text in zip(pieces, ["open", "red", "window", "please"], strict=True)
-    )
+    found = _matched([*tokens, min(tokenizer.ends)], tokenizer, spoken)
+    assert [own for _, _, own in found] == [0, None, 1, 2, 4]
+    # Each word's tokens, from the first to the last, are its text.
+    text = [
+        b"".join(tokenizer.piece(token) or b"" for token in tokens[first : last + 1]).strip()
+        for first, last, _ in found
+    ]
+    assert text == [b"open", b"the", b"red", b"window", b"please"]
 
 
 def test_words_without_spaces_are_measured_by_the_character() -> None:
@@ -109,12 +146,53 @@ def test_words_without_spaces_are_measured_by_the_character() -> None:
     assert _units(words, "Korean") == words
 
 
-def test_middles_of_audio_positions(qwen_folder: Path) -> None:
+def attended(first: float, last: float, spoken: int | None) -> AttendedWord:
+    """A word that three heads attend to, one of them far off; a fourth head is not asked."""
+    times = [[[at, at + 9.0], [at, -5.0]] for at in (first, last)]
+    return AttendedWord(np.array(times[0]), np.array(times[1]), spoken)
+
+
+HEADS = [(0, 0), (0, 1), (1, 0)]
+
+
+def test_margins_from_word_times() -> None:
+    # Words of 0.3 s that touch, every third one before a pause; one was not recognised.
+    starts = [0.3 * i + 0.5 * (i // 3) for i in range(33)]
+    spoken = tuple(Word("x", start, start + 0.3) for start in starts)
+    words = [attended(start + 0.21, start + 0.17, i) for i, start in enumerate(starts)]
+    words[4] = attended(99.0, 99.0, None)
+    scores = measure_timing([AttendedClip(tuple(words), spoken, (), 60.0)], HEADS)
+    assert scores == TimingScores(AttentionTiming(0.21, 0.13), 32, 11, "times of words")
+    # Ends that touch the next word are left out, so that 9 are too few.
+    few = AttendedClip(tuple(words[:27]), (*spoken[:27], Word("y", starts[26] + 0.3, 99)), (), 60)
+    assert measure_timing([few], HEADS) is None
+
+
+def test_margins_from_pauses() -> None:
+    starts = [0.05, *(1.7 * i for i in range(1, 13))]  # spans of two words
+    spoken = tuple(Word("x", nan, nan) for _ in range(26))
+    words, spans = [], []
+    for i, start in enumerate(starts):
+        spans.append(SpeechSpan(start + LATE_START, start + 0.9 + LATE_END))
+        words += [
+            attended(start + 0.2, start + 0.25, 2 * i if i != 5 else None),
+            attended(start + 0.6, start + 0.7, 2 * i + 1),
+        ]
+    clip = AttendedClip(tuple(words), spoken, tuple(spans), starts[-1] + 0.92)
+    scores = measure_timing([clip], HEADS)
+    assert scores is not None
+    assert scores.timing == AttentionTiming(0.2, 0.2)
+    # Speech at the edges of a clip may be cut off, and one first word was not recognised.
+    assert (scores.n_starts, scores.n_ends) == (11, 12)
+    assert scores.source == "pauses that the voice detector found"
+
+
+def test_starts_of_audio_positions(qwen_folder: Path) -> None:
     from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
     model = load_qwen3_asr(qwen_folder)
     frames = np.array([0, 1, 11, 12, 13, 26], np.int32)
-    np.testing.assert_allclose(_seconds(model, frames), [0.04, 0.12, 0.92, 1.0, 1.04, 2.04])
+    np.testing.assert_allclose(_seconds(model, frames), [0.0, 0.08, 0.88, 0.96, 1.0, 2.0])
 
 
 # ---- what is refused --------------------------------------------------------------------------
@@ -152,9 +230,18 @@ def test_what_cannot_be_measured(
     assert (code, "Klingon" in err) == (2, True)
     code, err = refusal(capsys, clips, "--model", qwen_folder, "--max-seconds", 1, *out)
     assert (code, "--max-seconds" in err) == (2, True)
-    clips = some_clips(tmp_path / "untimed.json", [0], words=None)
-    code, err = refusal(capsys, clips, "--model", qwen_folder, *out)
-    assert (code, "eval_00.flac: the data set gives no times" in err) == (1, True)
+    untimed = some_clips(tmp_path / "untimed.json", [2], words=None)
+    code, err = refusal(capsys, clips, untimed, "--model", qwen_folder, *out)
+    assert (code, "eval_02.flac: the data set gives no times" in err) == (1, True)
+    code, err = refusal(capsys, untimed, "--model", qwen_folder, *out)
+    assert (code, "fewer than 10 pauses" in err) == (1, True)
+    code, err = refusal(capsys, untimed, "--model", qwen_folder, *out, "--figure", "map.png")
+    assert (code, "only word times can tell" in err) == (2, True)
+    unknown = tmp_path / "unknown"
+    shutil.copytree(qwen_folder, unknown)
+    (unknown / FILE).unlink()
+    code, err = refusal(capsys, untimed, "--model", unknown, *out)
+    assert (code, "heads of" in err and "are not known" in err) == (2, True)
     other = [{"word": "otherwise", "start": 0.1, "end": 0.2}]
     clips = some_clips(tmp_path / "other.json", [0], words=other)
     code, err = refusal(capsys, clips, "--model", qwen_folder, *out)

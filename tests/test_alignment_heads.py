@@ -1,6 +1,7 @@
 """Where alignment heads come from, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.qwen3_asr.heads import FILE, AlignmentHeads, find_alignment_heads
+from voxfast.models.qwen3_asr.loaded import LoadedQwen3ASR
+from voxfast.models.qwen3_asr.options import Qwen3Tuning
+from voxfast.models.traits import AttentionTiming
 
 
 def configuration(**sizes: int) -> dict[str, Any]:
@@ -61,6 +65,29 @@ def test_the_folder_wins_and_what_is_asked_for_wins_over_it(tmp_path: Path) -> N
     assert found == AlignmentHeads(((1, 2), (0, 3)), own)
     found = find_alignment_heads(tmp_path, configuration(), asked)
     assert found == AlignmentHeads(((27, 15),), asked)
+    timed = write(tmp_path / "timed.json", [27, 15], attention_timing={"start_lead": 0.3})
+    found = find_alignment_heads(tmp_path, configuration(), timed)
+    assert found is not None
+    assert found.timing == AttentionTiming(start_lead=0.3)
+
+
+def test_whose_timing_of_words_is_used(qwen_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(qwen_folder, folder)
+    heads = json.loads((folder / FILE).read_text())["alignment_heads_compact"]
+    own = {"attention_timing": {"start_lead": 0.4}}
+    write(folder / FILE, *heads, **own)
+    asked = write(tmp_path / "asked.json", *heads, attention_timing={"start_lead": 0.5})
+    untimed = write(tmp_path / "untimed.json", *heads)
+
+    def lead(heads_file: Path | None = None) -> float:
+        loaded = LoadedQwen3ASR("x", folder, None)
+        timing = loaded._attention(Qwen3Tuning(heads_file=heads_file))[1]
+        return -1.0 if timing is None else timing.start_lead
+
+    assert (lead(), lead(asked), lead(untimed)) == (0.22, 0.5, 0.22)
+    (folder / "voxfast.json").write_text("{}")
+    assert (lead(), lead(asked), lead(untimed)) == (0.4, 0.5, -1.0)
 
 
 def test_the_best_heads_by_layer() -> None:
@@ -94,6 +121,11 @@ def test_the_best_heads_by_layer() -> None:
         ('{"alignment_heads_compact": [[3, 1], [3, 2], [3, 1]]}', r"\[3, 1\] is listed twice"),
         ('{"alignment_heads_compact": [[3, 1]], "num_layers": 12}', "'num_layers' is 12.*has 28"),
         ('{"alignment_heads_compact": [[3, 1]], "num_heads": null}', "'num_heads' is None"),
+        ('{"alignment_heads_compact": [[3, 1]], "attention_timing": 1}', "'attention_timing'"),
+        (
+            '{"alignment_heads_compact": [[3, 1]], "attention_timing": {"end_trail": "x"}}',
+            "'end_trail' cannot be 'x'",
+        ),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be(tmp_path: Path, content: str, message: str) -> None:

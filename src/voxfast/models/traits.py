@@ -1,15 +1,16 @@
 """Measured properties of a checkpoint, from an optional ``voxfast.json`` in its folder."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from voxfast.errors import CheckpointError
 from voxfast.models.checkpoint import is_there, read_json
 
-__all__ = ["AttentionTiming", "Traits", "WordTiming", "read_traits"]
+__all__ = ["AttentionTiming", "Traits", "WordTiming", "read_seconds", "read_traits"]
 
 FILE = "voxfast.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,16 @@ class WordTiming:
 class AttentionTiming:
     """Margins of a word around the attended frames of its tokens, in seconds.
 
+    The defaults are for checkpoints that were not measured: the middle of the attended frame is
+    taken for the middle of a word of 0.28 s (docs/qwen3-asr.md says why).
+
     Attributes:
-        start_lead: from the start of the word to the frame of its first token.
-        end_trail: from the frame of its last token to the end of the word.
+        start_lead: from the start of the word to the start of its first token's frame.
+        end_trail: from the start of its last token's frame to the end of the word.
     """
 
-    start_lead: float = 0.0
-    end_trail: float = 0.08
+    start_lead: float = 0.1
+    end_trail: float = 0.18
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Traits:
         demo: whether the checkpoint is a demonstration.
         delays_ms: delays it was trained for (arXiv 2602.11298).
         timing: see :class:`WordTiming`; for Voxtral.
-        attention: see :class:`AttentionTiming`; for Qwen3-ASR.
+        attention: see :class:`AttentionTiming`; for Qwen3-ASR. None if the file has none.
         least_probability: less probable words are dropped: they come from noise. 0 keeps all.
     """
 
@@ -63,7 +67,7 @@ class Traits:
     demo: bool = False
     delays_ms: tuple[int, ...] = (*range(80, 1201, 80), 2400)
     timing: WordTiming = field(default_factory=WordTiming)
-    attention: AttentionTiming = field(default_factory=AttentionTiming)
+    attention: AttentionTiming | None = None
     least_probability: float = 0.0
 
 
@@ -79,34 +83,41 @@ def read_traits(folder: Path) -> Traits:
     content = read_json(path)
     default = Traits()
 
-    def get(source: dict[str, Any], key: str, kind: type | tuple[type, ...], fallback: Any) -> Any:
-        value = source.get(key, fallback)
-        if not isinstance(value, kind):
-            raise CheckpointError(f"{path}: {key!r} cannot be {value!r:.60}")
-        return value
+    def get(key: str, kind: type | tuple[type, ...], fallback: Any) -> Any:
+        return _get(path, content, key, kind, fallback)
 
-    delays = get(content, "delays_ms", (list, tuple), default.delays_ms)
+    delays = get("delays_ms", (list, tuple), default.delays_ms)
     if not delays or not all(isinstance(d, int) and 0 < d <= 10_000 for d in delays):
         raise CheckpointError(f"{path}: 'delays_ms' must be milliseconds; it is {delays!r:.60}")
 
-    def seconds(kind: type[Any], key: str) -> Any:
-        given, default = get(content, key, dict, {}), kind()
-        return kind(
-            **{
-                field.name: float(
-                    get(given, field.name, (int, float), getattr(default, field.name))
-                )
-                for field in fields(kind)
-            }
-        )
-
     return Traits(
-        description=get(content, "description", str, default.description),
-        demo=get(content, "demo", bool, default.demo),
-        least_probability=float(
-            get(content, "least_probability", (int, float), default.least_probability)
-        ),
+        description=get("description", str, default.description),
+        demo=get("demo", bool, default.demo),
+        least_probability=float(get("least_probability", (int, float), default.least_probability)),
         delays_ms=tuple(delays),
-        timing=seconds(WordTiming, "word_timing"),
-        attention=seconds(AttentionTiming, "attention_timing"),
+        timing=read_seconds(path, content, "word_timing", WordTiming) or WordTiming(),
+        attention=read_seconds(path, content, "attention_timing", AttentionTiming),
     )
+
+
+def read_seconds(path: Path, content: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    """A dataclass of seconds, with defaults for missing values; None if there is no such key.
+
+    Raises:
+        CheckpointError: if it is malformed; ``path`` is the file that it is read from.
+    """
+    if key not in content:
+        return None
+    given, default = _get(path, content, key, dict, {}), vars(kind())
+    return kind(
+        **{name: float(_get(path, given, name, (int, float), default[name])) for name in default}
+    )
+
+
+def _get(
+    path: Path, source: dict[str, Any], key: str, kind: type | tuple[type, ...], fallback: Any
+) -> Any:
+    value = source.get(key, fallback)
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{path}: {key!r} cannot be {value!r:.60}")
+    return value

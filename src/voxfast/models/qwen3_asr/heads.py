@@ -2,7 +2,8 @@
 
 While a token is predicted, some heads of the decoder attend to the audio in which it is
 spoken (AlignAtt, arXiv 2305.11408). They differ between checkpoints, are measured once, and
-stored in ``alignment_heads.json`` beside the weights.
+stored in ``alignment_heads.json`` beside the weights, with the margins of words around the
+audio that they attend to.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.checkpoint import read_json
+from voxfast.models.traits import AttentionTiming, read_seconds
 from voxfast.models.values import integer, section
 
 __all__ = ["FILE", "AlignmentHeads", "find_alignment_heads"]
@@ -24,10 +26,11 @@ MEASURED = Path(__file__).parent / "measured_heads"
 
 @dataclass(frozen=True)
 class AlignmentHeads:
-    """Heads (layer, query head), best first, and their file."""
+    """Heads (layer, query head), best first, their file, and the timing of words if it has one."""
 
     heads: tuple[tuple[int, int], ...]
     source: Path
+    timing: AttentionTiming | None = None
 
     def best(self, n: int) -> dict[int, list[int]]:
         """The first ``n`` heads, or all if there are fewer: layer → query heads, ascending.
@@ -106,4 +109,5 @@ def _read(path: Path, n_layers: int, n_heads: int) -> AlignmentHeads:
         if (head := (pair[0], pair[1])) in heads:
             raise CheckpointError(f"{path}: the head {pair} is listed twice")
         heads[head] = None
-    return AlignmentHeads(tuple(heads), path)
+    timing = read_seconds(path, content, "attention_timing", AttentionTiming)
+    return AlignmentHeads(tuple(heads), path, timing)

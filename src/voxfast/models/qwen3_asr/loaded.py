@@ -1,6 +1,7 @@
 """A loaded Qwen3-ASR checkpoint, which opens streams."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from voxfast.models.qwen3_asr.options import Qwen3Tuning, read_options
 from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
-from voxfast.models.traits import read_traits
+from voxfast.models.traits import AttentionTiming, read_traits
 
 __all__ = ["LoadedQwen3ASR"]
 
@@ -41,18 +42,27 @@ class LoadedQwen3ASR:
     def stream(self, **options: Any) -> Qwen3Stream:
         chosen = read_options(self._name, options)
         language = requested_language(chosen.language)
-        heads = self._heads(chosen.tuning)
-        return Qwen3Stream(self._model, self._tokenizer, heads, chosen, self._traits, language)
+        heads, timing = self._attention(chosen.tuning)
+        traits = replace(self._traits, attention=timing)
+        return Qwen3Stream(self._model, self._tokenizer, heads, chosen, traits, language)
 
-    def _heads(self, tuning: Qwen3Tuning) -> Mapping[int, Sequence[int]]:
+    def _attention(
+        self, tuning: Qwen3Tuning
+    ) -> tuple[Mapping[int, Sequence[int]], AttentionTiming | None]:
+        """The alignment heads, layer → query heads, and the timing of words, if it is known.
+
+        What a requested file says wins over ``voxfast.json``, and that over the other files of
+        heads.
+        """
         override = None if tuning.heads_file is None else Path(tuning.heads_file)
         found = find_alignment_heads(self._folder, self._config, override)
         if found is not None:
-            return found.best(tuning.n_heads)
+            requested = None if override is None else found.timing
+            return found.best(tuning.n_heads), requested or self._traits.attention or found.timing
         if tuning.guess_heads:
             args = self._model.args.text
             middle = range(args.n_layers * 2 // 5, -(-args.n_layers * 3 // 5))
-            return {layer: list(range(args.n_heads)) for layer in middle}
+            return {layer: list(range(args.n_heads)) for layer in middle}, self._traits.attention
         raise InvalidOptionError(
             f"nobody has measured the alignment heads of {self._name}, without which it cannot "
             f"be streamed; measure them with: voxfast align-heads --model {self._name} (or ask "

@@ -14,7 +14,7 @@ from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judg
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.scripts import is_unspaced
-from voxfast.models.traits import Traits
+from voxfast.models.traits import AttentionTiming, Traits
 from voxfast.timed import Token, Word
 
 __all__ = ["AlignedWord", "BufferLimits", "Utterance"]
@@ -100,7 +100,7 @@ class Utterance:
     ) -> None:
         self._tokenizer, self._decoder, self._prompt_tail = tokenizer, decoder, prompt_tail
         self._policy, self._limits, self._traits = policy, limits, traits
-        self._timing = traits.attention
+        self._timing = traits.attention or AttentionTiming()
         self._is_forced = language is not None
         self._audio = AudioBuffer(model)
         self._words: list[AlignedWord] = []  # committed, and in the buffer
