@@ -1,5 +1,6 @@
 """The real WhisperLiveKit with voxfast as its backend, where it is installed."""
 
+import argparse
 import asyncio
 import base64
 import contextlib
@@ -50,7 +51,7 @@ class Recorder:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self.calls: list[tuple[str, Any]] = []
-        self.tokens: list[Any] = []
+        self.items: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._processor, name)
@@ -67,10 +68,15 @@ class Recorder:
     def _collected(self, method: Any) -> Any:
         def collect(*args: Any) -> Any:
             tokens, upto = method(*args)
-            self.tokens += tokens
+            self.items += tokens
             return tokens, upto
 
         return collect
+
+    @property
+    def tokens(self) -> list[Any]:
+        """Without the ends of lines."""
+        return [item for item in self.items if not item.is_silence()]
 
 
 def replay(model: voxfast.Model, calls: list[tuple[str, Any]]) -> list[voxfast.Word]:
@@ -192,6 +198,41 @@ def test_its_voice_detection_cuts_silences_out(
     assert found.word_error_rate <= mistakes / len(truth)
     assert found.end.mean_absolute < 0.1
     assert text(response.lines).split() == [token.text.strip() for token in recorder.tokens]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_line_is_a_segment(name: str, eval_items: list[EvalItem]) -> None:
+    items = [item for item in eval_items if item.name in ("eval_18", "eval_22")]
+    pause = np.zeros(int(1.2 * SAMPLE_RATE), np.float32)
+    samples = np.concatenate([items[0].audio, pause, items[1].audio])
+    with engine_of(name, vac=False) as engine:
+        recorder, response = asyncio.run(drive(engine, samples, 0.0))
+        plain = replay(engine.asr.model, recorder.calls)
+    segments = voxfast.Transcript(tuple(plain)).segments
+    assert len(segments) >= 2
+    shown = [(line.text.strip(), line.start, line.end) for line in response.lines]
+    assert shown == [(part.text, part.start, part.end) for part in segments]
+    language = "en" if name == "qwen3-mlx-simul" else None
+    assert {line.detected_language for line in response.lines} == {language}
+    rows = response.to_dict()["lines"]
+    assert [row["text"].strip() for row in rows] == [part.text for part in segments]
+
+
+def test_silences_of_some_length_stay() -> None:
+    state = wlk.audio_processor.State()
+    lines = backend._Lines(state, argparse.Namespace(diarization=False), "")
+    one, two = ({"start": at, "end": at + 1, "text": f" {at}."} for at in (1, 5))
+    state.new_tokens = [
+        backend.ASRToken(**one),
+        backend._LineBreak(2.0),
+        backend.Silence(start=3.0, end=4.0, has_ended=True),
+        backend.ASRToken(**two),
+    ]
+    lines.update()
+    shown = lines.get_lines(audio_time=6.0)[0]
+    assert [(line.text, line.start, line.end) for line in shown] == [
+        (" 1.", 1, 2), ("", 2.0, 4.0), (" 5.", 5, 6),
+    ]  # fmt: skip
 
 
 def test_several_sessions_at_once(engine: Any, eval_items: list[EvalItem]) -> None:

@@ -10,7 +10,8 @@
     processor = AudioProcessor(transcription_engine=engine)
 
 The backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` are then voxfast's. The rest of
-WhisperLiveKit is unchanged, and no file is modified. The command ``voxfast-wlk`` starts its
+WhisperLiveKit is unchanged, and no file is modified. A line of its results is a segment: a
+sentence, or what was said up to a pause. The command ``voxfast-wlk`` starts its
 server in the same way; see :mod:`voxfast.integrations.wlk_command`.
 
 All sessions of a server share one holder, which has the model; each session has one processor.
@@ -20,7 +21,7 @@ All sessions of a server share one holder, which has the model; each session has
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, ParamSpec
@@ -30,6 +31,7 @@ import numpy as np
 import voxfast
 from voxfast import audio as audio_io
 from voxfast import hub
+from voxfast._segments import SegmentStream
 from voxfast.errors import VoxfastError
 from voxfast.models.family import is_automatic
 from voxfast.models.qwen3_asr.languages import LANGUAGES
@@ -37,8 +39,9 @@ from voxfast.online.session import OnlineProcessor
 from voxfast.timed import Word
 
 try:
-    from whisperlivekit import core, simul_whisper
-    from whisperlivekit.timed_objects import ASRToken, Transcript
+    from whisperlivekit import audio_processor, core, simul_whisper
+    from whisperlivekit.timed_objects import ASRToken, Silence, Transcript
+    from whisperlivekit.tokens_alignment import TokensAlignment
 except ImportError as error:
     raise ImportError(
         f'this needs WhisperLiveKit: pip install "voxfast[whisperlivekit]" ({error})'
@@ -158,6 +161,21 @@ class Qwen3MLXSimulASR(_Holder):
         return options | tuning
 
 
+class _LineBreak(Silence, ASRToken):  # type: ignore[misc]
+    """The end of a line, among the tokens: a silence of no length, the only end it has."""
+
+    def __init__(self, time: float) -> None:
+        super().__init__(start=time, end=time, duration=0.0, has_ended=True)
+
+
+class _Lines(TokensAlignment):  # type: ignore[misc]
+    """WhisperLiveKit's lines, without the silences of no length between them."""
+
+    def get_lines(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any, Any]:
+        lines, *buffers = super().get_lines(*args, **kwargs)
+        return [x for x in lines if not x.is_silence() or x.start != x.end], *buffers
+
+
 class _Processor(OnlineProcessor):
     """One session.
 
@@ -181,6 +199,7 @@ class _Processor(OnlineProcessor):
         language = holder.original_language if wrapped is None else vars(asr)["_session_language"]
         self.error: Exception | None = None
         self._upto = self._end = 0.0
+        self._segments = SegmentStream()
         options = holder.session_options(language)
         super().__init__(asr, lambda: holder.model.session(**options))
 
@@ -207,12 +226,12 @@ class _Processor(OnlineProcessor):
         return Transcript(None, None, self._session.tentative.lstrip())
 
     def _answer(self, call: Callable[P, Tokens], *args: P.args, **kwargs: P.kwargs) -> Tokens:
-        """Tokens instead of words, including those of a failed call."""
+        """Tokens and ends of lines instead of words, including those of a failed call."""
         session = self._session
         found = self._try(call, *args, **kwargs)
         words, upto = (session.take(), self._upto) if found is None else found
         self._upto = max(self._upto, upto)
-        return [self._token(word) for word in words], self._upto
+        return [token for word in words for token in self._tokens(word)], self._upto
 
     def _try(self, call: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
         try:
@@ -233,8 +252,10 @@ class _Processor(OnlineProcessor):
             log.exception("a new stream could not be opened: %s", error)
             self.error = error
 
-    def _token(self, word: Word) -> Any:
-        return ASRToken(
+    def _tokens(self, word: Word) -> Iterator[Any]:
+        if ended := self._segments.step(word):
+            yield _LineBreak(ended[-1].end)
+        yield ASRToken(
             start=word.start,
             end=word.end,
             text=word.text,
@@ -259,7 +280,7 @@ Qwen3MLXSimulStreamingOnlineProcessor = Qwen3MLXSimulOnlineProcessor
 def install(**options: Any) -> None:
     """Make voxfast the backends ``voxtral-mlx`` and ``qwen3-mlx-simul`` of this process.
 
-    Replaces three names that WhisperLiveKit looks up when it creates an engine or a session, so
+    Replaces four names that WhisperLiveKit looks up when it creates an engine or a session, so
     call it before. Calling it again changes the options.
 
     Args:
@@ -281,5 +302,6 @@ def install(**options: Any) -> None:
     vars(module)["VoxtralMLXASR"] = partial(VoxtralMLXASR, **options)
     vars(module)["VoxtralMLXOnlineProcessor"] = VoxtralMLXOnlineProcessor
     sys.modules[module.__name__] = module
+    audio_processor.TokensAlignment = _Lines
     core.SimulStreamingASR = simul_asr
     simul_whisper.SimulStreamingOnlineProcessor = simul_processor
