@@ -23,6 +23,7 @@ class FakeSession:
     def __init__(self, model: "FakeModel", options: dict[str, object]) -> None:
         self.model, self.options = model, options
         self.language = options.get("language")
+        self.skipped = 0.25 if options.get("skip_silence") else 0.0
         self.chunks: list[int] = []
         self.committed: list[Word] = []
         self.unreturned: list[Word] = []

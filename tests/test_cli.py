@@ -62,6 +62,22 @@ def test_options_reach_the_model(model, talk):
     assert sum(session.chunks) == 25600
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--skip-silence"], ["voxfast: skipped as silence: 0.2 s of 1.6 s"]),
+        (["--skip-silence", "-q"], []),
+        ([], []),
+    ],
+)
+def test_what_was_skipped_is_told(model, talk, tmp_path, capsys, options, told):
+    model.is_demo = False
+    assert cli.main(["transcribe", talk, "-o", "talk.json", *options]) == 0
+    assert capsys.readouterr().err.splitlines() == told
+    document = json.loads((tmp_path / "talk.json").read_text())
+    assert document["skipped"] == (0.25 if options else 0)
+
+
 def test_formats(model, talk, capsys):
     seen = {}
     for name in ("json", "jsonl", "srt", "vtt", "tsv"):

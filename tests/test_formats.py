@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,7 @@ def test_json():
         "model",
         "language",
         "duration",
+        "skipped",
         "complete",
         "text",
         "segments",
@@ -99,6 +101,9 @@ def test_json():
     assert document["source"] == "a.wav"
     assert document["complete"] is False
     assert document["duration"] == 4.0
+    assert document["skipped"] == 0
+    quiet = replace(TALK, skipped=1.23456)
+    assert json.loads(formats.to_json(quiet))["skipped"] == 1.235
     assert document["language"] == "en"
     assert document["model"] == "voxtral-numbers"
     assert document["words"][0] == {

@@ -190,6 +190,8 @@ def test_chunks_do_not_matter() -> None:
         assert parts.given == whole.given
         assert other.events == one.events
         assert parts.heard == pytest.approx(len(audio) / SAMPLE_RATE)
+        heard = sum(map(len, parts.samples)) / SAMPLE_RATE
+        assert other.skipped == one.skipped == pytest.approx(len(audio) / SAMPLE_RATE - heard)
         if not options["skip"]:
             np.testing.assert_array_equal(np.concatenate([*parts.samples, audio[:0]]), audio)
 
@@ -306,8 +308,12 @@ def test_silence_and_noise_are_skipped(model: voxfast.Model) -> None:
     with model.session(skip_silence=True) as session:
         assert session.feed(noise) == []
         assert session.processed < 1
+        assert session.skipped == pytest.approx(20 - KEPT / SAMPLE_RATE, abs=0.05)
         assert session.finish() == []
+        assert session.skipped == 20
         assert session.heard == pytest.approx(20)
+    assert voxfast.transcribe(noise, model=model, skip_silence=True).skipped == 20
+    assert voxfast.transcribe(noise, model=model).skipped == 0
 
 
 @pytest.mark.parametrize("name", ["voxtral-numbers", "qwen3-asr-numbers"])

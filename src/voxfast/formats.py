@@ -14,6 +14,7 @@ The JSON of a transcript, in this order of keys:
 ``model``       name of the model
 ``language``    that was asked for or detected, or null
 ``duration``    seconds of audio that were heard
+``skipped``     seconds of it that ``skip_silence`` kept from the model
 ``complete``    false if the audio was damaged or the transcription interrupted
 ``text``        the whole text
 ``segments``    a list of ``{"text", "start", "end", "probability", "words"}``: sentences, or
@@ -299,6 +300,7 @@ def to_json(
         "model": transcript.model,
         "language": transcript.language,
         "duration": _rounded(transcript.duration, 3),
+        "skipped": _rounded(transcript.skipped, 3),
         "complete": complete,
         "text": transcript.text,
         "segments": [_segment_object(segment) for segment in transcript.segments],

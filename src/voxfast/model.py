@@ -160,7 +160,9 @@ def transcribe(
                 if progress is not None:
                     progress(session.heard, total)
             words += session.finish()
-            return Transcript(tuple(words), session.heard, loaded.name, session.language)
+            return Transcript(
+                tuple(words), session.heard, loaded.name, session.language, session.skipped
+            )
     finally:
         if loaded is not model:
             loaded.close()

@@ -82,12 +82,14 @@ class Transcript:
         duration: seconds of received audio.
         model: name of the model.
         language: the requested or detected language, if any.
+        skipped: seconds of it that ``skip_silence`` kept from the model.
     """
 
     words: tuple[Word, ...] = field(default_factory=tuple)
     duration: float = 0.0
     model: str = ""
     language: str | None = None
+    skipped: float = 0.0
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxfast.audio import SAMPLE_RATE
-from voxfast.cli.console import StdoutError, complain
+from voxfast.cli.console import StdoutError, complain, note
 from voxfast.cli.options import open_session
 from voxfast.cli.output import Output
 from voxfast.cli.signals import Ending, Interrupted
@@ -142,6 +142,8 @@ def run_session(
                 _close(channels, heard, model, complete=False)
             raise
         _close(channels, heard, model, complete=is_whole)
+        if args.skip_silence and not args.quiet:
+            _tell_skipped(channels, heard / SAMPLE_RATE)
         if ending.interrupt:
             if failure:
                 complain(str(failure))
@@ -182,9 +184,18 @@ class _Channel:
         """Write the rest, also of a call that was interrupted."""
         self._words.extend(self._session.take())
         transcript = Transcript(
-            tuple(self._words), heard / SAMPLE_RATE, model.name, self._session.language
+            tuple(self._words),
+            heard / SAMPLE_RATE,
+            model.name,
+            self._session.language,
+            self._session.skipped,
         )
         self._output.close(transcript, complete=complete)
+
+    @property
+    def skipped(self) -> float:
+        """Seconds of audio that the model has not heard."""
+        return self._session.skipped
 
 
 def _finish(channels: Sequence[_Channel], ending: Ending) -> bool:
@@ -197,6 +208,12 @@ def _finish(channels: Sequence[_Channel], ending: Ending) -> bool:
             return False
         channel.show()
     return True
+
+
+def _tell_skipped(channels: Sequence[_Channel], heard: float) -> None:
+    """Say how much was taken for silence, so that nothing is lost unnoticed."""
+    skipped = ", ".join(f"{channel.skipped:.1f}" for channel in channels)
+    note(f"voxfast: skipped as silence: {skipped} s of {heard:.1f} s")
 
 
 def _close(channels: Sequence[_Channel], heard: int, model: "Model", *, complete: bool) -> None:

@@ -74,6 +74,8 @@ class Listener:
         self._n_skipped = 0  # samples that the stream has not been told of
         self.events: list[SpeechEvent] = []
         self.unheard = 0.0  # seconds of audio that the stream does not know of
+        self._n_left_out = 0  # samples
+        self.skipped = 0.0  # seconds of audio that the stream never hears
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Take real audio."""
@@ -127,6 +129,7 @@ class Listener:
             dropped = min(len(first), self._n_kept - KEPT)
             self._n_kept -= dropped
             self._n_skipped += dropped
+            self._n_left_out += dropped
             if dropped < len(first):
                 self._kept.appendleft(first[dropped:])
 
@@ -161,9 +164,11 @@ class Listener:
         """Let the stream know of all silence, none of which it hears."""
         if skipped := self._n_skipped + self._n_kept:
             self._stream.skip(skipped / SAMPLE_RATE)
+        self._n_left_out += self._n_kept
         self._kept.clear()
         self._n_kept = self._n_skipped = 0
         self._count()
 
     def _count(self) -> None:
         self.unheard = (self._n_kept + self._n_skipped) / SAMPLE_RATE
+        self.skipped = self._n_left_out / SAMPLE_RATE

@@ -257,6 +257,11 @@ class Session:
         return self._stream.processed
 
     @property
+    def skipped(self) -> float:
+        """Seconds of inserted audio that ``skip_silence`` has kept from the model so far."""
+        return 0.0 if self._listener is None else self._listener.skipped
+
+    @property
     def lag(self) -> float:
         """Unprocessed audio, in seconds."""
         check_process()
