@@ -48,6 +48,17 @@ def test_microphone(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
     assert any(line.strip().startswith("turn up [") for line in shown)
 
 
+def test_turns(run: Callable[..., str]) -> None:
+    *lines, last = run("turns.py").splitlines()
+    turns = [line.partition(" said: ") for line in lines[1::2]]
+    assert all(line.endswith(" somebody speaks") for line in lines[::2])
+    assert len(turns) == 6
+    assert " ".join(text for _, _, text in turns) == NUMBERS
+    times = [float(line[:6]) for line in lines]
+    assert times == sorted(times)
+    assert last.endswith(" s of 13.27 s were silence")
+
+
 def test_subtitles(
     run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
