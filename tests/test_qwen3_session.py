@@ -336,7 +336,32 @@ def test_short_audio_is_heard_as_half_a_second(
     assert len(heard) == 1
 
 
-@pytest.mark.parametrize("seconds", [3.4, 3.6, 3.99, 4.0, 4.01, 8.2])
+def test_long_recordings_are_cut_at_pauses(
+    model: voxfast.Model, clips: dict[str, EvalItem], heard: list[tuple[int, bool]]
+) -> None:
+    pause = np.random.default_rng(0).normal(0, 1e-4, 12000).astype(np.float32)
+    names = ("eval_09", "eval_13", "eval_22", "eval_31", "eval_18")
+    audio = np.concatenate([np.concatenate((clips[name].audio, pause)) for name in names])
+    short = audio[: 12 * 16000]
+    assert len(audio) > len(short)
+
+    def transcribed(samples: np.ndarray, **options: Any) -> tuple[list[voxfast.Word], int]:
+        """The words, and the number of utterances."""
+        heard.clear()
+        found = voxfast.transcribe(samples, model=model, language="en", **options)
+        return list(found.words), sum(end for _, end in heard)
+
+    def streamed(samples: np.ndarray, **options: Any) -> list[voxfast.Word]:
+        with model.session(language="en", **options) as session:
+            return feed(session, samples, 5.0)
+
+    assert transcribed(short) == (streamed(short), 1)
+    cut, count = transcribed(audio)
+    assert cut == streamed(audio, endpoint_ms=500)
+    assert count >= len(names)
+    assert transcribed(audio, endpoint_ms=None) == (streamed(audio), 1)
+
+
 def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
     model: voxfast.Model,
     monkeypatch: pytest.MonkeyPatch,

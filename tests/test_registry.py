@@ -55,6 +55,7 @@ class LoadedToy:
     dtype = mx.float32
     delays_ms = ()
     offline_block_seconds = 1.0
+    offline_whole_seconds = float("inf")
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name = name

@@ -1,5 +1,6 @@
 """Loading models, and transcribing with them: the public API."""
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,9 @@ from voxfast.timed import Transcript, Word
 __all__ = ["DEFAULT_MODEL", "Model", "load", "transcribe"]
 
 DEFAULT_MODEL = "voxtral-numbers"
+
+OFFLINE_ENDPOINT_MS = 500.0
+"""The pause at which a long recording is cut, for models that gain by it."""
 
 
 class Model:
@@ -137,6 +141,9 @@ def transcribe(
 ) -> Transcript:
     """Transcribe a whole recording. Equals a session that is fed all of it.
 
+    For Qwen3-ASR, a recording of more than 12 s is cut at pauses of half a second, as by
+    ``endpoint_ms=500``; ``endpoint_ms=None`` leaves it whole.
+
     Args:
         audio: an audio or video file, see :func:`voxfast.audio.stream_file`; or [N] samples,
             mono, 16 kHz, float32 or int16.
@@ -153,8 +160,11 @@ def transcribe(
     loaded = model if isinstance(model, Model) else load(model)
     words: list[Word] = []
     try:
+        blocks, total = _blocks(audio, loaded.offline_block_seconds, channel)
+        length = math.inf if total is None else total
+        if length > loaded._loaded.offline_whole_seconds:
+            options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
         with loaded.session(**options) as session:
-            blocks, total = _blocks(audio, loaded.offline_block_seconds, channel)
             for block in blocks:
                 words += session.feed(block)
                 if progress is not None:

@@ -25,6 +25,7 @@ class LoadedQwen3ASR:
 
     delays_ms: tuple[int, ...] = ()  # any
     offline_block_seconds = 5.0  # one inference; the buffer holds twice as much
+    offline_whole_seconds = 12.0  # what the buffer holds before older audio is dropped
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name, self._folder = name, folder

@@ -1,5 +1,6 @@
 """A loaded Voxtral Realtime checkpoint, and the options of its streams."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class LoadedVoxtral:
     """See :class:`voxfast.models.family.LoadedCheckpoint`."""
 
     offline_block_seconds = 1.0
+    offline_whole_seconds = math.inf  # its text is a stream, which pauses do not disturb
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name = name
