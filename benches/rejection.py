@@ -147,7 +147,11 @@ KINDS: dict[str, Callable[[int, Generator], Noise]] = {
 def make_noise(kind: str, level_db: float, seconds: float, seed: int) -> Audio:
     """Noise whose audible samples have a level, clipped at full scale."""
     rng = np.random.default_rng((seed, *kind.encode()))
-    audio = KINDS[kind](int(seconds * SAMPLE_RATE), rng)
+    return at_level(KINDS[kind](int(seconds * SAMPLE_RATE), rng), level_db)
+
+
+def at_level(audio: Noise, level_db: float) -> Audio:
+    """Audio whose audible samples have a level, clipped at full scale."""
     audible = audio[np.abs(audio) > AUDIBLE * np.abs(audio).max()]
     gain = 10 ** (level_db / 20) / np.sqrt((audible**2).mean())
     return np.clip(gain * audio, -1, 1).astype(np.float32)

@@ -154,6 +154,25 @@ def test_spans(pattern: str, given: dict[str, int], expected: list[tuple[int, in
     assert spans_of(pattern, **given) == expected
 
 
+@pytest.mark.parametrize(
+    ("probability", "frames"),
+    # Of 4 frames, 0.8 must be certain: 3.2. Above the release of 0.35, 0.55 counts 0.31 each.
+    [(1.0, 4), (0.8, 5), (0.55, 11), (0.5, 14)],
+)
+def test_speech_in_doubt_takes_longer(probability: float, frames: int) -> None:
+    spans = SpeechSpans(**options(least=4, pause=3))
+    assert spans.step([probability] * (frames - 1)) == []
+    assert spans.step([probability]) == [SpeechStarted(0.0)]
+    assert spans.step([0.0] * 3) == [SpeechEnded(frames * FRAME_SECONDS)]
+    # What was in doubt before does not count.
+    assert spans.step([*([probability] * (frames - 1)), 0.0, 0.0, 0.0] * 3) == []
+
+
+def test_a_release_of_one() -> None:
+    spans = SpeechSpans(threshold=1.0, release=1.0, **options(least=2, pause=1))
+    assert spans.step([0.999, 0.999, 1.0, 1.0]) == [SpeechStarted(2 * FRAME_SECONDS)]
+
+
 def test_spans_hold_their_promises() -> None:
     """Random streams: order, no overlap, lengths, and what was announced stays."""
     rng = random.Random(5)
