@@ -73,10 +73,10 @@ def test_words_are_counted_where_they_are_written(bench: dict[str, Any]) -> None
             return Loud()
 
     quiet, loud = np.zeros(32000, np.float32), np.ones(48000, np.float32)
-    row = bench["measure"](Model(), [("quiet", quiet), ("loud", loud)], True)
+    row = bench["measure"](Model(), [("loud", loud), ("quiet", quiet)], True)
     assert options == [{"skip_silence": True, "language": "en"}]
     assert (row["words"], row["seconds"], row["skip_silence"]) == (4, 5.0, True)
-    assert row["written"] == {"loud: two": 3, "loud: end": 1}
+    assert row["written"] == {"loud: two": 3, "quiet: end": 1}
 
 
 def test_a_checkpoint_that_writes_all_words(bench: dict[str, Any], tmp_path: Path) -> None:
