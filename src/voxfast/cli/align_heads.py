@@ -78,9 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from voxfast.bench.extras import need
     from voxfast.errors import CheckpointError
     from voxfast.hub import resolve
-    from voxfast.models.checkpoint import read_json
     from voxfast.models.qwen3_asr.config import is_qwen3_asr
-    from voxfast.models.qwen3_asr.heads import FILE, find_alignment_heads
+    from voxfast.models.qwen3_asr.heads import FILE
     from voxfast.models.qwen3_asr.languages import requested_language
     from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
     from voxfast.models.qwen3_asr.weights import load_qwen3_asr
@@ -99,17 +98,10 @@ def run(args: argparse.Namespace) -> int:
     folder = resolve(args.model)
     if not is_qwen3_asr(folder):
         raise CheckpointError(f"{args.model}: only Qwen3-ASR has alignment heads, and this is none")
-    known = find_alignment_heads(folder, read_json(folder / "config.json"))
-    if not is_timed and known is None:
-        raise UsageError(
-            f"the alignment heads of {args.model} are not known, and to measure them the data set "
-            'must give the times of its words ("words")'
-        )
-    if args.figure and not is_timed:
-        raise UsageError("--figure shows the heads, which only word times can tell")
+    known = None if is_timed else _known_heads(folder, args)
     output = args.output or folder / FILE
     # Only what is missing is added to a file that is there.
-    adds = not is_timed and known is not None and known.source == output and known.timing is None
+    adds = known is not None and known.source == output and known.timing is None
     if args.output is None and output.exists() and not adds:
         raise UsageError(f"{output} is there already; --output names another file")
 
@@ -117,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = Qwen3ASRTokenizer(folder, model.args.text.vocab_size)
     with _progress(sum(lengths[clip] for clip in short), args) as progress:
         heard = attend(model, tokenizer, short, language=language, done=progress)
-    if is_timed:
+    if known is None:
         _write_heads(heard, folder, output, args.figure)
-    elif known is not None:
+    else:
         _write_timing(heard, known, output)
     if args.output is None and read_traits(folder).attention is not None:
         note(f"voxfast: voxfast.json in {folder} has word times of its own, which sessions use")
@@ -140,6 +132,26 @@ def _is_timed(clips: "Sequence[Clip]") -> bool:
             f"{untimed[0].path}: the data set gives no times of its words, but those of other clips"
         )
     return not untimed
+
+
+def _known_heads(folder: Path, args: argparse.Namespace) -> "AlignmentHeads":
+    """The heads of the checkpoint, where the clips cannot tell them.
+
+    Raises:
+        UsageError: if they are not known.
+    """
+    from voxfast.models.checkpoint import read_json
+    from voxfast.models.qwen3_asr.heads import find_alignment_heads
+
+    if args.figure:
+        raise UsageError("--figure shows the heads, which only word times can tell")
+    known = find_alignment_heads(folder, read_json(folder / "config.json"))
+    if known is None:
+        raise UsageError(
+            f"the alignment heads of {args.model} are not known, and to measure them the data set "
+            'must give the times of its words ("words")'
+        )
+    return known
 
 
 def _write_heads(
