@@ -4,8 +4,7 @@
     python examples/server.py PORT       the server alone; for example
         arecord -t raw -f S16_LE -r 16000 | nc localhost PORT
 
-The model works on a thread of its own; the event loop waits for it in ``asyncio.to_thread``
-and goes on with other clients meanwhile.
+The model works on a thread of its own; the event loop goes on with other clients meanwhile.
 """
 
 import asyncio
@@ -35,13 +34,14 @@ async def serve(
 
     rest = b""
     # A client may go away in the middle.
-    with contextlib.suppress(ConnectionError), model.session() as session:
-        while data := await reader.read(16000):
-            data = rest + data
-            whole = len(data) // 2 * 2  # a sample may arrive in two halves
-            samples, rest = np.frombuffer(data[:whole], "<i2").astype(np.int16), data[whole:]
-            await send(await asyncio.to_thread(session.feed, samples))
-        await send(await asyncio.to_thread(session.finish))
+    with contextlib.suppress(ConnectionError):
+        async with model.session() as session:
+            while data := await reader.read(16000):
+                data = rest + data
+                whole = len(data) // 2 * 2  # a sample may arrive in two halves
+                samples, rest = np.frombuffer(data[:whole], "<i2").astype(np.int16), data[whole:]
+                await send(await session.feed(samples))
+            await send(await session.finish())
     writer.close()
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from voxfast.models.qwen3_asr.options import Qwen3Options, Qwen3Tuning
     from voxfast.models.voxtral.loaded import VoxtralOptions
     from voxfast.models.voxtral.stream import BlankGuard
+    from voxfast.online.asynchronous import AsyncSession
     from voxfast.online.session import OnlineProcessor, Session, Tentative
 
 # Imported when they are used. An interrupt while a command imports MLX must not end in a
@@ -49,6 +50,7 @@ _LAZY = {
     "transcribe": "voxfast.model",
     "Qwen3Options": "voxfast.models.qwen3_asr.options",
     "Qwen3Tuning": "voxfast.models.qwen3_asr.options",
+    "AsyncSession": "voxfast.online.asynchronous",
     "OnlineProcessor": "voxfast.online.session",
     "Session": "voxfast.online.session",
     "Tentative": "voxfast.online.session",
@@ -58,6 +60,7 @@ _LAZY = {
 
 __all__ = [
     "DEFAULT_MODEL",
+    "AsyncSession",
     "AudioFileError",
     "BlankGuard",
     "CheckpointError",

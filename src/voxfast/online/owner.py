@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import mlx.core as mx
 
@@ -15,8 +15,14 @@ __all__ = ["OwnerThread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# The result of a function, or its exception.
-Reply = SimpleQueue[tuple[Any, BaseException | None]]
+
+
+class Reply(Protocol):
+    """Where the result of a function goes, or its exception."""
+
+    def put(self, reply: tuple[Any, BaseException | None], /) -> object: ...
+
+
 Jobs = SimpleQueue[tuple[Reply, Callable[[], Any]] | None]
 
 
@@ -57,11 +63,8 @@ class OwnerThread:
             return function(*args, **kwargs)
         # Not a Future: it takes locks in Python code, and an interrupt there would leave them
         # locked. A SimpleQueue takes its locks in C.
-        reply: Reply = SimpleQueue()
-        with self._lock:  # no job may follow the end marker
-            if not self._stop.alive:
-                raise VoxfastError("the model is closed; load it again")
-            self._jobs.put((reply, lambda: function(*args, **kwargs)))
+        reply: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self.post(reply, lambda: function(*args, **kwargs))
         result, error = reply.get()
         if error is not None:
             try:
@@ -69,6 +72,18 @@ class OwnerThread:
             finally:
                 del error  # its traceback holds this frame
         return cast(T, result)
+
+    def post(self, reply: Reply, function: Callable[[], Any]) -> None:
+        """Call the function on the owner thread, and put its result into ``reply`` there.
+
+        Raises:
+            ForkedProcessError, VoxfastError: as :meth:`run`.
+        """
+        forks.check_process()
+        with self._lock:  # no job may follow the end marker
+            if not self._stop.alive:
+                raise VoxfastError("the model is closed; load it again")
+            self._jobs.put((reply, function))
 
     def close(self) -> None:
         """End the thread after the queued functions."""

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from threading import Lock, RLock
@@ -12,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from voxfast.audio import SAMPLE_RATE, check_samples
 from voxfast.errors import InvalidOptionError, SessionClosedError, VoxfastError
+from voxfast.online.asynchronous import AsyncSession
 from voxfast.online.forks import check_process, is_forked
 from voxfast.online.listener import PIECE, Listener
 from voxfast.online.owner import OwnerThread
@@ -95,7 +97,8 @@ class Session:
     unchanged. A call that is interrupted by Ctrl-C loses no words, the next call returns them;
     compare ``heard`` before and after to see whether its audio was queued. Audio inserted while a
     call runs is processed by the next call. ``lag`` is the unprocessed audio in seconds; a
-    warning is logged when it grows. In a forked child, methods raise ForkedProcessError.
+    warning is logged when it grows. In a forked child, methods raise ForkedProcessError. On an
+    event loop, ``async with`` gives an :class:`.AsyncSession`.
     """
 
     def __init__(
@@ -127,6 +130,17 @@ class Session:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> AsyncSession:
+        return AsyncSession(self, self._owner)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def insert(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> None:
         """Queue audio without processing it; cheap, also while another thread processes.
 
@@ -148,7 +162,8 @@ class Session:
 
     def process(self) -> list[Word]:
         """Process all inserted audio; return newly committed words."""
-        self._advance()
+        self._check_advance()
+        self._drain()
         return self.take()
 
     def feed(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> list[Word]:
@@ -176,15 +191,13 @@ class Session:
             finish: end the stream, as :meth:`finish` does.
         """
         if finish:
-            self._end()
+            self._queue_end()
         else:
-            self._advance()
+            self._check_advance()
+        self._drain()
         # On the owner thread, where no interrupt loses what is half done: the next call has it.
         self._owner.run(self._gather_events, finish)
-        events = _taken(self._events)
-        if finish:
-            self._state = "finished"
-        return events
+        return self._take_events(finish)
 
     def flush(self) -> list[Word]:
         """End an utterance and return its last words; the session stays open.
@@ -192,7 +205,7 @@ class Session:
         Silence is appended, so that the model emits its pending words. It does not count towards
         the times of later words.
         """
-        self._enqueue(_QueuedCall(self._input.end_utterance))
+        self._queue_flush()
         self._drain()
         return self.take()
 
@@ -219,10 +232,9 @@ class Session:
 
         If the call is interrupted, call it again for the words.
         """
-        self._end()
-        words = self.take()
-        self._state = "finished"
-        return words
+        self._queue_end()
+        self._drain()
+        return self._take_last()
 
     def close(self) -> None:
         """Reject further audio; a call that runs completes. Does nothing in a forked child."""
@@ -276,21 +288,31 @@ class Session:
         if self._state != "open":
             raise SessionClosedError(f"the session is {self._state}; open a new one")
 
-    def _advance(self) -> None:
-        """Process everything that was inserted."""
+    def _check_advance(self) -> None:
         check_process()
         self._check_open()
-        self._drain()
 
-    def _end(self) -> None:
-        """Process everything, and the end of the stream."""
+    def _queue_flush(self) -> None:
+        self._enqueue(_QueuedCall(self._input.end_utterance))
+
+    def _queue_end(self) -> None:
         check_process()
         with self._calls_lock:
             if self._state != "ending":
                 self._check_open()
             self._state = "ending"
             self._calls.append(_QueuedCall(self._input.end_stream))
-        self._drain()
+
+    def _take_last(self) -> list[Word]:
+        words = self.take()
+        self._state = "finished"
+        return words
+
+    def _take_events(self, finish: bool) -> list[Event]:
+        events = _taken(self._events)
+        if finish:
+            self._state = "finished"
+        return events
 
     def _enqueue(self, *calls: _QueuedCall) -> None:
         check_process()  # first: after a fork, a thread that is gone may hold the lock
@@ -303,20 +325,25 @@ class Session:
 
         Ctrl-C is handled between slices.
         """
-        with self._process_lock:
-            self._overload.begin(self.lag)
-            with self._calls_lock:
-                last = self._applied + len(self._calls)
-            try:
-                while self._owner.run(self._slice, last):
-                    pass
-            except VoxfastError:
-                raise
-            except Exception:
-                self._state = "broken by an earlier error"
-                raise
-            finally:
-                self._overload.end()
+        with self._process_lock, self._draining() as last:
+            while self._owner.run(self._slice, last):
+                pass
+
+    @contextmanager
+    def _draining(self) -> Iterator[int]:
+        """The time in which slices are processed, up to the call of this number."""
+        self._overload.begin(self.lag)
+        with self._calls_lock:
+            last = self._applied + len(self._calls)
+        try:
+            yield last
+        except VoxfastError:
+            raise
+        except Exception:
+            self._state = "broken by an earlier error"
+            raise
+        finally:
+            self._overload.end()
 
     # -- Internal, on the owner thread only
 
