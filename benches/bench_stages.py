@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten, tree_map
 from roofline import read_seconds
 
 from voxfast.models.voxtral.config import AudioArgs, TransformerArgs, VoxtralArgs
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.nn import serve_layers
 from voxfast.ops import use_native
 
@@ -60,7 +60,7 @@ def test_encoder(benchmark, weights, backend):
     state = voxtral.encoder_state(FRAMES, start=10_000)
 
     def step() -> None:
-        mx.eval(voxtral.encode(mel, state), state.arrays())
+        mx.eval(voxtral.encode([mel], [state])[0], state.arrays())
 
     step()
     read = size(voxtral.encoder.parameters(), voxtral.adapter.parameters(), state.arrays())
@@ -75,7 +75,8 @@ def test_decoder(benchmark, weights, backend):
     state = voxtral.decoder_state(6, 1, start=10_000)
 
     def step() -> None:
-        mx.eval(voxtral.decode(audio, mx.array([5]), state), state.arrays())
+        rows = [DecoderRows(audio, mx.array([5]), state)]
+        mx.eval(voxtral.decode(rows), state.arrays())
 
     step()
     read = size(voxtral.decoder.layers[0].parameters(), state.arrays())

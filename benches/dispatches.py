@@ -34,7 +34,7 @@ from voxfast.bench.plain import PlainCache, PlainQwen3ASR, PlainVoxtral, attend
 from voxfast.bench.random_models import VOXTRAL_4B, qwen3_config, random_qwen3_asr, random_voxtral
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr.network import DecoderState
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.ops import (
     alignment_frame,
     gelu,
@@ -189,7 +189,7 @@ class VoxtralInMidStream:
     def decoder_layer(self, rows: int) -> Counter[str]:
         x, cache = random(1, rows, 64), filled(SlidingKVCache(8192, max_rows=39), 2, 128, STORED)
         rotary = rotary_tables(STORED, rows, 128, 1e6)
-        x = self.model.decoder.layers[0](x, self.state.scales[0], cache, rotary)
+        x = self.model.decoder.layers[0](x, self.state.scales[0], [(cache, rotary, rows)])
         return count(x, *cache.state)
 
     def plain_decoder_layer(self, rows: int) -> Counter[str]:
@@ -201,7 +201,7 @@ class VoxtralInMidStream:
     def encoder_layer(self, rows: int) -> Counter[str]:
         cache = filled(SlidingKVCache(750, max_rows=156), 2, 64, 4 * STORED)
         rotary = rotary_tables(4 * STORED, rows, 64, 1e6)
-        x = self.model.encoder.layers[0](random(1, rows, 64), cache, rotary)
+        x = self.model.encoder.layers[0](random(1, rows, 64), [(cache, rotary, rows)])
         return count(x, *cache.state)
 
     def plain_encoder_layer(self, rows: int) -> Counter[str]:
@@ -211,9 +211,9 @@ class VoxtralInMidStream:
 
     def position(self) -> Counter[str]:
         mel = log_mel(self.samples, log_floor=-6.5, shift=4.0, scale=0.25)
-        audio = self.model.encode(mel, self.encoder)
+        (audio,) = self.model.encode([mel], [self.encoder])
         assert audio is not None
-        token, probability = greedy(self.model.decode(audio, self.token, self.state))
+        token, probability = greedy(self.model.decode([DecoderRows(audio, self.token, self.state)]))
         return count(token, probability, self.encoder.arrays(), self.state.arrays())
 
     def plain_position(self) -> Counter[str]:

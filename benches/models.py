@@ -38,8 +38,8 @@ from voxfast.features import LogMelStream
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import WindowState
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.network import DecoderState as VoxtralState
-from voxfast.models.voxtral.network import Voxtral
 from voxfast.ops import greedy, log_mel, rotary_tables, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
@@ -110,11 +110,11 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
                 mx.eval(frames)
             rows = frames.shape[0] // 2
             with stages.of("conv stem, 480 ms", rows, *model.encoder.conv_layers):
-                x = model.encoder.stem(frames[None].astype(model.dtype), encoder.tails)
+                (x,) = model.encoder.stem([frames[None].astype(model.dtype)], [encoder])
                 mx.eval(x, encoder.tails)
             x = x[:, : x.shape[1] // 4 * 4]
             with stages.of("encoder, 480 ms", x.shape[1], *model.encoder.layers):
-                x = model.encoder.transform(x, encoder.caches)
+                x = model.encoder.transform([x], [encoder])
                 mx.eval(x, encoder.arrays())
             with stages.of("adapter, 480 ms", x.shape[1] // 4, model.adapter):
                 x = model.adapter(x)[0]
@@ -124,7 +124,8 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
                 if len(audio) >= prompt:
                     with stages.of(f"prefill of {prompt}", prompt, *model.decoder.layers):
                         first, audio = audio[:prompt], audio[prompt:]
-                        logits = model.decode(first, mx.zeros(prompt, mx.int32), decoder)
+                        rows = DecoderRows(first, mx.zeros(prompt, mx.int32), decoder)
+                        logits = model.decode([rows])
                         mx.eval(logits, decoder.arrays())
                 continue
             for j in range(len(audio)):

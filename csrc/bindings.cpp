@@ -28,6 +28,7 @@ NB_MODULE(_ext, m) {
   m.doc() = "Native ops of voxfast; see voxfast.ops.";
   m.attr("built_for_mlx") = VOXFAST_MLX_VERSION;
 
+  m.def("is_native", [] { return voxfast::native_enabled.load(); });
   m.def(
       "set_native", [](bool on) { return voxfast::native_enabled.exchange(on); }, "on"_a,
       "Enable or disable the CPU kernels for ops created from now on. Returns the "

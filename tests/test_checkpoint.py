@@ -16,7 +16,7 @@ from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.checkpoint import load_tensors, weight_files
 from voxfast.models.traits import Traits, read_traits
 from voxfast.models.voxtral.convert import convert
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import layout_names, load_voxtral
 
@@ -25,10 +25,10 @@ def logits(model: Voxtral) -> np.ndarray:
     """Logits of the last of 40 positions of made-up input, through encoder and decoder."""
     rng = np.random.default_rng(0)
     mel = mx.array(rng.normal(size=(320, model.args.audio.n_mels)).astype(np.float32))
-    audio = model.encode(mel, model.encoder_state(160))
+    (audio,) = model.encode([mel], [model.encoder_state(160)])
     assert audio is not None
     tokens = mx.array(rng.integers(1000, 1400, 40))
-    out = model.decode(audio, tokens, model.decoder_state(6, 40))
+    out = model.decode([DecoderRows(audio, tokens, model.decoder_state(6, 40))])[0]
     return np.array(out.astype(mx.float32))
 
 

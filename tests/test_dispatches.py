@@ -17,6 +17,7 @@ from voxfast import ops
 from voxfast._native import _ext
 from voxfast.bench.plain import PlainQwen3ASR, PlainVoxtral
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
+from voxfast.models.voxtral.network import DecoderRows
 from voxfast.ops import greedy
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
@@ -94,16 +95,15 @@ def test_the_baseline_computes_the_same(bench: ModuleType) -> None:
     encoder = voxtral.encoder_state(4)
     for step in range(5):
         audio, token = mx.random.normal((1, 64)), mx.array([step])
-        truth = greedy(voxtral.decode(audio, token, state))[1]
+        truth = greedy(voxtral.decode([DecoderRows(audio, token, state)]))[1]
         token, logprobs = plain.decode(audio, token)
         assert mx.allclose(mx.exp(logprobs.max()), truth, rtol=1e-4)
         mel = mx.random.normal((8, 128))
         x = plain.stem(mel[None])
         for layer, cache in zip(voxtral.encoder.layers, plain.encoder_caches, strict=True):
             x = plain.encoder_layer(layer, x, cache)
-        truth = voxtral.encoder.transform(
-            voxtral.encoder.stem(mel[None], encoder.tails), encoder.caches
-        )
+        stem = voxtral.encoder.stem([mel[None]], [encoder])
+        truth = voxtral.encoder.transform(stem, [encoder])
         assert mx.allclose(voxtral.encoder.norm(x), truth, rtol=1e-3, atol=1e-4)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ import pytest
 import voxfast
 from voxfast.online import session as session_module
 from voxfast.online.owner import OwnerThread
+from voxfast.online.peers import Peers
 from voxfast.online.session import Session
+from voxfast.online.stream import Stream
 from voxfast.timed import Word
 
 SECOND = np.zeros(16000, np.float32)
@@ -23,6 +25,7 @@ class SlowStream:
 
     def __init__(self) -> None:
         self.words: list[Word] = []
+        self.error: Exception | None = None
         self.samples: list[np.ndarray] = []
         self.pauses = 0.0
         self.taken = 0
@@ -40,7 +43,7 @@ class SlowStream:
     def end_stream(self) -> None:
         self.ends += 1
 
-    def step(self) -> None:
+    def step(self, others: Sequence[Stream] = ()) -> None:
         self.taken += 1
         self.words.append(Word(f" {self.taken}", self.taken - 1, self.taken))
         self.on_step()
@@ -87,7 +90,7 @@ def texts(words: list[Word]) -> str:
 
 def test_a_call_ends_although_audio_keeps_coming(owner: OwnerThread, clock: list[float]) -> None:
     stream = SlowStream()
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
 
     def on_step() -> None:
         clock[0] += 1.0  # so that every step is a slice of its own
@@ -106,7 +109,7 @@ def test_a_call_ends_although_audio_keeps_coming(owner: OwnerThread, clock: list
 
 def test_inserting_does_not_wait_for_another_thread_that_processes(owner: OwnerThread) -> None:
     stream = SlowStream()
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
     stepping, go_on = threading.Event(), threading.Event()
 
     def on_step() -> None:
@@ -133,7 +136,7 @@ def test_inserting_does_not_wait_for_another_thread_that_processes(owner: OwnerT
 def test_long_work_is_done_in_slices(owner: OwnerThread, clock: list[float]) -> None:
     """After each, Ctrl-C is answered and other sessions have their turn."""
     stream, calls = SlowStream(), 0
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
     original = owner.run
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
@@ -149,7 +152,7 @@ def test_long_work_is_done_in_slices(owner: OwnerThread, clock: list[float]) -> 
 
 def test_a_buffer_may_be_used_again(owner: OwnerThread) -> None:
     stream = SlowStream()
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
     buffer = np.ones(300, np.float32)
     for chunk in (buffer, buffer[10:], buffer[::2], buffer.view()):
         session.insert(chunk)
@@ -163,7 +166,7 @@ def test_overload_is_said_once_and_so_is_its_end(
     owner: OwnerThread, clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = SlowStream()
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
 
     def step(seconds: float) -> Callable[[], None]:
         return lambda: clock.__setitem__(0, clock[0] + seconds)
@@ -198,7 +201,7 @@ def test_overload_is_said_once_and_so_is_its_end(
 
 def test_an_interrupted_finish_is_finished_by_the_next(owner: OwnerThread) -> None:
     stream = SlowStream()
-    session = Session(stream, owner)
+    session = Session(stream, owner, Peers())
     session.insert(SECOND)
     original, calls = owner.run, 0
 

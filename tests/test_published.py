@@ -15,7 +15,7 @@ import voxfast
 from voxfast.errors import CheckpointError
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.voxtral.convert import convert
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.weights import layout_names, load_voxtral
 
 Tensors = dict[str, mx.array]
@@ -33,9 +33,10 @@ def run(model: Voxtral) -> tuple[mx.array, list[mx.array]]:
     rng = np.random.default_rng(0)
     mel = mx.array(rng.normal(size=(96, model.args.audio.n_mels)).astype(np.float32))
     encoder, decoder = model.encoder_state(48), model.decoder_state(6, 12)
-    audio = model.encode(mel, encoder)
+    (audio,) = model.encode([mel], [encoder])
     assert audio is not None
-    out = model.decode(audio, mx.array(rng.integers(40, 300, len(audio))), decoder)
+    tokens = mx.array(rng.integers(40, 300, len(audio)))
+    out = model.decode([DecoderRows(audio, tokens, decoder)])[0]
     return out, [audio, *encoder.arrays(), *decoder.arrays(), *decoder.scales]
 
 

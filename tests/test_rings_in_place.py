@@ -17,8 +17,9 @@ from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.voxtral.network import Voxtral
-from voxfast.models.voxtral.stream import TokenStream
+from voxfast.models.voxtral.tokens import TokenStream
 from voxfast.ops import sliding_attention, use_native
+from voxfast.timed import Token
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
@@ -206,9 +207,17 @@ def tokens(small_voxtral) -> TokenStream:
     tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
     stream = TokenStream(small_voxtral, tokenizer, 2, block=8)
     noise = np.random.default_rng(0).standard_normal(12 * 1280).astype(np.float32)
-    assert list(stream.step(noise[:40])) == []
-    list(stream.step(noise[40 : 40 + 8 * 1280]))
+    assert advance(stream, noise[:40]) == []
+    advance(stream, noise[40 : 40 + 8 * 1280])
     return stream
+
+
+def advance(stream: TokenStream, samples: np.ndarray) -> list[Token]:
+    made = []
+    stream.hear(samples)
+    while stream.due:
+        made += stream.decode()
+    return made
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -218,7 +227,7 @@ def test_no_position_of_voxtral_copies_a_ring(tokens, native):
             ring = enlarge(tokens._encoder.caches + tokens._decoder.caches)
             noise = np.zeros(length * 1280, np.float32)
             made = []
-            grown = new_memory(lambda: made.extend(tokens.step(noise)))  # noqa: B023
+            grown = new_memory(lambda: made.extend(advance(tokens, noise)))  # noqa: B023
             assert len(made) == length
             assert grown < ring / 4
 
@@ -262,10 +271,10 @@ def note_events(monkeypatch, network) -> list[str]:
 
 def test_voxtral_prepares_the_next_position_and_waits_once(tokens, monkeypatch):
     events = note_events(monkeypatch, Voxtral)
-    assert len(list(tokens.step(np.zeros(3 * 1280, np.float32)))) == 3
+    assert len(advance(tokens, np.zeros(3 * 1280, np.float32))) == 3
     assert events == ["decode", "decode", "wait", "decode", "wait", "wait"]
     events.clear()
-    assert len(list(tokens.step(np.zeros(1280, np.float32)))) == 1
+    assert len(advance(tokens, np.zeros(1280, np.float32))) == 1
     assert events == ["decode", "wait"]
 
 
@@ -280,19 +289,20 @@ def test_qwen_prepares_the_next_token_and_waits_once(qwen_folder, monkeypatch):
 
 
 def test_tokens_do_not_depend_on_what_is_prepared(small_voxtral):
-    """Nor on a caller that stops between two tokens of a block."""
+    """Nor on a caller that brings audio before all tokens of a block are written."""
     noise = np.random.default_rng(1).standard_normal(30 * 1280).astype(np.float32)
     found = []
     for block in (1, 5):
         tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
         stream = TokenStream(small_voxtral, tokenizer, 2, block=block)
-        made = list(stream.step(noise[:40]))
+        made = advance(stream, noise[:40])
         for begin in range(40, 25 * 1280, 1280 * block):
-            for token in stream.step(noise[begin : begin + 1280 * block]):
-                made.append(token)
-                if len(made) % 3 == 0:
-                    break
-        made += stream.step(noise[:1280])
+            stream.hear(noise[begin : begin + 1280 * block])
+            while stream.due and (not made or len(made) % 3):
+                made += stream.decode()
+            if stream.due:
+                made += stream.decode()
+        made += advance(stream, noise[:1280])
         found.append([token.id for token in made])
     count = min(map(len, found))
     assert count > 10

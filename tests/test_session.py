@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,7 +14,7 @@ import voxfast
 from voxfast import ops
 from voxfast.bench.scoring import score
 from voxfast.models.traits import read_traits
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.stream import VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
@@ -169,7 +168,7 @@ def test_end_of_text_does_not_end_a_stream(
     network: Voxtral, voxtral_folder: Path, clip: EvalItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token in mid-stream is replaced by EOS: it is fed back, and words keep coming."""
-    from voxfast.models.voxtral import stream
+    from voxfast.models.voxtral import tokens as module
 
     chosen: list[mx.array] = []
     fed: list[mx.array] = []
@@ -177,14 +176,14 @@ def test_end_of_text_does_not_end_a_stream(
 
     def with_eos(logits: mx.array) -> tuple[mx.array, mx.array]:
         token, probability = ops.greedy(logits)
-        chosen.append(mx.array(2, mx.uint32) if len(chosen) == 12 else token)
+        chosen.append(mx.array([2], mx.uint32) if len(chosen) == 12 else token)
         return chosen[-1], probability
 
-    def noting(self: Voxtral, audio: mx.array, tokens: mx.array, state: Any) -> mx.array:
-        fed.append(tokens)
-        return decode(self, audio, tokens, state)
+    def noting(self: Voxtral, rows: list[DecoderRows]) -> mx.array:
+        fed.append(rows[0].tokens)
+        return decode(self, rows)
 
-    monkeypatch.setattr(stream, "greedy", with_eos)
+    monkeypatch.setattr(module, "greedy", with_eos)
     monkeypatch.setattr(Voxtral, "decode", noting)
     tokens, words = run_stream(network, voxtral_folder, clip.audio, 1280, 480)
     assert tokens[12].id == 2

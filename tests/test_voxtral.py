@@ -9,7 +9,7 @@ import pytest
 from evaluation import EvalItem
 from reference import voxtral_numpy
 
-from voxfast.models.voxtral.network import CausalConv, Voxtral
+from voxfast.models.voxtral.network import CausalConv, DecoderRows, DecoderState, Voxtral
 from voxfast.models.voxtral.weights import load_voxtral
 
 DELAY = 6
@@ -53,7 +53,7 @@ def encode(model: Voxtral, mel: np.ndarray, sizes: Iterable[int], start: int = 0
     state = model.encoder_state(max(piece.stop - piece.start for piece in pieces) // 2 + 1, start)
     found = []
     for piece in pieces:
-        embeddings = model.encode(mx.array(mel[piece].astype(np.float32)), state)
+        (embeddings,) = model.encode([mx.array(mel[piece].astype(np.float32))], [state])
         mx.eval(state.arrays())
         if embeddings is not None:
             found.append(np.array(embeddings))
@@ -95,11 +95,16 @@ def decode(
     """Logits of every position behind the prompt, prefilled and then stepped one by one."""
     state = model.decoder_state(DELAY, prompt, start)
     embeddings = mx.array(audio.astype(np.float32))
-    found = [model.decode(embeddings[:prompt], mx.array(tokens[:prompt]), state)]
+    found = [run(model, embeddings[:prompt], tokens[:prompt], state)]
     for p in range(prompt, len(tokens)):
-        found.append(model.decode(embeddings[p : p + 1], mx.array(tokens[p : p + 1]), state))
+        found.append(run(model, embeddings[p : p + 1], tokens[p : p + 1], state))
         mx.eval(found[-1], state.arrays())
-    return np.array(mx.stack(found))
+    return np.array(mx.concatenate(found))
+
+
+def run(model: Voxtral, audio: mx.array, tokens: list[int], state: DecoderState) -> mx.array:
+    """One pass of one stream: [1, vocab_size] logits."""
+    return model.decode([DecoderRows(audio, mx.array(tokens), state)])
 
 
 def test_decoder_matches_the_reference(
@@ -165,7 +170,7 @@ def test_convolution_streamed_equals_padded_batch(stride: int, sizes: list[int])
     )
     tail, found = conv.tail(), []
     for piece in in_pieces(sizes, 64):
-        out, tail = conv.step(x[:, piece], tail)
-        if out is not None:
-            found.append(np.array(out[0]))
+        rows, tail = conv.windows(x[:, piece], tail)
+        if rows.shape[1]:
+            found.append(np.array(conv(rows)[0]))
     np.testing.assert_allclose(np.concatenate(found), truth, atol=1e-5)

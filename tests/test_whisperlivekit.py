@@ -282,7 +282,7 @@ def test_errors_are_visible_and_the_session_goes_on(
     assert "ERROR" in caplog.text
     assert "nan" in caplog.text
 
-    def broken() -> None:
+    def broken(others: object) -> None:
         raise RuntimeError("no stream on this thread")
 
     processor.insert_audio_chunk(clip.audio, 1.1 + clip.duration)

@@ -17,6 +17,7 @@ from voxfast.models.registry import load_checkpoint
 from voxfast.online.forks import check_process
 from voxfast.online.listener import Listener
 from voxfast.online.owner import OwnerThread
+from voxfast.online.peers import Peers
 from voxfast.online.session import OnlineProcessor, Session
 from voxfast.timed import Transcript, Word
 
@@ -40,7 +41,7 @@ class Model:
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None = None) -> None:
         self.name = name
-        self._owner = OwnerThread(name.rpartition("/")[2])
+        self._owner, self._peers = OwnerThread(name.rpartition("/")[2]), Peers()
         try:
             self._loaded: LoadedCheckpoint = self._owner.run(load_checkpoint, name, folder, dtype)
         except BaseException:
@@ -101,7 +102,7 @@ class Model:
         listener = None
         if skip_silence or endpoint_ms is not None:
             listener = Listener(stream, endpoint_ms=endpoint_ms, skip_silence=skip_silence)
-        return Session(stream, self._owner, listener)
+        return Session(stream, self._owner, self._peers, listener)
 
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with WhisperLiveKit's interface; options as for :meth:`session`."""

@@ -11,8 +11,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from voxfast import ops
+from voxfast._native import _ext
 
-__all__ = ["linears", "serve_layers"]
+__all__ = ["linears", "rows_are_independent", "serve_layers"]
 
 # A module is a dict: attribute access takes twenty times as long as an item.
 
@@ -96,3 +97,13 @@ def serve_layers(model: nn.Module) -> None:
         served = _SERVED.get(type(module))
         if served is not None:
             module.__class__ = served
+
+
+def rows_are_independent(model: nn.Module) -> bool:
+    """Whether a row's bits do not depend on the rows beside it.
+
+    So it is with voxfast's kernels. MLX's products sum in another order for one row than for
+    several.
+    """
+    served = tuple(_SERVED.values())
+    return _ext.is_native() and any(isinstance(module, served) for module in model.modules())

@@ -30,7 +30,7 @@ from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.registry import family_of
 from voxfast.models.voxtral.family import VOXTRAL
-from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.weights import load_voxtral
 from voxfast.ops import greedy, log_mel
 
@@ -87,13 +87,13 @@ def voxtral_positions(model: Voxtral, samples: Samples) -> Iterator[Found]:
     tokens = mx.zeros(PROMPT, mx.int32)
     for end in range(PROMPT * size, len(samples), size):
         begin = 0 if decoder.caches[0].offset == 0 else end - size
-        audio = model.encode(mel.step(samples[begin:end]), encoder)
+        (audio,) = model.encode([mel.step(samples[begin:end])], [encoder])
         assert audio is not None
-        logits = model.decode(audio, tokens, decoder)
+        logits = model.decode([DecoderRows(audio, tokens, decoder)])
         token, probability = greedy(logits)
         mx.eval(token, probability, encoder.arrays(), decoder.arrays())
-        tokens = token[None]
-        yield cast(int, token.item()), logits
+        tokens = token
+        yield cast(int, token.item()), logits[0]
 
 
 def read_audio(model: Qwen3ASR, samples: Samples) -> tuple[Decoder, Found, mx.array]:

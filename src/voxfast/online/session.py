@@ -17,6 +17,7 @@ from voxfast.online.asynchronous import AsyncSession
 from voxfast.online.forks import check_process, is_forked
 from voxfast.online.listener import PIECE, Listener
 from voxfast.online.owner import OwnerThread
+from voxfast.online.peers import Peers
 from voxfast.online.stream import Stream
 from voxfast.online.turns import Event, Turns
 from voxfast.timed import Word
@@ -102,9 +103,10 @@ class Session:
     """
 
     def __init__(
-        self, stream: Stream, owner: OwnerThread, listener: Listener | None = None
+        self, stream: Stream, owner: OwnerThread, peers: Peers, listener: Listener | None = None
     ) -> None:
         self._stream, self._owner, self._listener = stream, owner, listener
+        self._peers = peers
         self._input = stream if listener is None else listener
         self._turns = Turns()
         self._events: list[Event] = []  # that no call has returned yet
@@ -118,6 +120,7 @@ class Session:
         self._process_lock = RLock()
         self._state = "open"
         self._overload = _OverloadLog()
+        peers.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -336,6 +339,8 @@ class Session:
         with self._calls_lock:
             last = self._applied + len(self._calls)
         try:
+            if self._stream.error is not None:  # in a step that another session asked for
+                raise self._stream.error
             yield last
         except VoxfastError:
             raise
@@ -368,8 +373,8 @@ class Session:
     def _apply(self, last: int) -> bool:
         """Apply the next queued call, if there is one up to number ``last``."""
         with self._calls_lock:
-            # A slice of a call that was interrupted may have applied it.
-            if self._applied >= last:
+            # A slice of a call that was interrupted, or a peer, may have applied it.
+            if self._applied >= last or not self._calls:
                 return False
             call = self._calls[0]
             call.apply(*call.arguments)  # raises nothing: arguments were checked before
@@ -378,11 +383,22 @@ class Session:
         return True
 
     def _step(self) -> bool:
-        """Run a step, if one is due."""
+        """Run a step, if one is due, and take along the sessions that have one to do, too."""
         if not self._stream.due:
             return False
-        self._stream.step()
+        self._stream.step([peer._stream for peer in self._peers.due(self)])
         return True
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether steps that other sessions ask for may take this one along."""
+        return self._state in ("open", "ending") and self._stream.error is None
+
+    def _prepare(self) -> bool:
+        """Apply all queued calls; return whether a step is due."""
+        while self._apply(self._applied + 1):
+            pass
+        return self._stream.due
 
 
 def _taken(items: list[T]) -> list[T]:

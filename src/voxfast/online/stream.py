@@ -1,6 +1,7 @@
 """The interface of a model's stream, and the base that all streams share."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ class Stream(Protocol):
     """
 
     words: list[Word]
+    error: Exception | None
 
     def push(self, samples: NDArray[np.float32]) -> None: ...
     def skip(self, seconds: float) -> None: ...
@@ -29,7 +31,10 @@ class Stream(Protocol):
         ...
 
     def end_stream(self) -> None: ...
-    def step(self) -> None: ...
+    def step(self, others: "Sequence[Stream]" = ()) -> None:
+        """Process a piece of the queue, and of ``others`` what shares the work."""
+        ...
+
     @property
     def due(self) -> bool: ...
     @property
@@ -52,6 +57,7 @@ class QueuedStream:
 
     Attributes:
         words: committed words that were not returned yet.
+        error: what ended the stream in a step that another one shared.
         heard: seconds of real audio inserted so far, pauses included.
         processed: seconds of real audio that the model has consumed.
         lag: seconds of audio in the queue.
@@ -62,6 +68,7 @@ class QueuedStream:
         self._queue = SampleQueue()
         self._taken = 0  # samples consumed by steps
         self.words: list[Word] = []
+        self.error: Exception | None = None
         self.heard = self.processed = self.lag = 0.0
 
     def push(self, samples: NDArray[np.float32]) -> None:

@@ -21,7 +21,7 @@ from voxfast.models.qwen3_asr.utterance import (
     Utterance,
 )
 from voxfast.models.traits import Traits
-from voxfast.online.stream import QueuedStream
+from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Word
 
 __all__ = ["Qwen3Stream"]
@@ -126,8 +126,8 @@ class Qwen3Stream(QueuedStream):
         n_encoded = self._n_encoded + self._utterance.n_encoded
         return n_encoded, self._decoder.n_read, self._decoder.n_written
 
-    def step(self) -> None:
-        """One inference over the buffer and new audio, if one is due."""
+    def step(self, others: Sequence[Stream] = ()) -> None:
+        """One inference over the buffer and new audio, if one is due; ``others`` wait."""
         size, end = self._next()
         if not size and not end:
             return

@@ -11,9 +11,11 @@ from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
+from voxfast.models.voxtral.passes import PassCosts
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
+from voxfast.nn import rows_are_independent
 
 __all__ = ["LoadedVoxtral", "VoxtralOptions"]
 
@@ -55,6 +57,7 @@ class LoadedVoxtral:
         self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
         self.is_demo = self._traits.demo
         self.delays_ms = self._traits.delays_ms
+        self._costs = PassCosts()
         self._check_times(folder)
 
     @property
@@ -73,6 +76,7 @@ class LoadedVoxtral:
             delay_ms,
             block=chosen.block_ms // self._tokenizer.position_ms,
             guard=chosen.blank_guard,
+            costs=self._costs if rows_are_independent(self._model) else None,
         )
 
     def _check_times(self, folder: Path) -> None:

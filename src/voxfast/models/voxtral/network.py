@@ -6,13 +6,16 @@ Audio flows through five stages, each with one ``step``; the caller owns its sta
 
 At every position of 80 ms the decoder adds one audio embedding to the embedding of the last
 token, and writes one token. Weights are constant after loading, and modules have no state, so
-any number of streams can share them.
+any number of streams can share them. A pass takes rows of any streams: products, norms and
+activations see one array of all rows, attention the part of each stream.
 
 Dimension letters: B batch, L new positions, T mel frames, D head size.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,7 +26,36 @@ from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 
-__all__ = ["DecoderState", "EncoderState", "Voxtral"]
+__all__ = ["DecoderRows", "DecoderState", "EncoderState", "Voxtral"]
+
+
+# A stream's part of the rows of a layer: its cache, the rotary tables, how many rows.
+History = tuple[SlidingKVCache, Rotary, int]
+
+
+def joined(parts: Sequence[mx.array]) -> mx.array:
+    """[1, L, …] of several streams as the rows of one array."""
+    return parts[0] if len(parts) == 1 else mx.concatenate(list(parts), axis=1)
+
+
+def split(x: mx.array, lengths: Sequence[int]) -> list[mx.array]:
+    """The rows of each stream: what :func:`joined` has joined."""
+    if len(lengths) == 1:
+        return [x]
+    ends = list(accumulate(lengths))
+    return [x[:, end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def histories(
+    caches: Sequence[Sequence[SlidingKVCache]], lengths: Sequence[int], args: TransformerArgs
+) -> Iterator[list[History]]:
+    """For each layer the part of each stream, of which ``caches`` has those of its layers."""
+    tables = [
+        rotary_tables(layers[0].offset, length, args.head_dim, args.rope_theta)
+        for layers, length in zip(caches, lengths, strict=True)
+    ]
+    for layer in zip(*caches, strict=True):
+        yield list(zip(layer, tables, lengths, strict=True))
 
 
 class Attention(nn.Module):
@@ -36,14 +68,20 @@ class Attention(nn.Module):
         self.wv = nn.Linear(args.dim, kv_dim, bias=biases)
         self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=biases)
 
-    def __call__(self, x: mx.array, cache: SlidingKVCache, rotary: Rotary) -> mx.array:
-        batch, length, _ = x.shape
+    def __call__(self, x: mx.array, history: Sequence[History]) -> mx.array:
+        rows = x.shape[1]
         q, k, v = (
-            y.reshape(batch, length, -1, self.head_dim)
-            for y in linears(x, self.wq, self.wk, self.wv)
+            y.reshape(1, rows, -1, self.head_dim) for y in linears(x, self.wq, self.wk, self.wv)
         )
-        out = cache.attend(q, k, v, scale=self.scale, rotary=rotary)
-        return self.wo(out.reshape(batch, length, -1))
+        lengths = [length for _, _, length in history]
+        parts = zip(*(split(y, lengths) for y in (q, k, v)), history, strict=True)
+        out = joined(
+            [
+                cache.attend(q, k, v, scale=self.scale, rotary=rotary)
+                for q, k, v, (cache, rotary, _) in parts
+            ]
+        )
+        return self.wo(out.reshape(1, rows, -1))
 
 
 class FeedForward(nn.Module):
@@ -67,8 +105,8 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
         self.feed_forward = FeedForward(args, biases=True)
 
-    def __call__(self, x: mx.array, cache: SlidingKVCache, rotary: Rotary) -> mx.array:
-        x = x + self.attention(self.attention_norm(x), cache, rotary)
+    def __call__(self, x: mx.array, history: Sequence[History]) -> mx.array:
+        x = x + self.attention(self.attention_norm(x), history)
         return x + self.feed_forward(self.ffn_norm(x))
 
 
@@ -92,19 +130,18 @@ class CausalConv(nn.Module):
         shape = (1, self.KERNEL - self.stride, self.weight.shape[2])
         return mx.zeros(shape, dtype=self.weight.dtype)
 
-    def step(self, x: mx.array, tail: mx.array) -> tuple[mx.array | None, mx.array]:
-        """Consume [1, T, dim_in]; return [1, T', dim_out] (None if T' = 0) and the new tail."""
+    def windows(self, x: mx.array, tail: mx.array) -> tuple[mx.array, mx.array]:
+        """Consume [1, T, dim_in]; return the rows [1, T', KERNEL dim_in] and the new tail."""
         x = mx.concatenate([tail, x], axis=1)
-        n_out = (x.shape[1] - self.KERNEL) // self.stride + 1
-        if n_out <= 0:
-            return None, x
+        n_out = max(0, (x.shape[1] - self.KERNEL) // self.stride + 1)
         # Each output is one product with KERNEL neighbouring frames: a row of an overlapping view.
         _, length, dim = x.shape
-        windows = mx.as_strided(
-            x, (1, n_out, self.KERNEL * dim), (length * dim, self.stride * dim, 1)
-        )
-        out = linear(windows, self.weight.reshape(len(self.weight), -1), bias=self.bias)
-        return gelu(out), x[:, n_out * self.stride :]
+        rows = mx.as_strided(x, (1, n_out, self.KERNEL * dim), (length * dim, self.stride * dim, 1))
+        return rows, x[:, n_out * self.stride :]
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """[1, R, KERNEL dim_in] → [1, R, dim_out]."""
+        return gelu(linear(rows, self.weight.reshape(len(self.weight), -1), bias=self.bias))
 
 
 @dataclass
@@ -136,21 +173,24 @@ class Encoder(nn.Module):
         self.layers = [EncoderLayer(args.encoder) for _ in range(args.encoder.n_layers)]
         self.norm = nn.RMSNorm(dim, eps=args.encoder.norm_eps)
 
-    def stem(self, mel: mx.array, tails: list[mx.array]) -> mx.array | None:
-        """[1, T, n_mels] → [1, ~T/2, dim]; updates ``tails``. T may be odd."""
-        x: mx.array | None = mel
+    def stem(self, mels: Sequence[mx.array], states: Sequence[EncoderState]) -> list[mx.array]:
+        """[1, T, n_mels] of each stream → [1, ~T/2, dim]; updates the tails. T may be odd."""
+        parts = list(mels)
         for i, conv in enumerate(self.conv_layers):
-            if x is not None:
-                x, tails[i] = conv.step(x, tails[i])
-        return x
+            for stream, state in enumerate(states):
+                parts[stream], state.tails[i] = conv.windows(parts[stream], state.tails[i])
+            lengths = [part.shape[1] for part in parts]
+            parts = split(conv(joined(parts)), lengths) if sum(lengths) else parts
+        return parts
 
-    def transform(self, x: mx.array, caches: list[SlidingKVCache]) -> mx.array:
-        """[1, L, dim] → [1, L, dim]; each frame attends to its window."""
-        rotary = rotary_tables(
-            caches[0].offset, x.shape[1], self.args.head_dim, self.args.rope_theta
-        )
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, cache, rotary)
+    def transform(self, parts: Sequence[mx.array], states: Sequence[EncoderState]) -> mx.array:
+        """[1, L, dim] of each stream, L ≥ 1 → their rows; each frame attends to its window."""
+        lengths = [part.shape[1] for part in parts]
+        x = joined(parts)
+        caches = [state.caches for state in states]
+        layers = histories(caches, lengths, self.args)
+        for layer, history in zip(self.layers, layers, strict=True):
+            x = layer(x, history)
         return self.norm(x)
 
 
@@ -190,10 +230,8 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(args, biases=False)
         self.delay = DelayConditioning(args.dim, cond_dim)
 
-    def __call__(
-        self, x: mx.array, scale: mx.array, cache: SlidingKVCache, rotary: Rotary
-    ) -> mx.array:
-        x = x + self.attention(self.attention_norm(x), cache, rotary)
+    def __call__(self, x: mx.array, scale: mx.array, history: Sequence[History]) -> mx.array:
+        x = x + self.attention(self.attention_norm(x), history)
         return x + self.feed_forward(self.ffn_norm(x) * scale)
 
 
@@ -212,6 +250,11 @@ class DecoderState:
     def arrays(self) -> list[mx.array]:
         """All arrays that a step must evaluate."""
         return [array for cache in self.caches for array in cache.state]
+
+    def trim(self, n: int) -> None:
+        """Take back the last ``n`` positions; at most as many as one call may bring."""
+        for cache in self.caches:
+            cache.trim(n)
 
 
 class Decoder(nn.Module):
@@ -232,14 +275,42 @@ class Decoder(nn.Module):
         embedding = embedding.astype(self.norm.weight.dtype)
         return [layer.delay(embedding) for layer in self.layers]
 
-    def __call__(self, x: mx.array, state: DecoderState) -> mx.array:
-        """[1, L, dim] inputs → [vocab] logits of the last position."""
-        rotary = rotary_tables(
-            state.caches[0].offset, x.shape[1], self.args.head_dim, self.args.rope_theta
-        )
-        for layer, scale, cache in zip(self.layers, state.scales, state.caches, strict=True):
-            x = layer(x, scale, cache, rotary)
-        return self.tok_embeddings.as_linear(self.norm(x[:, -1])).squeeze(0)
+    def __call__(self, x: mx.array, rows: "Sequence[DecoderRows]") -> mx.array:
+        """[1, R, dim] inputs of all streams → [outputs of all, vocab] logits."""
+        lengths = [len(part.tokens) for part in rows]
+        layers = histories([part.state.caches for part in rows], lengths, self.args)
+        for number, (layer, history) in enumerate(zip(self.layers, layers, strict=True)):
+            x = layer(x, delays([part.state.scales[number] for part in rows], lengths), history)
+        last = [part[:, -rows[i].outputs :] for i, part in enumerate(split(x, lengths))]
+        return self.tok_embeddings.as_linear(self.norm(joined(last)[0]))
+
+
+def delays(scales: Sequence[mx.array], lengths: Sequence[int]) -> mx.array:
+    """The conditioning [dim] of each stream, for its rows: [R, dim], or [dim] if there is one."""
+    if len(scales) == 1:
+        return scales[0]
+    rows = [
+        mx.broadcast_to(scale, (length, scale.size))
+        for scale, length in zip(scales, lengths, strict=True)
+    ]
+    return mx.concatenate(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderRows:
+    """One stream's part of a pass of the decoder.
+
+    Attributes:
+        audio: [L, decoder dim] audio embeddings of the next L positions.
+        tokens: [L] of int32, their input tokens.
+        state: the stream's state, updated by the pass.
+        outputs: of how many positions, the last ones, logits are wanted; 1 to L.
+    """
+
+    audio: mx.array
+    tokens: mx.array
+    state: DecoderState
+    outputs: int = 1
 
 
 class Voxtral(nn.Module):
@@ -279,37 +350,50 @@ class Voxtral(nn.Module):
             scales=self.decoder.delay_scales(n_delay),
         )
 
-    def encode(self, mel: mx.array, state: EncoderState) -> mx.array | None:
-        """Log-mel frames to the audio embeddings of complete positions.
+    def encode(
+        self, mels: Sequence[mx.array], states: Sequence[EncoderState]
+    ) -> list[mx.array | None]:
+        """Log-mel frames to the audio embeddings of complete positions, for several streams.
 
         Parity: any split of the frames gives the embeddings of one call over all of them.
 
         Args:
-            mel: [T, n_mels], the next frames of the stream; T ≥ 1.
-            state: the stream's state, updated.
+            mels: [T, n_mels] of each stream, its next frames; T ≥ 1.
+            states: the streams' states, updated.
 
         Returns:
-            [P, decoder dim] for P complete positions, or None for P = 0.
+            For each stream [P, decoder dim] for P complete positions, or None for P = 0.
         """
-        x = self.encoder.stem(mel[None].astype(self.dtype), state.tails)
-        if x is None:
-            return None
-        x = self.encoder.transform(x, state.caches)
-        if state.frames is not None:
-            x = mx.concatenate([state.frames, x], axis=1)
-        whole = x.shape[1] // self.args.downsample_factor * self.args.downsample_factor
-        state.frames = x[:, whole:] if whole < x.shape[1] else None
-        return self.adapter(x[:, :whole]).squeeze(0) if whole else None
+        parts = self.encoder.stem([mel[None].astype(self.dtype) for mel in mels], states)
+        heard = [i for i, part in enumerate(parts) if part.shape[1]]
+        if heard:
+            lengths = [parts[i].shape[1] for i in heard]
+            x = self.encoder.transform([parts[i] for i in heard], [states[i] for i in heard])
+            for i, part in zip(heard, split(x, lengths), strict=True):
+                parts[i] = part
+        factor = self.args.downsample_factor
+        whole: dict[int, mx.array] = {}
+        for i in heard:
+            frames, state = parts[i], states[i]
+            if state.frames is not None:
+                frames = mx.concatenate([state.frames, frames], axis=1)
+            end = frames.shape[1] // factor * factor
+            state.frames = frames[:, end:] if end < frames.shape[1] else None
+            if end:
+                whole[i] = frames[:, :end]
+        audio: list[mx.array | None] = [None] * len(parts)
+        if whole:
+            lengths = [frames.shape[1] // factor for frames in whole.values()]
+            positions = split(self.adapter(joined(list(whole.values()))), lengths)
+            for i, part in zip(whole, positions, strict=True):
+                audio[i] = part[0]
+        return audio
 
-    def decode(self, audio: mx.array, tokens: mx.array, state: DecoderState) -> mx.array:
-        """One step of the decoder.
-
-        Args:
-            audio: [L, decoder dim] audio embeddings of the next L positions.
-            tokens: [L] of int32, their input tokens.
-            state: the stream's state, updated.
+    def decode(self, rows: Sequence[DecoderRows]) -> mx.array:
+        """One pass of the decoder over the rows of several streams.
 
         Returns:
-            [vocab_size] logits of the last position.
+            [outputs of all streams, vocab_size] logits.
         """
-        return self.decoder((audio + self.decoder.tok_embeddings(tokens))[None], state)
+        inputs = [part.audio + self.decoder.tok_embeddings(part.tokens) for part in rows]
+        return self.decoder(joined([x[None] for x in inputs]), rows)

@@ -1,0 +1,141 @@
+"""Many sessions of one model, which share passes, against one.
+
+    python benches/lockstep.py [--sessions 16] [--seconds 20] [--chunk-ms 80] [--threads]
+    python benches/lockstep.py --live 64 [--minutes 10]
+
+The race: so many live sessions get their audio in chunks, in turn, all on one thread (or each
+on its own, ``--threads``), as fast as it goes; beside it one session alone, in the same process,
+before and after. Every session's words must be those of the same audio alone.
+
+``--live`` feeds sessions at the speed of speech and prints the largest lag.
+"""
+
+import argparse
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+import voxfast
+from voxfast.audio import SAMPLE_RATE, load_audio
+from voxfast.bench.measure import resident_mb
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from evaluation import EVAL_FOLDER
+
+Audio = NDArray[np.float32]
+CLIP = EVAL_FOLDER / "eval_long_180s.flac"
+
+
+def pieces(count: int, seconds: float) -> list[Audio]:
+    """Different parts of the clip, as often as they are needed."""
+    audio, size = load_audio(CLIP), int(seconds * SAMPLE_RATE)
+    starts = np.linspace(0, len(audio) - size, count).astype(int)
+    return [audio[start : start + size] for start in starts]
+
+
+def in_turn(model: voxfast.Model, audio: list[Audio], chunk: int) -> list[list[voxfast.Word]]:
+    """All sessions on one thread: insert into each, then process each."""
+    sessions = [model.session() for _ in audio]
+    words: list[list[voxfast.Word]] = [[] for _ in audio]
+    for at in range(0, len(audio[0]), chunk):
+        for session, samples in zip(sessions, audio, strict=True):
+            session.insert(samples[at : at + chunk])
+        for session, found in zip(sessions, words, strict=True):
+            found += session.process()
+    for session, found in zip(sessions, words, strict=True):
+        found += session.finish()
+    return words
+
+
+def on_threads(model: voxfast.Model, audio: list[Audio], chunk: int) -> list[list[voxfast.Word]]:
+    def transcribe(samples: Audio) -> list[voxfast.Word]:
+        return in_turn(model, [samples], chunk)[0]
+
+    with ThreadPoolExecutor(len(audio)) as pool:
+        return list(pool.map(transcribe, audio))
+
+
+def race(options: argparse.Namespace) -> dict[str, object]:
+    chunk = options.chunk_ms * SAMPLE_RATE // 1000
+    run = on_threads if options.threads else in_turn
+    with voxfast.load(options.model, dtype=mx.float32) as model:
+        audio = pieces(options.sessions, options.seconds)
+        expected = [in_turn(model, [samples], chunk)[0] for samples in audio]
+        alone = [seconds_of(lambda: in_turn(model, audio[:1], chunk))]
+        begin = time.perf_counter()
+        words = run(model, audio, chunk)
+        together = time.perf_counter() - begin
+        alone.append(seconds_of(lambda: in_turn(model, audio[:1], chunk)))
+    return {
+        "model": options.model,
+        "sessions": options.sessions,
+        "seconds_each": options.seconds,
+        "chunk_ms": options.chunk_ms,
+        "threads": options.threads,
+        "words_equal": words == expected,
+        "alone_s": [round(seconds, 3) for seconds in alone],
+        "together_s": round(together, 3),
+        "ratio": round(together / min(alone), 2),
+    }
+
+
+def seconds_of(function: object) -> float:
+    begin = time.perf_counter()
+    function()  # type: ignore[operator]
+    return time.perf_counter() - begin
+
+
+def live(options: argparse.Namespace) -> dict[str, object]:
+    chunk, step = 1280, 0.08
+    largest, busy = 0.0, 0.0
+    with voxfast.load(options.model, dtype=mx.float32) as model:
+        audio = load_audio(CLIP)
+        sessions = [model.session() for _ in range(options.live)]
+        at = np.linspace(0, len(audio) - chunk, options.live).astype(int)
+        begin = time.perf_counter()
+        for tick in range(int(options.minutes * 60 / step)):
+            for number, session in enumerate(sessions):
+                place = (at[number] + tick * chunk) % (len(audio) - chunk)
+                session.insert(audio[place : place + chunk])
+            start = time.perf_counter()
+            for session in sessions:
+                session.process()
+            end = time.perf_counter()
+            busy += end - start
+            largest = max(largest, end - begin - (tick + 1) * step)
+            time.sleep(max(0.0, begin + (tick + 1) * step - end))
+        for session in sessions:
+            session.finish()
+    return {
+        "model": options.model,
+        "live_sessions": options.live,
+        "minutes": options.minutes,
+        "largest_lag_s": round(largest, 3),
+        "busy": round(busy / (options.minutes * 60), 3),
+        "resident_mb": round(resident_mb()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="voxtral-numbers")
+    parser.add_argument("--sessions", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--chunk-ms", type=int, default=80)
+    parser.add_argument("--threads", action="store_true")
+    parser.add_argument("--live", type=int)
+    parser.add_argument("--minutes", type=float, default=10)
+    options = parser.parse_args()
+    print(json.dumps(live(options) if options.live else race(options)))
+
+
+if __name__ == "__main__":
+    main()

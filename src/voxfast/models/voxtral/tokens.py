@@ -1,0 +1,307 @@
+"""Voxtral's tokens: audio in, one token per position out, for one stream or several at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from voxfast.features import N_FFT, LogMelStream
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
+from voxfast.models.voxtral.passes import MAX_ROWS, Acceptance, PassCosts
+from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
+from voxfast.ops import greedy
+from voxfast.timed import Token
+
+__all__ = ["BlankGuard", "TokenStream", "decode", "encode"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlankGuard:
+    """Ends a run of blank tokens that mutes speech (vLLM issue 47614).
+
+    Natural runs of blanks last up to 165 positions, and in silence the margin of the blank is
+    8.5 logits or more; in a faulty run it is below 6.6. In a longer run with a smaller margin,
+    the second-best token is chosen instead.
+    """
+
+    longest_run: int = 165
+    least_margin: float = 7.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One stream's part of a pass of the decoder.
+
+    The first row's input is known. That of each further row is a guess of the token before it,
+    and the row is right if all guesses up to it are.
+    """
+
+    guesses: list[int]
+    rows: DecoderRows
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What a pass computes, on the device: the outputs of all its streams, in their order."""
+
+    tokens: mx.array  # [outputs] of uint32
+    probabilities: mx.array  # [outputs] of float32
+    logits: mx.array  # [outputs, vocab_size]
+
+
+class TokenStream:
+    """The model's part of a stream: audio in, one token per position out.
+
+    Parity: with voxfast's kernels a row has the same bits alone and among others. So neither the
+    blocks that the encoder takes nor the rows of the decoder's passes show in a token or its
+    probability, and streamed equals offline. Elsewhere the caller always takes the same blocks,
+    and every pass has one row.
+
+    Passes of several rows are Jacobi decoding (Santilli et al., arXiv 2305.10427): the tokens of
+    the positions that are due are guessed, computed at once, and kept as far as the guesses hold;
+    what the pass wrote beyond is guessed next. Voxtral's tokens follow from the audio far more
+    than from each other, so most guesses hold. The result is the greedy decoding itself.
+
+    While the device computes a pass of one row, the host prepares the next pass, if there is
+    audio for it, and waits only then. The state is complete with the token, so the next pass
+    writes the rings in place; it is started at once, before anything is done with the token.
+
+    Args:
+        start: absolute index of the first position, for rotary angles.
+        block: the most positions that are encoded at once.
+        costs: of the model's passes. None: every pass has one row.
+    """
+
+    def __init__(
+        self,
+        model: Voxtral,
+        tokenizer: VoxtralTokenizer,
+        n_delay: int,
+        *,
+        start: int = 0,
+        block: int = 1,
+        guard: BlankGuard | None = None,
+        costs: PassCosts | None = None,
+    ) -> None:
+        self._model, self._tokenizer, self._guard = model, tokenizer, guard
+        self._n_prompt = 1 + tokenizer.n_left_pad + n_delay
+        self._costs, self._acceptance = costs, Acceptance()
+        args = model.args
+        frames = args.downsample_factor
+        self._encoder = model.encoder_state(
+            frames * max(tokenizer.n_left_pad, block), start * frames
+        )
+        self._decoder = model.decoder_state(n_delay, max(self._n_prompt, MAX_ROWS), start)
+        self._mel = LogMelStream(
+            left_padding=N_FFT // 2 + tokenizer.n_left_pad * args.samples_per_position,
+            n_mels=args.audio.n_mels,
+            log_floor=args.audio.global_log_mel_max - 8.0,
+            shift=4.0,
+            scale=0.25,
+        )
+        self._audio: mx.array | None = None  # [P, dim] embeddings of the positions from _first
+        self._first = 0  # of them, that no pass has taken
+        # The tokens [L] of int32 that go into the next pass for certain: the prompt at first.
+        self._input = mx.array([tokenizer.bos] + [tokenizer.pad] * (self._n_prompt - 1))
+        self._guesses: list[int] = []  # of the tokens that come next
+        self._started: tuple[_Pass, _Results] | None = None
+        self._blanks = 0
+        self.passes = 0  # so far, of the decoder
+        self.generated = 0  # tokens so far
+
+    @property
+    def due(self) -> int:
+        """Tokens for which there is audio."""
+        started = 0 if self._started is None else self._started[0].rows.outputs
+        waiting = 0 if self._audio is None else len(self._audio) - self._first
+        return started + max(0, waiting - len(self._input) + 1)
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        """Encode the next samples.
+
+        The first call takes the look-ahead of 40 samples and encodes the left padding. Later
+        calls take whole positions, always the same number where passes have one row, except at
+        the end of an utterance.
+        """
+        encode([(self, samples)])
+
+    def decode(self, alone: bool = True) -> list[Token]:
+        """The tokens of one pass, at least one. Only when one is due.
+
+        Args:
+            alone: prepare the next pass, if that can be.
+        """
+        made, results = self._started or self._start()
+        self._started = None
+        prepared = None
+        if alone and not made.guesses and not self._may_intervene and self.due:
+            prepared = self._compute(results.tokens)
+        mx.eval(results.tokens, results.probabilities)
+        if self._costs is not None:
+            self._costs.finished(made.rows.outputs)
+        if prepared is not None:
+            self._evaluate(*prepared)
+            self._started = prepared
+        ids = cast(list[int], results.tokens.tolist())
+        likely = cast(list[float], results.probabilities.tolist())
+        return self._accept(made, ids, likely, partial(_row, results.logits, 0))
+
+    def _arrays(self) -> list[mx.array]:
+        """All arrays that a step must evaluate, so that no graph grows across steps."""
+        audio = [] if self._audio is None else [self._audio]
+        return self._encoder.arrays() + self._decoder.arrays() + audio
+
+    def _start(self) -> tuple[_Pass, _Results]:
+        """A pass of this stream alone, which the device computes from now on."""
+        made, results = self._compute()
+        self._evaluate(made, results)
+        return made, results
+
+    def _compute(self, token: mx.array | None = None) -> tuple[_Pass, _Results]:
+        """A pass of this stream alone, not evaluated; ``token`` [1] is its first input."""
+        if token is not None:
+            self._input = token
+        made = self._gather()
+        return made, run(self._model, [made])
+
+    def _evaluate(self, made: _Pass, results: _Results) -> None:
+        mx.async_eval(results.tokens, results.probabilities, self._arrays())  # type: ignore[no-untyped-call]
+
+    def _take_audio(self, audio: mx.array) -> None:
+        """Keep the embeddings [P, dim] of the next positions for the decoder."""
+        # A pass that is started may give the rows of its guesses back.
+        returned = 0 if self._started is None else len(self._started[0].guesses)
+        kept = [] if self._audio is None else [self._audio[self._first - returned :]]
+        self._audio, self._first = mx.concatenate([*kept, audio]), returned
+
+    def _gather(self, beside: int = 0) -> _Pass:
+        """The part of the next pass, in which ``beside`` other streams take part."""
+        outputs = 1
+        if self._costs is not None and self.passes:
+            outputs = self._acceptance.rows(min(self.due, MAX_ROWS), self._costs, beside)
+        blanks = [self._tokenizer.pad] * outputs
+        guesses, self._guesses = (self._guesses + blanks)[: outputs - 1], self._guesses[outputs:]
+        tokens = self._input
+        if guesses:
+            tokens = mx.concatenate([tokens, mx.array(guesses, tokens.dtype)])
+        assert self._audio is not None
+        audio = self._audio[self._first : self._first + len(tokens)]
+        self._first += len(tokens)
+        self._input = self._input[-1:]  # that of the next pass is not known yet
+        self.passes += 1
+        return _Pass(guesses, DecoderRows(audio, tokens, self._decoder, outputs))
+
+    def _accept(
+        self,
+        made: _Pass,
+        ids: list[int],
+        likely: list[float],
+        logits: Callable[[int], mx.array],
+    ) -> list[Token]:
+        """The tokens of the rows whose guesses hold; takes the other rows back."""
+        tokens: list[Token] = []
+        for row, guess in enumerate([*made.guesses, None]):
+            token, probability = self._choose(ids[row], likely[row], logits, row)
+            tokens.append(Token(token, probability, self.generated))
+            self.generated += 1
+            if token != guess:
+                break
+        accepted = len(tokens)
+        self._acceptance.note(len(ids), accepted)
+        self._guesses = ids[accepted:] + self._guesses
+        if accepted < len(ids):
+            self._decoder.trim(len(ids) - accepted)
+            self._first -= len(ids) - accepted
+        if self._started is None:
+            self._input = mx.array([tokens[-1].id])
+        return tokens
+
+    @property
+    def _may_intervene(self) -> bool:
+        """Whether the guard may replace the token that comes next."""
+        return self._guard is not None and self._blanks >= self._guard.longest_run
+
+    def _choose(
+        self, token: int, likely: float, logits: Callable[[int], mx.array], row: int
+    ) -> tuple[int, float]:
+        """The greedy token, or that of the guard, and its probability."""
+        if token != self._tokenizer.pad:
+            self._blanks = 0
+            return token, likely
+        self._blanks += 1
+        if self._guard is None or self._blanks <= self._guard.longest_run:
+            return token, likely
+        return self._break_rut(logits(row), self._guard)
+
+    def _break_rut(self, logits: mx.array, guard: BlankGuard) -> tuple[int, float]:
+        values = np.array(logits.astype(mx.float32))
+        pad = self._tokenizer.pad
+        normaliser = float(np.logaddexp.reduce(values.astype(np.float64)))
+        others = values.copy()
+        others[pad] = -np.inf
+        token = int(others.argmax()) if values[pad] - others.max() < guard.least_margin else pad
+        if token != pad:
+            self._blanks = 0
+        return token, float(np.exp(values[token] - normaliser))
+
+
+# What several streams do at once: one read of the weights for all of them.
+
+
+def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
+    """Encode the next samples of each stream; see :meth:`TokenStream.hear`."""
+    mels = [(stream, stream._mel.step(samples)) for stream, samples in heard]
+    mels = [(stream, mel) for stream, mel in mels if mel.shape[0]]
+    if not mels:
+        return
+    model = mels[0][0]._model
+    found = model.encode([mel for _, mel in mels], [stream._encoder for stream, _ in mels])
+    for (stream, _), audio in zip(mels, found, strict=True):
+        if audio is None:
+            continue
+        stream._take_audio(audio)
+        if stream._costs is not None:
+            stream._costs.interrupted()  # the next pass waits for the encoder, too
+    idle = [array for stream, _ in mels if not stream.due for array in stream._arrays()]
+    if idle:
+        mx.eval(idle)
+
+
+def decode(streams: Sequence[TokenStream]) -> list[list[Token]]:
+    """The tokens of one pass of several streams, at least one of each; all of them are due."""
+    if len(streams) == 1:
+        return [streams[0].decode()]
+    found = {id(stream): stream.decode(alone=False) for stream in streams if stream._started}
+    others = [stream for stream in streams if id(stream) not in found]
+    if others:
+        found |= dict(zip(map(id, others), _decode_together(others), strict=True))
+    return [found[id(stream)] for stream in streams]
+
+
+def _decode_together(streams: Sequence[TokenStream]) -> Iterator[list[Token]]:
+    parts = [stream._gather(len(streams) - 1) for stream in streams]
+    results = run(streams[0]._model, parts)
+    mx.eval(results.tokens, results.probabilities, [stream._arrays() for stream in streams])
+    ids = cast(list[int], results.tokens.tolist())
+    likely = cast(list[float], results.probabilities.tolist())
+    if streams[0]._costs is not None:
+        streams[0]._costs.finished(len(ids))
+    end = 0
+    for stream, part in zip(streams, parts, strict=True):
+        begin, end = end, end + part.rows.outputs
+        logits = partial(_row, results.logits, begin)
+        yield stream._accept(part, ids[begin:end], likely[begin:end], logits)
+
+
+def _row(logits: mx.array, begin: int, row: int) -> mx.array:
+    return logits[begin + row]
+
+
+def run(model: Voxtral, parts: Sequence[_Pass]) -> _Results:
+    """One pass of the decoder, not evaluated."""
+    logits = model.decode([part.rows for part in parts])
+    return _Results(*greedy(logits), logits)
