@@ -12,6 +12,7 @@ from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.passes import PassCosts
+from voxfast.models.voxtral.script_lock import ScriptLock, script_lock
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
@@ -29,7 +30,10 @@ class VoxtralOptions:
     Attributes:
         delay_ms: how far the text follows the audio: more context, fewer errors. One of
             ``Model.delays_ms``; None takes the default of the checkpoint.
-        language: None or "auto": Voxtral detects the language itself.
+        language: None or "auto": Voxtral finds the language itself. The code or name of one that
+            has a script of its own (ar, hi, ja, ko, ru, zh): nothing is written in another
+            script but digits and punctuation.
+        latin: with ``language``, allow Latin letters, too.
         prompt: None: Voxtral has no prompt.
         block_ms: audio per step of the encoder, a multiple of 80. Larger blocks cost less per
             second on large models, and add their duration to the latency.
@@ -38,6 +42,7 @@ class VoxtralOptions:
 
     delay_ms: int | None = None
     language: str | None = None
+    latin: bool = False
     prompt: str | None = None
     block_ms: int = 80
     blank_guard: BlankGuard | None = None
@@ -58,6 +63,7 @@ class LoadedVoxtral:
         self.is_demo = self._traits.demo
         self.delays_ms = self._traits.delays_ms
         self._costs = PassCosts()
+        self._locks: dict[tuple[str, bool], ScriptLock] = {}
         self._check_times(folder)
 
     @property
@@ -76,8 +82,21 @@ class LoadedVoxtral:
             delay_ms,
             block=chosen.block_ms // self._tokenizer.position_ms,
             guard=chosen.blank_guard,
+            lock=self._lock(chosen),
             costs=self._costs if rows_are_independent(self._model) else None,
         )
+
+    def _lock(self, chosen: VoxtralOptions) -> ScriptLock | None:
+        """What the language allows to write, computed once per language."""
+        if is_automatic(chosen.language):
+            return None
+        assert chosen.language is not None
+        key = (chosen.language, chosen.latin)
+        if key not in self._locks:
+            self._locks[key] = script_lock(
+                *key, self._tokenizer.piece, self._model.args.vocab_size, self._model.dtype
+            )
+        return self._locks[key]
 
     def _check_times(self, folder: Path) -> None:
         """Check that the files of a checkpoint agree on the duration of a position."""
@@ -105,11 +124,10 @@ class LoadedVoxtral:
             raise InvalidOptionError(
                 f"{self._name} was trained for delays of {delays} ms; got delay_ms={delay_ms!r}"
             )
-        if not is_automatic(chosen.language):
-            raise InvalidOptionError(
-                f"{self._name} finds the language itself and cannot be told one; "
-                f"got language={chosen.language!r}"
-            )
+        if not is_automatic(chosen.language) and not isinstance(chosen.language, str):
+            raise InvalidOptionError(f"language must be a code or a name; got {chosen.language!r}")
+        if type(chosen.latin) is not bool:
+            raise InvalidOptionError(f"latin must be True or False; got {chosen.latin!r:.40}")
         if chosen.prompt:
             raise InvalidOptionError(
                 f"{self._name} takes no prompt; got prompt={chosen.prompt!r:.40}"

@@ -12,6 +12,7 @@ from voxfast.models.traits import Traits
 from voxfast.models.voxtral import tokens
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.passes import MAX_ROWS, PassCosts
+from voxfast.models.voxtral.script_lock import ScriptLock
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.tokens import BlankGuard, TokenStream
 from voxfast.models.voxtral.words import WordAssembler
@@ -31,7 +32,7 @@ class VoxtralStream(QueuedStream):
     ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``.
 
     Args:
-        start, guard, costs: see :class:`TokenStream`.
+        start, guard, costs, lock: see :class:`TokenStream`.
         block: positions that the encoder takes at once; with ``costs``, multiples of them.
         on_token: called with every token, on the owner thread.
     """
@@ -47,6 +48,7 @@ class VoxtralStream(QueuedStream):
         block: int = 1,
         guard: BlankGuard | None = None,
         costs: PassCosts | None = None,
+        lock: ScriptLock | None = None,
         on_token: Callable[[Token], None] | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +65,9 @@ class VoxtralStream(QueuedStream):
             block=block,
             guard=guard,
             costs=costs,
+            lock=lock,
         )
+        self._language = None if lock is None else lock.language
         self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
         self._end_offset = traits.timing.end_offset
         self._is_ended = False
@@ -100,8 +104,9 @@ class VoxtralStream(QueuedStream):
         return self._next_size() > 0 or self._tokens.due > 0 or self._is_at_end
 
     @property
-    def language(self) -> None:
-        """None: Voxtral does not tell."""
+    def language(self) -> str | None:
+        """The one whose script the stream is held to; else None: Voxtral does not tell."""
+        return self._language
 
     @property
     def tentative(self) -> str:

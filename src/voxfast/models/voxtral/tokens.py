@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voxfast.features import N_FFT, LogMelStream
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.passes import MAX_ROWS, Acceptance, PassCosts
+from voxfast.models.voxtral.script_lock import ScriptLock
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.ops import greedy
 from voxfast.timed import Token
@@ -42,6 +43,7 @@ class _Pass:
 
     guesses: list[int]
     rows: DecoderRows
+    mask: mx.array | None  # [vocab_size], added to the logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class TokenStream:
         start: absolute index of the first position, for rotary angles.
         block: the most positions that are encoded at once.
         costs: of the model's passes. None: every pass has one row.
+        lock: what may be written; None: everything.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class TokenStream:
         block: int = 1,
         guard: BlankGuard | None = None,
         costs: PassCosts | None = None,
+        lock: ScriptLock | None = None,
     ) -> None:
         self._model, self._tokenizer, self._guard = model, tokenizer, guard
+        self._mask = None if lock is None else lock.mask
         self._n_prompt = 1 + tokenizer.n_left_pad + n_delay
         self._costs, self._acceptance = costs, Acceptance()
         args = model.args
@@ -193,7 +198,7 @@ class TokenStream:
         self._first += len(tokens)
         self._input = self._input[-1:]  # that of the next pass is not known yet
         self.passes += 1
-        return _Pass(guesses, DecoderRows(audio, tokens, self._decoder, outputs))
+        return _Pass(guesses, DecoderRows(audio, tokens, self._decoder, outputs), self._mask)
 
     def _accept(
         self,
@@ -303,5 +308,16 @@ def _row(logits: mx.array, begin: int, row: int) -> mx.array:
 
 def run(model: Voxtral, parts: Sequence[_Pass]) -> _Results:
     """One pass of the decoder, not evaluated."""
-    logits = model.decode([part.rows for part in parts])
+    logits = _masked(model.decode([part.rows for part in parts]), parts)
     return _Results(*greedy(logits), logits)
+
+
+def _masked(logits: mx.array, parts: Sequence[_Pass]) -> mx.array:
+    if all(part.mask is None for part in parts):
+        return logits
+    free = mx.zeros(logits.shape[1:], logits.dtype)
+    masks = [
+        mx.broadcast_to(free if part.mask is None else part.mask, (part.rows.outputs, len(free)))
+        for part in parts
+    ]
+    return logits + mx.concatenate(masks)
