@@ -135,6 +135,11 @@ class AsyncSession:
         """Unprocessed audio, in seconds."""
         return self._session.lag
 
+    @property
+    def skipped(self) -> float:
+        """Seconds that ``skip_silence`` has left out so far."""
+        return self._session.skipped
+
     # -- inside
 
     async def _drain(self, result: Callable[[], T | Awaitable[T]]) -> T:
