@@ -35,9 +35,11 @@ using Offset = std::variant<int64_t, mlx::core::array>;
 //
 // Returns (out [B, L, H, D], keys, values). The rings are donated: if the caller holds no
 // other reference, they are updated in place; otherwise they are copied, which
-// ring_copies() counts. Products accumulate in float32, in an order that depends on L, so
-// calls that divide a stream differently agree up to rounding. A NaN or infinity in k or
-// v may reach all outputs of its KV head in the same call.
+// ring_copies() counts. Products accumulate in float32. On CPU streams with kernels the
+// bits of a row of `out`, one position of one sequence, depend only on its q and on the
+// keys and values that it attends to, by position: not on L, the batch, the ring's layout
+// or the number of threads. A NaN or infinity in k or v may reach all outputs of its KV
+// head in the same call.
 std::tuple<mlx::core::array, mlx::core::array, mlx::core::array> sliding_attention(
     const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v,
     const mlx::core::array& keys, const mlx::core::array& values, const Offset& offset,

@@ -75,9 +75,8 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
   return max_span;
 }
 
-// Plans tiles and splits: tiles that fit the kernels' scratch memory, and for one
-// sequence tasks for all threads. The batch does not count, so that a sequence gets the
-// same bits alone and in a batch.
+// Plans tiles that fit the kernels' scratch memory and, for one sequence, tasks for all
+// threads. The plan does not change the bits of a row.
 void plan(SlidingAttentionArguments& a, int64_t span) {
   int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
   int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
@@ -94,8 +93,10 @@ void plan(SlidingAttentionArguments& a, int64_t span) {
       std::min(std::max((balanced + lanes - 1) / lanes * lanes, 2 * lanes), max_span);
   a.tiles = (queries + a.tile_queries - 1) / a.tile_queries;
   int64_t tasks = int64_t{a.kv_heads} * a.tiles;
-  a.splits = static_cast<int>(
+  a.runs = static_cast<int>(
       std::max<int64_t>(1, std::min((wanted + tasks - 1) / tasks, span / SPLIT_KEYS)));
+  a.splits = static_cast<int>((span + SPLIT_KEYS - 2) / SPLIT_KEYS + 1);
+  a.partial_size = (a.head_size + 2 * lanes - 1) / (2 * lanes) * (2 * lanes) + 2;
 }
 
 void for_each(bool parallel, int64_t count, const SlidingAttentionArguments& a,
@@ -115,21 +116,21 @@ void run(SlidingAttentionArguments a) {
   constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
   int64_t span = check_offsets(a);
   plan(a, span);
-  int64_t heads = int64_t{a.batch} * a.kv_heads, tasks = heads * a.tiles * a.splits;
+  int64_t heads = int64_t{a.batch} * a.kv_heads, tiles = heads * a.tiles;
   int64_t output_size = int64_t{a.batch} * a.length * a.heads * a.head_size;
   const auto& kernel = kernels();
-  if (a.splits > 1) {
-    auto size = static_cast<size_t>(tasks * a.tile_queries * (a.head_size + 2));
+  if (a.runs > 1) {
+    auto size = static_cast<size_t>(tiles * a.splits * a.tile_queries * a.partial_size);
     partials.resize(std::max(partials.size(), size));
     a.partials = partials.data();
   }
-  if (a.tiles > 1 || a.splits > 1) {
+  if (a.tiles > 1 || a.runs > 1) {
     for_each(output_size > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
   }
   bool parallel = output_size * std::min<int64_t>(span, a.window) > SERIAL_WORK;
-  for_each(parallel, tasks, a, kernel.sliding_attention_attend);
-  if (a.splits > 1) {
-    for_each(output_size * a.splits > SERIAL_WORK, heads * a.tiles, a,
+  for_each(parallel, tiles * a.runs, a, kernel.sliding_attention_attend);
+  if (a.runs > 1) {
+    for_each(output_size * a.splits > SERIAL_WORK, tiles, a,
              kernel.sliding_attention_merge);
   }
 }

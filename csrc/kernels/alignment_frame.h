@@ -1,16 +1,18 @@
 #pragma once
 
-// alignment_frame: scores as in attention_few_queries.h. Each lane keeps the best score
+// alignment_frame: scores as in attention_products.h. Each lane keeps the best score
 // of its keys.
 
 #include "kernels/alignment_frame_arguments.h"
-#include "kernels/attention_few_queries.h"
+#include "kernels/attention_products.h"
 #include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
-static_assert(MAX_FEW_QUERIES <= MAX_ALIGNMENT_QUERIES);
+constexpr int MAX_QUERIES = LANES / 2;  // of a call of score_keys
+
+static_assert(MAX_QUERIES <= MAX_ALIGNMENT_QUERIES);
 
 // The best score so far and its key. Lane i belongs to query i % Q. Comparisons with NaN
 // are false, so a NaN is never the best.
@@ -57,7 +59,7 @@ void align_queries(const AlignmentTile& t) {
     load_row(static_cast<const T*>(t.queries[r]), t.query_element_stride, t.head_size,
              row);
     for (int d = 0; d < t.head_size; ++d) {
-      q[r * size + chunk_index<U>(d)] = row[d];
+      q[r * size + chunk_index<U>(d, t.head_size)] = row[d];
     }
   }
   const T* keys = static_cast<const T*>(t.keys);
@@ -69,19 +71,20 @@ void align_queries(const AlignmentTile& t) {
   for (int64_t first = 0; first < t.count; first += KEYS) {
     int count = static_cast<int>(min(t.count - first, int64_t{KEYS}));
     const T* block = keys + first * t.key_stride;
+    f32v scores;
     if constexpr (WIDENED) {
       for (int k = 0; k < count; ++k) {
         load_row(block + k * t.key_stride, t.key_element_stride, t.head_size,
                  widened + k * size);
       }
-      best.add(score_keys<float, Q>(q, widened, widened, size, size, count),
-               static_cast<int32_t>(first));
+      score_keys<false, LANES, float, Q>(q, widened, widened, size, size, count, &scores);
     } else {
       const T* prefetch =
           keys + min(first + PREFETCH_VECTORS * KEYS, t.count - count) * t.key_stride;
-      best.add(score_keys<T, Q>(q, block, prefetch, t.key_stride, size, count),
-               static_cast<int32_t>(first));
+      score_keys<true, LANES, T, Q>(q, block, prefetch, t.key_stride, size, count,
+                                    &scores);
     }
+    best.add(scores, static_cast<int32_t>(first));
   }
   for (int r = 0; r < t.n_queries; ++r) {
     *t.frames[r] = best.key_of(r);
@@ -108,7 +111,7 @@ void align_queries(const AlignmentTile& t) {
     align_queries<T, 4>(t);
 #endif
   } else {
-    align_queries<T, MAX_FEW_QUERIES>(t);
+    align_queries<T, MAX_QUERIES>(t);
   }
 }
 

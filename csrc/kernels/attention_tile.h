@@ -31,11 +31,38 @@ VOXFAST_INLINE f32v exp2_nonpositive(f32v x) {
   return x < lowest ? f32v{} : p * (f32v)exponent;
 }
 
-VOXFAST_INLINE float exp2_nonpositive(float x) {
-  return exp2_nonpositive(broadcast(x))[0];
+// ---- rows -------------------------------------------------------------------------
+
+constexpr int CHUNK = 2 * LANES;  // elements that load_chunk takes at once
+
+template <typename T>
+VOXFAST_INLINE void load_chunk(const T* p, f32v& x, f32v& y) {
+  x = load(p);
+  y = load(p + LANES);
 }
 
-// ---- rows -------------------------------------------------------------------------
+// x gets the even elements and y the odd ones: a shift and a mask convert them in place.
+VOXFAST_INLINE void load_chunk(const bf16* p, f32v& x, f32v& y) {
+  i32v pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  x = (f32v)(pairs << 16);
+  y = (f32v)(pairs & static_cast<int32_t>(0xffff0000u));
+}
+
+// The index that element i of a row has in the kernel: rows of whole chunks have the
+// order of load_chunk, others their own.
+template <typename T>
+VOXFAST_INLINE int chunk_index(int i, int head_size) {
+  return i;
+}
+
+template <>
+VOXFAST_INLINE int chunk_index<bf16>(int i, int head_size) {
+  if (head_size % CHUNK != 0) {
+    return i;
+  }
+  return i / CHUNK * CHUNK + i % 2 * LANES + i % CHUNK / 2;
+}
 
 template <typename T>
 void load_row(const T* p, int64_t stride, int n, float* out) {
@@ -61,7 +88,9 @@ void store_row(T* p, const float* x, int n) {
   }
 }
 
-void apply_rope(float* x, const SlidingAttentionArguments& a, int64_t b, int64_t l) {
+// (Not inlined: products contract to FMAs the same way for all callers.)
+VOXFAST_NOINLINE void apply_rope(float* x, const SlidingAttentionArguments& a, int64_t b,
+                                 int64_t l) {
   float cos[MAX_HEAD_SIZE / 2], sin[MAX_HEAD_SIZE / 2];
   int half = a.head_size / 2;
   load_row(a.cos + b * a.cos_strides[0] + l * a.cos_strides[1], a.cos_strides[2], half,
@@ -130,36 +159,71 @@ void write_ring(const SlidingAttentionArguments& a, int64_t index) {
   }
 }
 
+// ---- splits of the keys ---------------------------------------------------------------
+
+// A query's sums over some of its keys. Weights are exp2(score - max_score).
+struct Partial {
+  float max_score, weight_sum;
+  float* weighted;  // weights . values, [size]
+};
+
+// Adds the sums over the next keys. (Not inlined: one code, so the same bits.)
+VOXFAST_NOINLINE void merge(Partial& sums, const Partial& next, int size) {
+  if (next.max_score == -INF) {  // none of the keys is visible
+    return;
+  }
+  float largest = next.max_score > sums.max_score ? next.max_score : sums.max_score;
+  f32v scores = {sums.max_score, next.max_score};
+  f32v factors = exp2_nonpositive(scores - largest);
+  float factor = factors[0], next_factor = factors[1];
+  sums.max_score = largest;
+  sums.weight_sum = sums.weight_sum * factor + next.weight_sum * next_factor;
+  for (int d = 0; d < size; d += LANES) {
+    store(sums.weighted + d,
+          load(sums.weighted + d) * factor + load(next.weighted + d) * next_factor);
+  }
+}
+
 // ---- the tile of a task -------------------------------------------------------------
 
 template <typename T>
 struct Tile {
   const SlidingAttentionArguments& a;
-  int64_t task;
+  int64_t index;               // (b * H_kv + h) * tiles + tile
   int64_t b, h;                // sequence, KV head
   int group;                   // query heads per KV head
   int first_query, n_queries;  // query = l * group + head within the group
   int64_t offset;              // position of l = 0
-  int64_t begin, end;          // positions of this split's keys
-  const T *keys, *values;      // of slot 0
+  int64_t begin, end;          // positions that its queries attend to
+  int64_t first_split;
+  int n_splits;
+  const T *keys, *values;  // of slot 0
 
   // The newest position that query r of the tile attends to.
   int64_t newest(int r) const {
     return offset + (a.causal ? (first_query + r) / group : a.length - 1);
   }
 
-  // Whether positions [from, to) are in the windows of all queries.
-  bool all_visible(int64_t from, int64_t to) const {
-    return to <= newest(0) + 1 && from > newest(n_queries - 1) - a.window;
+  // The partial result of query r for split i of the tile.
+  Partial partial(int i, int r) const {
+    float* at =
+        a.partials + ((index * a.splits + i) * a.tile_queries + r) * a.partial_size;
+    return {at[0], at[1], at + 2};
+  }
+
+  void store_partial(int i, int r, const Partial& sums, int size) const {
+    float* at = partial(i, r).weighted;
+    std::memcpy(at, sums.weighted, sizeof(float) * size);
+    at[-2] = sums.max_score;
+    at[-1] = sums.weight_sum;
   }
 };
 
 template <typename T>
-Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
-  int64_t split = task % a.splits, index = task / a.splits;
-  int64_t tile = index % a.tiles, head = index / a.tiles;
+Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t index) {
+  int64_t head = index / a.tiles;
   Tile<T> t{a,
-            task,
+            index,
             head / a.kv_heads,
             head % a.kv_heads,
             a.heads / a.kv_heads,
@@ -168,85 +232,65 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t task) {
             0,
             0,
             0,
+            0,
+            0,
             nullptr,
             nullptr};
-  t.first_query = static_cast<int>(tile * a.tile_queries);
+  t.first_query = static_cast<int>(index % a.tiles * a.tile_queries);
   t.n_queries = min(a.tile_queries, a.length * t.group - t.first_query);
   t.offset = a.offset[t.b * a.offset_stride];
-  int64_t from = max(0, t.newest(0) - a.window + 1);
-  // A shorter sequence of the batch has fewer splits; its last tasks have no keys.
-  int64_t count = t.newest(t.n_queries - 1) + 1 - from;
-  int64_t splits = max(1, min(int64_t{a.splits}, count / SPLIT_KEYS));
-  t.begin = from + count * min(split, splits) / splits;
-  t.end = from + count * min(split + 1, splits) / splits;
+  t.begin = max(0, t.newest(0) - a.window + 1);
+  t.end = t.newest(t.n_queries - 1) + 1;
+  t.first_split = t.begin / SPLIT_KEYS;
+  t.n_splits = static_cast<int>((t.end - 1) / SPLIT_KEYS - t.first_split + 1);
   int64_t ring = head * a.capacity * a.head_size;
   t.keys = static_cast<const T*>(a.keys) + ring;
   t.values = static_cast<const T*>(a.values) + ring;
   return t;
 }
 
-// Loads query r of the tile, scaled so that weights are exp2(score).
+// Loads query r of the tile, scaled so that weights are exp2(score), in the kernel's
+// order.
 template <typename T>
 void read_query(const Tile<T>& t, int r, float* out) {
+  float row[MAX_HEAD_SIZE];
   int query = t.first_query + r;
   read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, query / t.group,
-               t.h * t.group + query % t.group, out);
+               t.h * t.group + query % t.group, row);
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
-    out[d] *= factor;
+    out[chunk_index<T>(d, t.a.head_size)] = row[d] * factor;
   }
 }
 
+// Writes the output of query r, given the sums over all of its keys.
 template <typename T>
-void write_output(const Tile<T>& t, int r, float* weighted, float weight_sum) {
+void write_output(const Tile<T>& t, int r, const Partial& sums) {
   const auto& a = t.a;
-  float factor = 1.0f / weight_sum;
+  float factor = 1.0f / sums.weight_sum, row[MAX_HEAD_SIZE];
   for (int d = 0; d < a.head_size; ++d) {
-    weighted[d] *= factor;
+    // Adding 0 makes -0 a 0: masked keys, which depend on the tile, may have done so.
+    row[d] = (sums.weighted[chunk_index<T>(d, a.head_size)] + 0.0f) * factor;
   }
   int query = t.first_query + r;
   int64_t head = t.h * t.group + query % t.group;
   T* out = static_cast<T*>(a.out) +
            ((t.b * a.length + query / t.group) * a.heads + head) * a.head_size;
-  store_row(out, weighted, a.head_size);
-}
-
-// Writes query r's output, or, if its keys are split, the partial result of this split.
-template <typename T>
-void finish_query(const Tile<T>& t, int r, float* weighted, float max_score,
-                  float weight_sum) {
-  const auto& a = t.a;
-  if (a.splits == 1) {
-    write_output(t, r, weighted, weight_sum);
-    return;
-  }
-  float* partial = a.partials + (t.task * a.tile_queries + r) * (a.head_size + 2);
-  std::memcpy(partial, weighted, sizeof(float) * a.head_size);
-  partial[a.head_size] = max_score;
-  partial[a.head_size + 1] = weight_sum;
+  store_row(out, row, a.head_size);
 }
 
 template <typename T>
 void merge_splits(const SlidingAttentionArguments& a, int64_t index) {
-  auto t = make_tile<T>(a, index * a.splits);
-  int64_t query_size = a.head_size + 2, split_size = a.tile_queries * query_size;
+  auto t = make_tile<T>(a, index);
+  int size = round_up(a.head_size, CHUNK);
+  alignas(64) float weighted[MAX_HEAD_SIZE];
   for (int r = 0; r < t.n_queries; ++r) {
-    const float* first = a.partials + (t.task * a.tile_queries + r) * query_size;
-    float max_score = -INF, weight_sum = 0.0f, weighted[MAX_HEAD_SIZE] = {};
-    for (int s = 0; s < a.splits; ++s) {
-      float score = first[s * split_size + a.head_size];
-      max_score = score > max_score ? score : max_score;
+    std::memset(weighted, 0, sizeof weighted);
+    Partial sums{-INF, 0.0f, weighted};
+    for (int i = 0; i < t.n_splits; ++i) {
+      merge(sums, t.partial(i, r), size);
     }
-    for (int s = 0; s < a.splits; ++s) {
-      const float* partial = first + s * split_size;
-      float score = partial[a.head_size];
-      float weight = score == max_score ? 1.0f : exp2_nonpositive(score - max_score);
-      weight_sum += weight * partial[a.head_size + 1];
-      for (int d = 0; d < a.head_size; ++d) {
-        weighted[d] += weight * partial[d];
-      }
-    }
-    write_output(t, r, weighted, weight_sum);
+    write_output(t, r, sums);
   }
 }
 

@@ -44,7 +44,7 @@ struct Kernels {
   //
   // Index b * H_kv + h: writes the new keys and values of KV head h of sequence b.
   void (*sliding_attention_write)(const SlidingAttentionArguments&, int64_t index);
-  // Attends with one tile to one split of its keys.
+  // Attends with one tile to one run of splits of its keys.
   void (*sliding_attention_attend)(const SlidingAttentionArguments&, int64_t task);
   // Index (b * H_kv + h) * tiles + tile: merges the splits of one tile.
   void (*sliding_attention_merge)(const SlidingAttentionArguments&, int64_t index);

@@ -47,6 +47,7 @@ struct bf16 {
 };
 
 #define VOXFAST_INLINE inline __attribute__((always_inline))
+#define VOXFAST_NOINLINE __attribute__((noinline))
 
 // ---- scalars ----------------------------------------------------------------------
 

@@ -2,8 +2,7 @@
 
 // The passes of sliding_attention; see kernels.h.
 
-#include "kernels/attention_few_queries.h"
-#include "kernels/attention_many_queries.h"
+#include "kernels/attention_kernel.h"
 #include "kernels/attention_tile.h"
 #include "kernels/with_type.h"
 
@@ -16,15 +15,10 @@ void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) 
 
 template <typename T>
 void attend(const SlidingAttentionArguments& a, int64_t task) {
-  if (a.tiles == 1 && a.splits == 1) {  // no other task reads this KV head
+  if (a.tiles == 1 && a.runs == 1) {  // no other task reads this KV head
     write_ring<T>(a, task);
   }
-  auto tile = make_tile<T>(a, task);
-  if (tile.n_queries <= MAX_FEW_QUERIES) {
-    attend_few_queries(tile);
-  } else {
-    attend_many_queries(tile);
-  }
+  attend(make_tile<T>(a, task / a.runs), task % a.runs);
 }
 
 void sliding_attention_attend(const SlidingAttentionArguments& a, int64_t task) {

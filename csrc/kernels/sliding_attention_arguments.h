@@ -13,7 +13,9 @@ namespace voxfast {
 // at least 64.
 constexpr int MANY_QUERIES_FLOATS = 8192;
 
-// The fewest keys of a split: with fewer a merge costs more than it saves.
+// Positions [i * SPLIT_KEYS, (i + 1) * SPLIT_KEYS) are split i of the keys, whoever
+// attends to them. A query's sums over a split start anew and are merged in order, so
+// that threads can share the splits of a query and get the same bits.
 constexpr int64_t SPLIT_KEYS = 256;
 
 struct SlidingAttentionArguments {
@@ -36,12 +38,12 @@ struct SlidingAttentionArguments {
   void *keys, *values, *out;
 
   // The plan. The queries of a KV head, l * (H / H_kv) + g, are cut into tiles of
-  // tile_queries (the last one may be smaller), the keys of a tile into splits. The task
-  // is
-  // ((b * H_kv + h) * tiles + tile) * splits + split.
-  int tile_queries, tiles, splits;
-  // With splits > 1: [tasks, tile_queries, D + 2]. Per query the weighted sum of the
-  // values, the largest score and the sum of the weights.
+  // tile_queries (the last one may be smaller). Each of the `runs` tasks of a tile takes
+  // consecutive splits. The task is ((b * H_kv + h) * tiles + tile) * runs + run.
+  int tile_queries, tiles, runs;
+  // With runs > 1: [B * H_kv * tiles, splits, tile_queries, partial_size]. Per query the
+  // largest score, the sum of the weights and the weighted sum of the values.
+  int splits, partial_size;
   float* partials;
 };
 
