@@ -108,7 +108,7 @@ def sweep() -> None:
     rng = np.random.default_rng(7)
     for n, k in ((1, 128), (7, 2304), (29, 67), (300, 384)):
         for i, w in enumerate(formats(rng, n, k)):
-            for m in (1, 4, 31):
+            for m in (1, 4, 13, 31):
                 x = normal(rng, (m, k), DTYPES[i % 3])
                 y = linear(x, *w.arrays, **w.options, out_dtype=mx.float32)
                 check(y, x, w)
