@@ -11,6 +11,7 @@
 //   linear_packed_gemv.h       packed w, one row of x
 //   linear_packed_gemv_bytes.h its inner loop with dot products of bytes
 //   linear_packed_gemv_pairs.h its inner loop with any other instruction set
+//   linear_packed_quads.h      packed w, a few rows of x, AVX-512 VNNI and VBMI
 //
 // Glossary. The files of linear use each word in this sense only.
 //
@@ -42,6 +43,8 @@
 //   block       32 consecutive codes of a row, packed into `bits` words
 //   chunk       packed gemv: the codes taken from a row of w per step
 //   plane       gemv with bytes: the codes at one bit offset of every byte of a chunk
+//   stage       quads: the codes of a panel that are unpacked while the ones before are
+//               multiplied: one to four groups of each row
 //   step        packed gemm: the codes that are multiplied with one vector, or lane, of x
 //   integer     a quantized input: x = integer * x_scale. 15 bits and sign; x_scale is a
 //               power of two per group (block floating point).
@@ -54,6 +57,10 @@
 #include "kernels/linear_float.h"
 #include "kernels/linear_packed_gemm.h"
 #include "kernels/linear_packed_gemv.h"
+#if defined(VOXFAST_BYTE_DOTS) && defined(__AVX512F__)
+#define VOXFAST_QUADS
+#include "kernels/linear_packed_quads.h"
+#endif
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -68,6 +75,11 @@ void with_kernel(const LinearArguments& a, F f) {
   if (a.m == 1) {
     return f.template operator()<PackedGemv>();
   }
+#if defined(VOXFAST_QUADS)
+  if (a.m <= PackedQuads::MAX_M) {
+    return f.template operator()<PackedQuads>();
+  }
+#endif
   return f.template operator()<PackedGemm>();
 }
 

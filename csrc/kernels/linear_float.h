@@ -51,7 +51,12 @@ VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
 
 template <typename Lane>
 struct FloatKernel {
-  static constexpr int MAX_GEMV_M = 4;  // more rows of x use the gemm
+  // More rows of x use the gemm. The gemv loads a vector of x for every product, which
+  // costs less than repacking while reading w takes longer: with lanes of w that are four
+  // bytes in memory, for more rows.
+  template <typename T>
+  static constexpr int MAX_GEMV_M =
+      LANES == 16 && Lane::INPUTS == 1 && sizeof(T) == 4 ? 8 : 4;
   static constexpr int GEMV_PANEL = 4;  // rows of w: streams from memory
   static constexpr int64_t PANEL = 16;  // rows of w, gemm
   static constexpr int64_t KC = 256 * Lane::INPUTS;
@@ -113,7 +118,9 @@ struct FloatKernel {
   static int64_t panel(const LinearArguments& a) {
     return is_gemv(a) ? GEMV_PANEL : PANEL;
   }
-  static bool is_gemv(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
+  static bool is_gemv(const LinearArguments& a) {
+    return a.m <= (a.w_type == FloatType::float32 ? MAX_GEMV_M<float> : MAX_GEMV_M<bf16>);
+  }
 
   // Prepared x: [slices, M, slice], so that the rows of a tile are neighbours in memory.
   // Zeros follow the last input.
@@ -140,7 +147,7 @@ struct FloatKernel {
     if (!is_gemv(a)) {
       return gemm(a, task);
     }
-    with_lane_type(a, [&]<typename T>(T*) { gemv<T, MAX_GEMV_M>(a, task); });
+    with_lane_type(a, [&]<typename T>(T*) { gemv<T, MAX_GEMV_M<T>>(a, task); });
   }
 
  private:
@@ -203,7 +210,7 @@ struct FloatKernel {
           }
 #pragma GCC unroll 4
           for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
               f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
 #pragma GCC unroll 4

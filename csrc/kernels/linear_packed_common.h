@@ -199,6 +199,51 @@ VOXFAST_INLINE void with_bits(int bits, F f) {
   }
 }
 
+// Calls f<BITS, GROUP>().
+template <typename F>
+VOXFAST_INLINE void with_format(const LinearArguments& a, F f) {
+  with_bits(a.bits, [&]<int BITS>() {
+    switch (a.group_size) {
+      case 32:
+        return f.template operator()<BITS, 32>();
+      case 64:
+        return f.template operator()<BITS, 64>();
+      default:
+        return f.template operator()<BITS, 128>();
+    }
+  });
+}
+
+// Several rows of x, prepared. Per row: the integers in the order of the kernel; the
+// x_scales of its groups; the sums of each group's integers, times x_scale.
+struct PreparedRow {
+  char* integers;
+  float *x_scales, *x_sums;
+
+  VOXFAST_INLINE PreparedRow(const LinearArguments& a, int64_t m) {
+    integers = a.prepared + m * a.prepared_stride;
+    x_scales = reinterpret_cast<float*>(integers + 2 * a.k);
+    x_sums = x_scales + a.groups;
+  }
+
+  static int64_t bytes(const LinearArguments& a) { return 2 * a.k + 8 * a.groups; }
+};
+
+// arrange(integers, k, out) writes integers k ... k + 31 of a row that begins at `out`.
+template <typename F>
+VOXFAST_INLINE void prepare_row(const LinearArguments& a, int64_t m, F arrange) {
+  const PreparedRow out(a, m);
+  for (int64_t g = 0; g < a.groups; ++g) {
+    int32_t integers[128];
+    const QuantizedGroup group(a, m, g, integers);
+    out.x_scales[g] = group.scale;
+    out.x_sums[g] = group.sum;
+    for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
+      arrange(integers + i, g * a.group_size + i, out.integers);
+    }
+  }
+}
+
 #if defined(VOXFAST_BYTE_DOTS)
 // The lowest byte of each lane.
 VOXFAST_INLINE void store_low_bytes(char* p, i32v x) {

@@ -32,35 +32,15 @@ struct PackedGemm {
   static int64_t panel(const LinearArguments&) { return PANEL; }
   static bool is_gemv(const LinearArguments&) { return false; }
 
-  // Prepared x, per row: the integers as lanes; the x_scales of its groups; the sums of
-  // each group's integers, times x_scale.
   static int64_t prepared_stride(const LinearArguments& a) {
-    return round_up(2 * a.k + 8 * a.groups, int64_t{64});
+    return round_up(PreparedRow::bytes(a), int64_t{64});
   }
 
-  struct PreparedRow {
-    char* integers;
-    float *x_scales, *x_sums;
-
-    VOXFAST_INLINE PreparedRow(const LinearArguments& a, int64_t m) {
-      integers = a.prepared + m * a.prepared_stride;
-      x_scales = reinterpret_cast<float*>(integers + 2 * a.k);
-      x_sums = x_scales + a.groups;
-    }
-  };
-
   static void prepare(const LinearArguments& a, int64_t m) {
-    PreparedRow out(a, m);
     with_bits(a.bits, [&]<int BITS>() {
-      for (int64_t g = 0; g < a.groups; ++g) {
-        int32_t integers[128];
-        const QuantizedGroup group(a, m, g, integers);
-        out.x_scales[g] = group.scale;
-        out.x_sums[g] = group.sum;
-        for (int i = 0; i < a.group_size; i += BLOCK_CODES) {
-          arrange_x<BITS>(integers + i, out.integers + 2 * (g * a.group_size + i));
-        }
-      }
+      prepare_row(a, m, [](const int32_t* integers, int64_t k, char* out) {
+        arrange_x<BITS>(integers, out + 2 * k);
+      });
     });
   }
 

@@ -219,21 +219,6 @@ struct PackedGemv {
     }
   };
 
-  // Calls f<BITS, GROUP>().
-  template <typename F>
-  static void with_format(const LinearArguments& a, F f) {
-    with_bits(a.bits, [&]<int BITS>() {
-      switch (a.group_size) {
-        case 32:
-          return f.template operator()<BITS, 32>();
-        case 64:
-          return f.template operator()<BITS, 64>();
-        default:
-          return f.template operator()<BITS, 128>();
-      }
-    });
-  }
-
   // The outputs of a panel.
   template <int BITS, int GROUP>
   VOXFAST_INLINE f32x4 multiply_panel(const LinearArguments& a,

@@ -43,12 +43,11 @@ alignas(64) constexpr Unpack<PACKED_BITS, PAD> UNPACK;
 // Bytes to load for a chunk.
 constexpr int load_bytes(int) { return VECTOR_BYTES; }
 
-// Loads a chunk and extracts its bytes, whose bits above PACKED_BITS may be anything. A
-// load may go beyond the chunk; with is_last it ends at the end of the chunk instead.
+// Extracts the bytes of a chunk, whose bits above PACKED_BITS may be anything. The chunk
+// ends at the end of the vector if is_last, else it begins at its begin.
 template <int PACKED_BITS>
-VOXFAST_INLINE u32v load_chunk_bytes(const char* p, bool is_last) {
+VOXFAST_INLINE u32v extract_bytes(__m512i x, bool is_last) {
   constexpr int PAD = VECTOR_BYTES - VECTOR_BYTES / 8 * PACKED_BITS;
-  __m512i x = read<__m512i>(p - (is_last ? PAD : 0));
   if constexpr (PACKED_BITS < 8) {
     const uint8_t* bytes =
         is_last ? UNPACK<PACKED_BITS, PAD>.bytes : UNPACK<PACKED_BITS, 0>.bytes;
@@ -57,6 +56,14 @@ VOXFAST_INLINE u32v load_chunk_bytes(const char* p, bool is_last) {
         ~0ULL, _mm512_load_si512(UNPACK<PACKED_BITS, 0>.bit_offsets), x);
   }
   return (u32v)x;
+}
+
+// Loads a chunk and extracts its bytes. A load may go beyond the chunk; with is_last it
+// ends at the end of the chunk instead.
+template <int PACKED_BITS>
+VOXFAST_INLINE u32v load_chunk_bytes(const char* p, bool is_last) {
+  constexpr int PAD = VECTOR_BYTES - VECTOR_BYTES / 8 * PACKED_BITS;
+  return extract_bytes<PACKED_BITS>(read<__m512i>(p - (is_last ? PAD : 0)), is_last);
 }
 
 // Code `plane` of every byte.
