@@ -26,8 +26,9 @@ namespace {
 struct PackedQuads {
   static constexpr int64_t PANEL = LANES;
   static constexpr int64_t KC = int64_t{1} << 32;  // a slice is a whole row
-  static constexpr int64_t MAX_M = 15;             // more rows of x use the gemm
-  static constexpr int MAX_MR = 5;                 // as many as the registers hold
+  // More rows of x use the gemm. The sums of five take 20 registers of 32; with more
+  // tiles of rows, unpacking once for each of them takes longer than repacking once.
+  static constexpr int MAX_M = 5;
   static constexpr int VECTORS = PANEL / QUAD;
   static constexpr int QUAD_CODES = 4 * QUAD;
   static constexpr int64_t MAX_STAGE_BYTES = 512;  // of a row of x
@@ -116,12 +117,7 @@ struct PackedQuads {
     with_format(a, [&]<int BITS, int GROUP>() {
       gemm_task<PANEL>(a, task,
                        [&](int64_t n, int64_t, int64_t m, int64_t m_count, float* sums) {
-                         int64_t tiles = (m_count + MAX_MR - 1) / MAX_MR;
-                         int64_t rows = (m_count + tiles - 1) / tiles;
-                         for (int64_t i = 0; i < m_count; i += rows) {
-                           add_panel<MAX_MR, BITS, GROUP>(
-                               a, n, m + i, min(rows, m_count - i), sums + i * PANEL);
-                         }
+                         add_panel<MAX_M, BITS, GROUP>(a, n, m, m_count, sums);
                        });
     });
   }
