@@ -362,6 +362,7 @@ def test_long_recordings_are_cut_at_pauses(
     assert transcribed(audio, endpoint_ms=None) == (streamed(audio), 1)
 
 
+@pytest.mark.parametrize("seconds", [3.4, 3.6, 3.99, 4.0, 4.01, 8.2])
 def test_no_inference_hears_nothing_but_the_zeros_at_the_end(
     model: voxfast.Model,
     monkeypatch: pytest.MonkeyPatch,
