@@ -120,8 +120,8 @@ def test_silence_is_not_given_to_the_stream() -> None:
     quiet = 40
     audio = frames("." * quiet + "#" * 8 + "." * quiet + "#" * 8 + "." * 20)
     ledger, _ = listened(audio, constant(777), skip=True)
-    # Speech is certain with its fourth frame; what was kept before that is heard.
-    before = KEPT - 4 * FRAME
+    # What was kept when the first frame of speech was there is heard, though it is certain later.
+    before = KEPT - FRAME
     heard = before + (8 + 3) * FRAME
     skipped = quiet * FRAME - before
     assert ledger.given == [
@@ -141,6 +141,24 @@ def test_speech_too_short_to_be_announced_is_heard_at_the_end() -> None:
     assert ledger.given[-1] == ("finish", 0)
     assert np.concatenate(ledger.samples)[-1] == 1
     assert listener.events == []
+
+
+def test_what_was_kept_stays_while_speech_is_in_doubt() -> None:
+    audio = frames("." * 60 + "#" * 14)
+    audio[60 * FRAME : 66 * FRAME] = 0.5  # that count 0.23 each, so that all are not enough
+    ledger, _ = listened(audio, constant(777), skip=True)
+    assert sum(map(len, ledger.samples)) == KEPT - FRAME + 14 * FRAME
+    assert ledger.heard == pytest.approx(len(audio) / SAMPLE_RATE)
+
+
+def test_doubt_that_never_ends_keeps_a_few_seconds() -> None:
+    audio = np.full(100 * SAMPLE_RATE, 0.3501, np.float32)  # just above the release
+    audio[: 61 * FRAME] = frames("." * 60 + "#")
+    ledger = Ledger()
+    listener = Listener(ledger, endpoint_ms=96, skip_silence=True, detector=LoudFrames())  # type: ignore[arg-type]
+    listener.push(audio)
+    assert ledger.samples == []
+    assert listener._n_kept == 4 * KEPT
 
 
 def test_noise_between_is_skipped() -> None:

@@ -21,6 +21,7 @@ PAUSE_MS = 1500.0  # that ends an utterance if only silence is to be skipped
 # Samples of silence before speech that are heard all the same. With a third of a second of it,
 # voxtral-numbers makes 3.8 % errors in joined clips instead of 2.3 %: the first word suffers.
 KEPT = SAMPLE_RATE * 8 // 10
+KEPT_IN_DOUBT = 4 * KEPT  # with what may be speech, while the detector is in doubt
 TRAIL = 0.1  # seconds of a pause that may be the quiet end of a word
 PIECE = SAMPLE_RATE  # samples that are pushed at once, so that a long recording can be interrupted
 
@@ -118,15 +119,19 @@ class Listener:
     # -- Internal
 
     def _hear(self, samples: NDArray[np.float32]) -> None:
-        """Pass audio on, or, in silence that is skipped, keep its last KEPT samples."""
+        """Pass audio on, or, in silence that is skipped, keep its last KEPT samples.
+
+        While speech may have begun, what was kept before it stays.
+        """
         if not self._quiet:
             self._stream.push(samples)
             return
         self._kept.append(samples)
         self._n_kept += len(samples)
-        while self._n_kept > KEPT:
+        most = KEPT_IN_DOUBT if self._spans.is_open else KEPT
+        while self._n_kept > most:
             first = self._kept.popleft()
-            dropped = min(len(first), self._n_kept - KEPT)
+            dropped = min(len(first), self._n_kept - most)
             self._n_kept -= dropped
             self._n_skipped += dropped
             self._n_left_out += dropped
