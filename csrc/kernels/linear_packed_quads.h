@@ -8,9 +8,9 @@
 // the order they have in memory. The sums of a group have four lanes per output, whatever
 // its size and bits: four vectors of sums, of 16 outputs, are added horizontally to one.
 //
-// Codes are unpacked a stage at a time, so that few rows of x leave no pause between
-// reads of w. Dots are exact integers and groups are added in order, so a row's result
-// does not depend on the other rows.
+// Codes are unpacked a stage at a time, between the products with the stage before, so
+// that the two can overlap. Dots are exact integers and groups are added in order, so a
+// row's result does not depend on the other rows.
 
 #include "kernels/horizontal_sums.h"
 #include "kernels/linear_arguments.h"
