@@ -149,8 +149,7 @@ struct Attention {
   }
 
   // Multiplies the group's queries with keys from ... from + part_keys() - 1.
-  VOXFAST_NOINLINE void score(int group, int64_t position, int from,
-                              const Rows<U>& keys) {
+  void score(int group, int64_t position, int from, const Rows<U>& keys) {
     auto range = visible(group, position, STEP);
     int end = min(range.to, from + part_keys());
     for (int k = range.from > from ? range.from : from; k < end; k += STEP) {
@@ -184,7 +183,7 @@ struct Attention {
   }
 
   // Turns scores into weights.
-  VOXFAST_NOINLINE void weigh(int group, int64_t position) {
+  void weigh(int group, int64_t position) {
     auto range = visible(group, position, LANES);
     if (range.from >= range.to) {
       return;
