@@ -67,11 +67,16 @@ def test_without_causality_a_row_is_the_last_one_alone(shape, offset, length, sl
 
 
 def test_zeros_have_the_same_sign():
-    """Weights of 0 and values of -0: masked keys beside a row must not turn them to +0."""
-    positions = Positions(4, 1, 64, 300, mx.float32, 0, 340)
-    positions.v = -mx.abs(positions.v) * 1e-30
-    positions.q = positions.q * 1e3
-    np.testing.assert_array_equal(positions.rows(300, 40), positions.one_by_one(300, 40))
+    """A sum that underflowed to -0 and the masked key of the next row, which adds +0."""
+    positions = Positions(1, 1, 64, 400, mx.float32, 0, 322)
+    score = np.repeat([0, 100, 200], [256, 64, 2])  # a split, a block, the two new rows
+    value = np.where(np.arange(322) < 320, np.float32(-1e-30), np.float32(-0.0))
+    value[321] = 1
+    axis = mx.array(np.eye(64, dtype=np.float32)[0])
+    positions.q = mx.broadcast_to(axis, positions.q.shape)
+    positions.k = positions.stored = mx.array(8.0 * score[None, :, None, None], mx.float32) * axis
+    positions.v = mx.broadcast_to(mx.array(value[None, :, None, None]), positions.v.shape)
+    np.testing.assert_array_equal(positions.rows(320, 2), positions.one_by_one(320, 2))
 
 
 @pytest.mark.parametrize("isa", _ext.available_isas())
