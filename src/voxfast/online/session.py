@@ -136,12 +136,7 @@ class Session:
     async def __aenter__(self) -> AsyncSession:
         return AsyncSession(self, self._owner)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def insert(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> None:
