@@ -1,7 +1,7 @@
 """A model family is one package and one line in the registry: shown with a toy that streams."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from voxfast.errors import CheckpointError
 from voxfast.models import registry
 from voxfast.models.family import Family, check_names
 from voxfast.models.voxtral.loaded import VoxtralOptions
-from voxfast.online.stream import QueuedStream
+from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Word
 
 BLOCK = 1600
@@ -41,7 +41,7 @@ class ToyStream(QueuedStream):
     def due(self) -> bool:
         return len(self._queue) >= BLOCK or self._taken < self._end
 
-    def step(self) -> None:
+    def step(self, others: Sequence[Stream] = ()) -> None:
         begin = self._clock.real(self._taken)
         samples = self._take(min(len(self._queue), BLOCK))
         end = self._clock.real(self._taken)

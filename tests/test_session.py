@@ -316,7 +316,7 @@ def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
     [
         ({"delay_ms": 100}, "240, 320, 480, 640, 800, 960 ms; got delay_ms=100"),
         ({"language": "de"}, "language='de'"),
-        ({"language": 0}, "language=0"),
+        ({"language": 0}, "language must be a code or a name; got 0"),
         ({"prompt": "names"}, "takes no prompt"),
         ({"block_ms": 100}, "multiple of 80"),
         ({"block_ms": 0}, "multiple of 80"),

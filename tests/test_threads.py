@@ -357,7 +357,7 @@ class Interrupts:
 
 
 def test_interrupts_lose_nothing(tiny: voxfast.Model, eval_items: list[EvalItem]) -> None:
-    audio = eval_items[30].audio[:40000]
+    audio = eval_items[30].audio[:90000]
     truth = offline(tiny, audio)
     assert truth
     for seed in range(3):

@@ -89,12 +89,14 @@ class VoxtralStream(QueuedStream):
 
     def end_stream(self) -> None:
         """Queue the end: :meth:`end_utterance`, and the look-ahead of the last position."""
+        ends = len(self._ends)
         self.end_utterance()
         if self._clock.model_samples and not self._is_ended:
             self._is_ended = True
             self._pad(LOOKAHEAD)
             self._last_end = self._clock.model_samples
-            if self._ends:
+            # An end that was queued before stays: words must not depend on when it is reached.
+            if len(self._ends) > ends:
                 self._ends.pop()
             self._ends.append(self._last_end)
 
