@@ -42,8 +42,7 @@ def split(x: mx.array, lengths: Sequence[int]) -> list[mx.array]:
     """The rows of each stream: what :func:`joined` has joined."""
     if len(lengths) == 1:
         return [x]
-    ends = list(accumulate(lengths))
-    return [x[:, end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    return mx.split(x, list(accumulate(lengths))[:-1], axis=1)
 
 
 def histories(
