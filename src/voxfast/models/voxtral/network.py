@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -42,7 +43,8 @@ def split(x: mx.array, lengths: Sequence[int]) -> list[mx.array]:
     """The rows of each stream: what :func:`joined` has joined."""
     if len(lengths) == 1:
         return [x]
-    return mx.split(x, list(accumulate(lengths))[:-1], axis=1)
+    # MLX's stub says that it is one array.
+    return cast(list[mx.array], mx.split(x, list(accumulate(lengths))[:-1], axis=1))
 
 
 def histories(
