@@ -167,3 +167,40 @@ def test_what_fails_for_all_reaches_all(
                 session.process()
     with model.session() as session:
         assert session.feed(clips[0])
+
+
+def test_a_call_that_shared_a_failing_step_raises(
+    model: voxfast.Model, clips: list[np.ndarray]
+) -> None:
+    """Also if it was the last step that the call waited for: words may be missing."""
+    session = model.session()
+    session.feed(clips[0])
+    session._stream.error = RuntimeError("failed in a step of another session")
+    with pytest.raises(RuntimeError, match="another session"):
+        session.finish()
+
+
+def test_a_peer_takes_only_what_its_running_call_takes(
+    model: voxfast.Model, clips: list[np.ndarray]
+) -> None:
+    """Else a call would not end while audio keeps coming."""
+    peer = model.session()
+    with peer._draining():
+        peer.insert(clips[0])
+        with model.session() as session:
+            session.feed(clips[1])
+        assert peer.lag == pytest.approx(len(clips[0]) / 16000)
+    with model.session() as session:
+        session.feed(clips[1])
+    assert peer.lag < 0.1
+
+
+def test_a_backlog_of_a_peer_that_detects_voices_does_not_stop_a_step(
+    model: voxfast.Model, clips: list[np.ndarray]
+) -> None:
+    peer = model.session(skip_silence=True)
+    peer.insert(np.zeros(3600 * 16000, np.float32))
+    with model.session() as session:
+        session.feed(clips[0][:3200])
+    assert peer.lag > 3000
+    peer.close()

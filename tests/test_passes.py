@@ -46,12 +46,15 @@ def transcribe(
     rows: RowsOf | None,
     delay_ms: int = 480,
     guard: BlankGuard | None = None,
+    left_pad: int | None = None,
 ) -> tuple[list[Token], int]:
     """The tokens, and the passes that they took. One by one without ``rows``."""
     tokens: list[Token] = []
+    tokenizer = VoxtralTokenizer(folder / "tekken.json", 1408)
+    tokenizer.n_left_pad = left_pad or tokenizer.n_left_pad
     stream = VoxtralStream(
         network,
-        VoxtralTokenizer(folder / "tekken.json", 1408),
+        tokenizer,
         read_traits(folder),
         delay_ms,
         guard=guard,
@@ -129,6 +132,17 @@ def test_wrong_guesses_cost_passes_and_nothing_else(
     assert passes < 0.35 * len(expected)
 
 
+@pytest.mark.usefixtures("fixed_rows")
+def test_a_checkpoint_with_little_padding_before_the_audio(
+    network: Voxtral, voxtral_folder: Path, eval_items: list[EvalItem]
+) -> None:
+    """More is encoded at once than the padding is long."""
+    audio = eval_items[3].audio
+    expected, _ = transcribe(network, voxtral_folder, audio, 1280, None, left_pad=4)
+    found, _ = transcribe(network, voxtral_folder, audio, 40_000, lambda due: due, left_pad=4)
+    assert found == expected
+
+
 def test_composed_ops_take_one_row_at_a_time(
     voxtral_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +211,18 @@ def test_audio_that_becomes_easy_again_is_noticed() -> None:
         9_000,
     )
     assert positions / seconds > 1.3
+
+
+def test_a_first_measurement_that_waited_is_forgotten() -> None:
+    costs, acceptance = PassCosts(), Acceptance()
+    costs.note(1, 0.01)
+    costs.note(48, 5.0)
+    rows = []
+    for _ in range(200):
+        rows.append(acceptance.rows(48, costs))
+        costs.note(rows[-1], 0.01)
+        acceptance.note(rows[-1], max(1, rows[-1] // 3))
+    assert rows[-1] > 16
 
 
 def test_a_pass_that_waited_for_other_work_counts_little() -> None:

@@ -1,8 +1,9 @@
 """A session for asyncio: the same calls, awaited, without a thread per session."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from voxfast.audio import SAMPLE_RATE
@@ -51,12 +52,12 @@ class AsyncSession:
         """
         async for chunk in _each(chunks):
             self.insert(chunk, sample_rate)
-            await self._drain(_nothing)
+            await self._drain()
             # One by one: whoever leaves the loop finds the others in the session.
             while self._session._stream.words:
                 yield self._session._stream.words.pop(0)
         self._session._queue_end()
-        await self._drain(_nothing)
+        await self._drain()
         while self._session._stream.words:
             yield self._session._stream.words.pop(0)
         self._session._take_last()
@@ -77,7 +78,8 @@ class AsyncSession:
     async def process(self) -> list[Word]:
         """Process all inserted audio; return newly committed words."""
         self._session._check_advance()
-        return await self._drain(self._session.take)
+        await self._drain()
+        return self._session.take()
 
     async def events(self, *, finish: bool = False) -> list[Event]:
         """:meth:`process`, with turns and segments; see :meth:`voxfast.Session.events`."""
@@ -86,21 +88,20 @@ class AsyncSession:
         else:
             self._session._check_advance()
 
-        async def gather() -> list[Event]:
-            await self._run(self._session._gather_events, finish)
-            return self._session._take_events(finish)
-
-        return await self._drain(gather)
+        await self._drain(partial(self._session._gather_events, finish))
+        return self._session._take_events(finish)
 
     async def flush(self) -> list[Word]:
         """End an utterance and return its last words; the session stays open."""
         self._session._queue_flush()
-        return await self._drain(self._session.take)
+        await self._drain()
+        return self._session.take()
 
     async def finish(self) -> list[Word]:
         """End the stream and return its last words. If it is cancelled, call it again."""
         self._session._queue_end()
-        return await self._drain(self._session._take_last)
+        await self._drain()
+        return self._session._take_last()
 
     def take(self) -> list[Word]:
         """Words that no call has returned yet; processes nothing."""
@@ -142,14 +143,12 @@ class AsyncSession:
 
     # -- inside
 
-    async def _drain(self, result: Callable[[], T | Awaitable[T]]) -> T:
-        """Process what is queued by now, and return the result."""
+    async def _drain(self, then: Callable[[], None] | None = None) -> None:
+        """Process what is queued by now, and call ``then`` on the owner thread."""
         async with self._turn:
             with self._session._draining() as last:
-                while await self._run(self._session._slice, last):
+                while await self._run(self._session._slice, last, then):
                     pass
-            found = result()
-            return await found if isinstance(found, Awaitable) else found
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function on the owner thread; the loop goes on meanwhile.
@@ -179,10 +178,6 @@ class _Settler:
             self._future.set_result(result)
         else:
             self._future.set_exception(error)
-
-
-def _nothing() -> None:
-    """What a call returns that only processes."""
 
 
 async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

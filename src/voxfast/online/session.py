@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from threading import Lock, RLock
 from types import TracebackType
@@ -30,6 +31,8 @@ T = TypeVar("T")
 # A session gives the owner thread back after this time, or after the step that exceeds it. Short
 # enough for Ctrl-C and other sessions; long enough that switching threads costs little.
 SLICE_SECONDS = 0.05
+# Of another session's step, in which this one gets ready to take part.
+PREPARING_SECONDS = 0.002
 # A warning is logged at the first backlog, and another when it has fallen below the second.
 BEHIND_SECONDS, CAUGHT_UP_SECONDS = 2.0, 0.5
 
@@ -116,6 +119,7 @@ class Session:
         # the caller's thread.
         self._calls: deque[_QueuedCall] = deque()
         self._applied = 0  # calls so far
+        self._limit: int | None = None  # number of the last one that the running call processes
         self._calls_lock = Lock()
         self._process_lock = RLock()
         self._state = "open"
@@ -192,9 +196,8 @@ class Session:
             self._queue_end()
         else:
             self._check_advance()
-        self._drain()
-        # On the owner thread, where no interrupt loses what is half done: the next call has it.
-        self._owner.run(self._gather_events, finish)
+        # Gathered on the owner thread, where no interrupt loses what is half done.
+        self._drain(partial(self._gather_events, finish))
         return self._take_events(finish)
 
     def flush(self) -> list[Word]:
@@ -318,13 +321,14 @@ class Session:
             self._check_open()
             self._calls.extend(calls)
 
-    def _drain(self) -> None:
+    def _drain(self, then: Callable[[], None] | None = None) -> None:
         """Process what is queued by now; later calls are left for the next time.
 
-        Ctrl-C is handled between slices.
+        Ctrl-C is handled between slices. ``then`` is called on the owner thread behind the last
+        step, before anything else can happen to the stream.
         """
         with self._process_lock, self._draining() as last:
-            while self._owner.run(self._slice, last):
+            while self._owner.run(self._slice, last, then):
                 pass
 
     @contextmanager
@@ -332,10 +336,8 @@ class Session:
         """The time in which slices are processed, up to the call of this number."""
         self._overload.begin(self.lag)
         with self._calls_lock:
-            last = self._applied + len(self._calls)
+            last = self._limit = self._applied + len(self._calls)
         try:
-            if self._stream.error is not None:  # in a step that another session asked for
-                raise self._stream.error
             yield last
         except VoxfastError:
             raise
@@ -343,20 +345,29 @@ class Session:
             self._state = "broken by an earlier error"
             raise
         finally:
+            self._limit = None
             self._overload.end()
 
     # -- Internal, on the owner thread only
 
-    def _slice(self, last: int) -> bool:
+    def _slice(self, last: int, then: Callable[[], None] | None = None) -> bool:
         """Apply queued calls, up to number ``last``, then run steps; :data:`SLICE_SECONDS` of it.
 
         Returns:
-            Whether work remains.
+            Whether work remains; else ``then`` was called.
         """
+        if self._stream.error is not None:  # in a step that another session asked for
+            raise self._stream.error
         end = time.monotonic() + SLICE_SECONDS
-        while self._apply(last) or self._step():
-            if time.monotonic() >= end:
-                return self._applied < last or self._stream.due
+        try:
+            while self._apply(last) or self._step():
+                if time.monotonic() >= end and (self._applied < last or self._stream.due):
+                    return True
+        except Exception as error:
+            self._stream.error = error  # also if nobody waits for this slice any more
+            raise
+        if then is not None:
+            then()
         return False
 
     def _gather_events(self, finish: bool) -> None:
@@ -390,9 +401,19 @@ class Session:
         return self._state in ("open", "ending") and self._stream.error is None
 
     def _prepare(self) -> bool:
-        """Apply all queued calls; return whether a step is due."""
-        while self._apply(self._applied + 1):
-            pass
+        """Apply queued calls until a step is due, for a moment; return whether one is.
+
+        Calls that were queued behind a call that runs now are left for the next one.
+        """
+        end = time.monotonic() + PREPARING_SECONDS
+        try:
+            while not self._stream.due and time.monotonic() < end:
+                limit = self._limit
+                if not self._apply(self._applied + 1 if limit is None else limit):
+                    break
+        except Exception as error:
+            self._stream.error = error
+            return False
         return self._stream.due
 
 

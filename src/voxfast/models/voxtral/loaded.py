@@ -12,7 +12,7 @@ from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.passes import PassCosts
-from voxfast.models.voxtral.script_lock import ScriptLock, script_lock
+from voxfast.models.voxtral.script_lock import ScriptLock, held_language, script_lock
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
@@ -91,10 +91,14 @@ class LoadedVoxtral:
         if is_automatic(chosen.language):
             return None
         assert chosen.language is not None
-        key = (chosen.language, chosen.latin)
+        key = (held_language(chosen.language), chosen.latin)
         if key not in self._locks:
             self._locks[key] = script_lock(
-                *key, self._tokenizer.piece, self._model.args.vocab_size, self._model.dtype
+                *key,
+                self._tokenizer.piece,
+                self._tokenizer.vocab_size,
+                self._model.args.vocab_size,
+                self._model.dtype,
             )
         return self._locks[key]
 

@@ -32,6 +32,7 @@ class PassCosts:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._once: dict[int, float] = {}  # what was measured only once
         self._last_end: float | None = None
 
     def finished(self, rows: int) -> None:
@@ -49,8 +50,11 @@ class PassCosts:
         """Take note that a pass of so many rows took so long."""
         usual = self._seconds.get(rows)
         if usual is not None:
-            seconds = usual + _WEIGHT * (min(seconds, _OUTLIER * usual) - usual)
-        self._seconds[rows] = seconds
+            self._seconds[rows] = usual + _WEIGHT * (min(seconds, _OUTLIER * usual) - usual)
+        elif rows == 1 or rows in self._once:
+            self._seconds[rows] = min(seconds, self._once.pop(rows, seconds))
+        else:  # if something else had the processor, this size would never be tried again
+            self._once[rows] = seconds
 
     @property
     def is_known(self) -> bool:

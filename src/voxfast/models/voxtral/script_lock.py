@@ -14,7 +14,7 @@ import regex
 
 from voxfast.errors import InvalidOptionError
 
-__all__ = ["ScriptLock", "script_lock"]
+__all__ = ["ScriptLock", "held_language", "script_lock"]
 
 # The languages of Voxtral Realtime (model card of Voxtral-Mini-4B-Realtime-2602).
 _SCRIPTS = {
@@ -45,9 +45,10 @@ class ScriptLock(NamedTuple):
 
 
 def script_lock(
-    language: str,
+    code: str,
     latin: bool,
     piece: Callable[[int], bytes | None],
+    known: int,
     vocab_size: int,
     dtype: mx.Dtype,
 ) -> ScriptLock:
@@ -57,27 +58,33 @@ def script_lock(
     a part of one of their characters.
 
     Args:
-        language: a code (ja, ja-JP) or an English name.
+        code: of :func:`held_language`.
         latin: allow Latin letters, too, as in names of brands.
         piece: the bytes of a token; None for a special one.
+        known: tokens that the tokenizer has; those up to ``vocab_size`` mean nothing.
+    """
+    name, scripts = _SCRIPTS[code]
+    allowed = (*scripts, "Latin") if latin else scripts
+    mask = np.full(vocab_size, -np.inf, np.float32)
+    for token in range(known):
+        part = piece(token)
+        if part is None or _is_allowed(part, allowed):
+            mask[token] = 0
+    return ScriptLock(name, mx.array(mask).astype(dtype))
+
+
+def held_language(language: str) -> str:
+    """The code of a language that Voxtral can be held to, by a code (ja, ja-JP) or its name.
 
     Raises:
         InvalidOptionError: for another language, or one that shares its script with others.
     """
-    name, scripts = _scripts(language)
-    allowed = (*scripts, "Latin") if latin else scripts
-    pieces = (piece(token) for token in range(vocab_size))
-    mask = [0.0 if part is None or _is_allowed(part, allowed) else -np.inf for part in pieces]
-    return ScriptLock(name, mx.array(np.array(mask, np.float32)).astype(dtype))
-
-
-def _scripts(language: str) -> tuple[str, tuple[str, ...]]:
     code = language.strip().lower().replace("_", "-").partition("-")[0]
     names = {name.lower(): code for code, (name, _) in _SCRIPTS.items()}
     names |= {name.lower(): code for code, name in _LATIN.items()}
     code = names.get(code, code)
     if code in _SCRIPTS:
-        return _SCRIPTS[code]
+        return code
     known = ", ".join(_SCRIPTS)
     if code in _LATIN:
         raise InvalidOptionError(

@@ -62,7 +62,7 @@ class VoxtralStream(QueuedStream):
             tokenizer,
             tokenizer.n_delay(delay_ms),
             start=start,
-            block=block,
+            block=block if costs is None else max(block, MOST_POSITIONS),
             guard=guard,
             costs=costs,
             lock=lock,
@@ -202,6 +202,8 @@ def step(streams: Sequence[VoxtralStream]) -> None:
         blocks = [(stream, stream._take_block()) for stream in streams]
         tokens.encode([(stream._tokens, block) for stream, block in blocks if block is not None])
         decoding = [stream for stream in streams if stream._may_decode]
+        encoded = [stream for stream, block in blocks if block is not None]
+        tokens.evaluate([stream._tokens for stream in encoded if stream not in decoding])
         written = tokens.decode([stream._tokens for stream in decoding])
     except Exception as error:
         for stream in streams:

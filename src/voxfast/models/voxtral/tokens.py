@@ -17,7 +17,7 @@ from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.ops import greedy
 from voxfast.timed import Token
 
-__all__ = ["BlankGuard", "TokenStream", "decode", "encode"]
+__all__ = ["BlankGuard", "TokenStream", "decode", "encode", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ class TokenStream:
         the end of an utterance.
         """
         encode([(self, samples)])
+        if not self.due:
+            evaluate([self])
 
     def decode(self, alone: bool = True) -> list[Token]:
         """The tokens of one pass, at least one. Only when one is due.
@@ -258,7 +260,7 @@ class TokenStream:
 
 
 def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
-    """Encode the next samples of each stream; see :meth:`TokenStream.hear`."""
+    """Encode the next samples of each stream, not evaluated; see :meth:`TokenStream.hear`."""
     mels = [(stream, stream._mel.step(samples)) for stream, samples in heard]
     mels = [(stream, mel) for stream, mel in mels if mel.shape[0]]
     if not mels:
@@ -271,9 +273,12 @@ def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
         stream._take_audio(audio)
         if stream._costs is not None:
             stream._costs.interrupted()  # the next pass waits for the encoder, too
-    idle = [array for stream, _ in mels if not stream.due for array in stream._arrays()]
-    if idle:
-        mx.eval(idle)
+
+
+def evaluate(streams: Sequence[TokenStream]) -> None:
+    """Compute what streams have encoded, where no pass follows that would do it."""
+    if streams:
+        mx.eval([stream._arrays() for stream in streams])
 
 
 def decode(streams: Sequence[TokenStream]) -> list[list[Token]]:
