@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from rejection import KINDS, LEVELS_DB, Audio, Noise, at_level, coloured, put
-from rich.console import Console
+from rejection import KINDS, LEVELS_DB, Audio, Noise, at_level, coloured, print_table, put
 from rich.table import Table
 from vad import telephone_keys
 
@@ -159,8 +158,7 @@ def main() -> None:
                         row = measure(model, parts, skip)
                         rows.append({"model": Path(name).name, "least_probability": least} | row)
                         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    # Without a terminal, rich takes lines to be 80 characters long.
-    Console(width=None if sys.stdout.isatty() else 200).print(table(rows))
+    print_table(table(rows))
     if args.json:
         document = {"seed": args.seed, "rows": rows}
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -251,6 +251,11 @@ def table(models: dict[str, list[dict[str, Any]]]) -> Table:
     return result
 
 
+def print_table(table: Table) -> None:
+    # Without a terminal, rich takes lines to be 80 characters long.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
@@ -268,8 +273,7 @@ def main() -> None:
             progress = track(sources, name, console=Console(stderr=True), transient=True)
             models[name] = [measure(model, source) for source in progress]
     shown = {name: [*rows, all_noise(rows)] for name, rows in models.items()}
-    # Without a terminal, rich takes lines to be 80 characters long.
-    Console(width=None if sys.stdout.isatty() else 200).print(table(shown))
+    print_table(table(shown))
     if args.json:
         document = {"seed": args.seed, "models": models}
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

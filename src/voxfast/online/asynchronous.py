@@ -1,7 +1,7 @@
 """A session for asyncio: the same calls, awaited, without a thread per session."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -53,13 +53,12 @@ class AsyncSession:
         async for chunk in _each(chunks):
             self.insert(chunk, sample_rate)
             await self._drain()
-            # One by one: whoever leaves the loop finds the others in the session.
-            while self._session._stream.words:
-                yield self._session._stream.words.pop(0)
+            for word in self._committed():
+                yield word
         self._session._queue_end()
         await self._drain()
-        while self._session._stream.words:
-            yield self._session._stream.words.pop(0)
+        for word in self._committed():
+            yield word
         self._session._take_last()
 
     async def feed(self, samples: Any, sample_rate: int = SAMPLE_RATE) -> list[Word]:
@@ -87,7 +86,6 @@ class AsyncSession:
             self._session._queue_end()
         else:
             self._session._check_advance()
-
         await self._drain(partial(self._session._gather_events, finish))
         return self._session._take_events(finish)
 
@@ -142,6 +140,12 @@ class AsyncSession:
         return self._session.skipped
 
     # -- inside
+
+    def _committed(self) -> Iterator[Word]:
+        """Committed words, one by one: whoever leaves the loop finds the others in the session."""
+        words = self._session._stream.words
+        while words:
+            yield words.pop(0)
 
     async def _drain(self, then: Callable[[], None] | None = None) -> None:
         """Process what is queued by now, and call ``then`` on the owner thread."""

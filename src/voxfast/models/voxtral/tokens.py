@@ -125,17 +125,6 @@ class TokenStream:
         waiting = 0 if self._audio is None else len(self._audio) - self._first
         return started + max(0, waiting - len(self._input) + 1)
 
-    def hear(self, samples: NDArray[np.float32]) -> None:
-        """Encode the next samples.
-
-        The first call takes the look-ahead of 40 samples and encodes the left padding. Later
-        calls take whole positions, always the same number where passes have one row, except at
-        the end of an utterance.
-        """
-        encode([(self, samples)])
-        if not self.due:
-            evaluate([self])
-
     def decode(self, alone: bool = True) -> list[Token]:
         """The tokens of one pass, at least one. Only when one is due.
 
@@ -260,7 +249,12 @@ class TokenStream:
 
 
 def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
-    """Encode the next samples of each stream, not evaluated; see :meth:`TokenStream.hear`."""
+    """Encode the next samples of each stream, not evaluated.
+
+    The first samples of a stream are the look-ahead of 40, with which the left padding is
+    encoded. Later ones are whole positions, always the same number where passes have one row,
+    except at the end of an utterance.
+    """
     mels = [(stream, stream._mel.step(samples)) for stream, samples in heard]
     mels = [(stream, mel) for stream, mel in mels if mel.shape[0]]
     if not mels:
