@@ -17,6 +17,7 @@ from .augment import (
     coarse,
     echo,
     gate,
+    hush,
     interference,
 )
 from .pool import Mixture, Pool
@@ -115,6 +116,8 @@ def draw_scene(
         return Clip(audio.astype(np.float32), [], [])
     clip = draw_clip(pool, seconds, rng)
     audio = clip.audio
+    if rng.random() < acoustics.hushed:
+        audio = hush(audio, rng)
     if rng.random() < acoustics.room:
         audio = echo(audio, rng)
     if rng.random() < acoustics.babble:  # backwards, so that there is nothing to learn

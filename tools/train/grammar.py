@@ -12,6 +12,7 @@ __all__ = [
     "RULES",
     "VOCABULARY",
     "Rules",
+    "draw_digits",
     "draw_drill",
     "draw_phrase",
     "expand",
@@ -151,3 +152,8 @@ def draw_phrase(rng: Generator) -> tuple[str, ...]:
 def draw_drill(rng: Generator) -> tuple[str, ...]:
     """One random phrase of words that are easily taken for each other."""
     return tuple(expand("<drill>", rng).split()[:MAX_WORDS])
+
+
+def draw_digits(rng: Generator) -> tuple[str, ...]:
+    """A string of random digits, as telephone numbers and codes are."""
+    return tuple(rng.choice(DIGITS, int(rng.integers(2, MAX_WORDS + 1))).tolist())

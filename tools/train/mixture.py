@@ -23,8 +23,10 @@ TRAINING, CALIBRATION, EVALUATION = (0, 256), (300, 324), (400, 424)  # numbers 
 
 MIXED = {"fluent": 0.5, "commas": 0.15, "isolated": 0.35}
 SLOWLY = {"slow": 0.8, "isolated": 0.2}
+APART = {"isolated": 0.5, "slow": 0.25, "fluent": 0.25}
 PHRASES = {"phrases": 0.8, "drills": 0.2}
 DRILLS = {"phrases": 0.4, "drills": 0.6}
+DIGITS = {"digits": 1.0}
 OTHERS = {"others": 1.0}
 
 
@@ -53,7 +55,7 @@ class PoolPlan:
 FLUENTLY = {"fluent": 1.0}
 
 _PLANS = (
-    PoolPlan("espeak", "espeak", 1, 8.0, 22, FLUENTLY, {"phrases": 1.0}),
+    PoolPlan("espeak", "espeak", 1, 8.0, 34, FLUENTLY, {"phrases": 1.0}),
     PoolPlan("flite", "flite", 2, 2.5, 12),
     PoolPlan("festival", "festival", 3, 1.5, 6, {"fluent": 0.6, "commas": 0.4}),
     PoolPlan("hibari", "hibari", 4, 3.0, 17),
@@ -65,6 +67,10 @@ _PLANS = (
     PoolPlan("kokoro", "kokoro", 10, 1.5, 28),
     PoolPlan("kokoro_slow", "kokoro", 11, 0.4, 10, SLOWLY, DRILLS),
     PoolPlan("kokoro_others", "kokoro", 12, 0.4, 4, FLUENTLY, OTHERS),
+    PoolPlan("espeak_digits", "espeak", 13, 0.4, 4, FLUENTLY, DIGITS),
+    PoolPlan("flite_digits", "flite", 14, 0.5, 5, APART, DIGITS),
+    PoolPlan("hibari_digits", "hibari", 15, 0.8, 9, APART, DIGITS),
+    PoolPlan("kokoro_digits", "kokoro", 16, 0.3, 9, APART, DIGITS),
     # Calibration.
     PoolPlan("calibration_pico", "pico_gb", 20, 0.15, 0, {"isolated": 0.7, "slow": 0.3},
              PHRASES, CALIBRATION),

@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .engines import STYLES, Engine, Speaker, Style, engine
-from .grammar import draw_drill, draw_phrase
+from .grammar import draw_digits, draw_drill, draw_phrase
 from .mixture import POOLS, PoolPlan
 from .others import draw_others
 from .pool import MANIFEST, read_manifest, write_shard
@@ -42,6 +42,7 @@ Span = tuple[float, float]  # first and last second
 TEXTS: dict[str, Callable[[Generator], tuple[str, ...]]] = {
     "phrases": draw_phrase,
     "drills": draw_drill,
+    "digits": draw_digits,
     "others": draw_others,
 }
 

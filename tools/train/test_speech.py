@@ -20,6 +20,7 @@ from .augment import (
     draw_filterbanks,
     echo,
     gate,
+    hush,
     interference,
     stretch_words,
 )
@@ -29,7 +30,7 @@ from .engines.base import Engine, played_at, word_starts
 from .engines.hibari import shift_formants
 from .engines.phonemes import Accent, draw_accent, phonemes
 from .evalset import read_eval_set, write_speaker_set
-from .grammar import VOCABULARY, draw_drill
+from .grammar import DIGITS, VOCABULARY, draw_digits, draw_drill
 from .mel import MEL_BINS, mel_filterbank
 from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, TRAINING, PoolPlan
 from .pool import Mixture, Pool, read_manifest, write_shard
@@ -236,6 +237,13 @@ def test_drills_are_of_the_vocabulary() -> None:
     assert {"minus", "thirteen", "thirty", "green", "three"} <= said
 
 
+def test_strings_of_digits() -> None:
+    rng = np.random.default_rng(5)
+    strings = [draw_digits(rng) for _ in range(200)]
+    assert {word for string in strings for word in string} == set(DIGITS)
+    assert {len(string) for string in strings} == set(range(2, 13))
+
+
 def test_other_words_are_none_of_the_vocabulary() -> None:
     pytest.importorskip("hibari")
     from .engines.phonemes import pronounce
@@ -401,6 +409,23 @@ def test_a_gate_passes_the_loud_part_of_words_and_nothing_else() -> None:
         assert np.sqrt((quiet**2).mean()) < 0.01
         assert np.abs(passed[12000:15000]).max() > 0.8
     assert gate(audio, [], True, rng)[1] == []
+
+
+def test_fricatives_are_hushed_and_vowels_stay() -> None:
+    rng = np.random.default_rng(7)
+    time = np.arange(SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
+    vowel = 0.1 * np.sin(2 * np.pi * 300 * time)
+    hiss = 0.1 * np.sin(2 * np.pi * 5000 * time)
+    silence = np.zeros(SAMPLE_RATE // 2, np.float32)
+    audio = np.concatenate([vowel, hiss, silence]).astype(np.float32)
+    for _ in range(10):
+        hushed = hush(audio, rng)
+        assert hushed.dtype == np.float32 and len(hushed) == len(audio)
+        np.testing.assert_array_equal(hushed[: SAMPLE_RATE - 800], audio[: SAMPLE_RATE - 800])
+        inside = slice(SAMPLE_RATE + 800, 2 * SAMPLE_RATE - 800)
+        factor = np.abs(hushed[inside]).max() / np.abs(audio[inside]).max()
+        assert 10 ** (-24 / 20) - 0.01 < factor < 10 ** (-3 / 20) + 0.01
+    assert len(hush(audio[:100], rng)) == 100
 
 
 def test_a_gate_evens_the_peaks_of_words() -> None:
