@@ -34,7 +34,7 @@ from voxfast.bench.plain import PlainCache, PlainQwen3ASR, PlainVoxtral, attend
 from voxfast.bench.random_models import VOXTRAL_4B, qwen3_config, random_qwen3_asr, random_voxtral
 from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr.network import DecoderState
-from voxfast.models.voxtral.network import DecoderRows, Voxtral
+from voxfast.models.voxtral.network import DecoderRows, History, Voxtral
 from voxfast.ops import (
     alignment_frame,
     gelu,
@@ -189,7 +189,7 @@ class VoxtralInMidStream:
     def decoder_layer(self, rows: int) -> Counter[str]:
         x, cache = random(1, rows, 64), filled(SlidingKVCache(8192, max_rows=39), 2, 128, STORED)
         rotary = rotary_tables(STORED, rows, 128, 1e6)
-        x = self.model.decoder.layers[0](x, self.state.scales[0], [(cache, rotary, rows)])
+        x = self.model.decoder.layers[0](x, self.state.scales[0], History([cache], [rows], rotary))
         return count(x, *cache.state)
 
     def plain_decoder_layer(self, rows: int) -> Counter[str]:
@@ -201,7 +201,7 @@ class VoxtralInMidStream:
     def encoder_layer(self, rows: int) -> Counter[str]:
         cache = filled(SlidingKVCache(750, max_rows=156), 2, 64, 4 * STORED)
         rotary = rotary_tables(4 * STORED, rows, 64, 1e6)
-        x = self.model.encoder.layers[0](random(1, rows, 64), [(cache, rotary, rows)])
+        x = self.model.encoder.layers[0](random(1, rows, 64), History([cache], [rows], rotary))
         return count(x, *cache.state)
 
     def plain_encoder_layer(self, rows: int) -> Counter[str]:

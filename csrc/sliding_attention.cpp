@@ -205,6 +205,12 @@ std::vector<mx::array> compose(const std::vector<mx::array>& inputs, const Offse
   return {heads_first(attend(q, keys, values, scale, "array", mask, s)), keys, values};
 }
 
+void check_dtype(const char* name, const mx::array& x, const mx::array& q) {
+  if (x.dtype() != q.dtype()) {
+    reject(NAME, name, " must have the dtype of q", describe(name, x), describe("q", q));
+  }
+}
+
 void check_kv(const char* name, const mx::array& x, const mx::array& q) {
   if (x.ndim() != 4 || x.shape(0) != q.shape(0) || x.shape(1) != q.shape(1) ||
       x.shape(3) != q.shape(3)) {
@@ -213,11 +219,22 @@ void check_kv(const char* name, const mx::array& x, const mx::array& q) {
   }
 }
 
-void check_cache(const char* name, const mx::array& cache, const mx::array& k) {
-  if (cache.ndim() != 4 || cache.shape(0) != k.shape(0) || cache.shape(1) != k.shape(2) ||
-      cache.shape(2) < k.shape(1) || cache.shape(3) != k.shape(3)) {
-    reject(NAME, name, " must be [B, H_kv, C, D] like k, with C >= L",
-           describe(name, cache), describe("k", k));
+// The rings of a sequence that gets `length` new positions.
+void check_rings(const mx::array& keys, const mx::array& values, const mx::array& k,
+                 int length) {
+  for (auto [name, ring] : {std::pair{"keys", &keys}, std::pair{"values", &values}}) {
+    check_size(NAME, name, ring->shape());
+    if (ring->ndim() != 4 || ring->shape(0) != k.shape(0) ||
+        ring->shape(1) != k.shape(2) || ring->shape(2) < length ||
+        ring->shape(3) != k.shape(3)) {
+      reject(NAME, name, " must be [B, H_kv, C, D] like k, with C >= L",
+             describe(name, *ring), describe("k", k));
+    }
+    check_dtype(name, *ring, k);
+  }
+  if (keys.shape(2) != values.shape(2)) {
+    reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
+           describe("values", values));
   }
 }
 
@@ -230,16 +247,14 @@ void check_table(const char* name, const mx::array& table, const mx::array& q) {
   }
 }
 
-void check(const std::vector<mx::array>& inputs, int window, float scale) {
-  const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &keys = inputs[3],
-             &values = inputs[4];
+void check(const mx::array& q, const mx::array& k, const mx::array& v, int window,
+           float scale) {
   if (!is_kernel_float(q.dtype())) {
     reject(NAME, "q must be float32, float16 or bfloat16", describe("q", q));
   }
-  const char* names[] = {"q", "k", "v", "keys", "values"};
-  for (int i = 0; i < 5; ++i) {
-    check_size(NAME, names[i], inputs[i].shape());
-  }
+  check_size(NAME, "q", q.shape());
+  check_size(NAME, "k", k.shape());
+  check_size(NAME, "v", v.shape());
   if (q.ndim() != 4 || q.size() == 0 || q.shape(3) > MAX_HEAD_SIZE) {
     reject(NAME, "q must be [B, L, H, D], not empty, with D <= ", MAX_HEAD_SIZE,
            describe("q", q));
@@ -250,18 +265,8 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
     reject(NAME, "the number of heads of q must be a multiple of that of k and v",
            describe("q", q), describe("k", k), describe("v", v));
   }
-  check_cache("keys", keys, k);
-  check_cache("values", values, v);
-  if (keys.shape(2) != values.shape(2)) {
-    reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
-           describe("values", values));
-  }
-  for (int i = 1; i < 5; ++i) {
-    if (inputs[i].dtype() != q.dtype()) {
-      reject(NAME, names[i], " must have the dtype of q", describe(names[i], inputs[i]),
-             describe("q", q));
-    }
-  }
+  check_dtype("k", k, q);
+  check_dtype("v", v, q);
   if (window < 1 || !std::isfinite(scale)) {
     reject(NAME, "window must be at least 1 and scale finite; got ", window, " and ",
            scale);
@@ -269,26 +274,52 @@ void check(const std::vector<mx::array>& inputs, int window, float scale) {
 }
 
 // Offsets in an array are checked at evaluation.
-void check_offset(const Offset& offset, const std::vector<mx::array>& inputs,
-                  int window) {
-  if (const auto* array = std::get_if<mx::array>(&offset)) {
-    if (array->dtype() != mx::int64 || array->ndim() != 1 ||
-        array->shape(0) != inputs[0].shape(0)) {
-      reject(NAME, "offset must be [B] of int64", describe("offset", *array));
-    }
-    return;
+void check_offset(const mx::array& offset, int batch) {
+  if (offset.dtype() != mx::int64 || offset.ndim() != 1 || offset.shape(0) != batch) {
+    reject(NAME, "offset must be [B] of int64", describe("offset", offset));
   }
-  int64_t start = std::get<int64_t>(offset), length = inputs[0].shape(1);
+}
+
+void check_offset(int64_t start, int64_t length, int64_t capacity, int window) {
   if (start < 0 || start > MAX_OFFSET) {
     reject(NAME, "offset must be in 0 ... 2^62; got ", start);
   }
-  int64_t capacity = inputs[3].shape(2);
   int64_t needed = std::min(start, int64_t{window} - 1) + length;
   if (capacity < needed) {
     reject(NAME, "a ring of capacity ", capacity, " is too small for ", length,
            " new positions at offset ", start, " with a window of ", window,
            "; it needs a capacity of ", needed);
   }
+}
+
+// Each stream has rows of its own, together all those of q [1, R, H, D].
+void check_streams(const mx::array& q, const std::vector<mx::array>& keys,
+                   const std::vector<mx::array>& values,
+                   const std::vector<int64_t>& offsets, const std::vector<int>& lengths) {
+  size_t streams = lengths.size();
+  if (streams == 0 || keys.size() != streams || values.size() != streams ||
+      offsets.size() != streams) {
+    reject(NAME, "keys, values, offsets and lengths must be of one or more streams; got ",
+           keys.size(), ", ", values.size(), ", ", offsets.size(), " and ", streams);
+  }
+  int64_t rows = 0;
+  for (int length : lengths) {
+    if (length < 1) {
+      reject(NAME, "a stream must have at least one row; got ", length);
+    }
+    rows += length;
+  }
+  if (q.shape(0) != 1 || q.shape(1) != rows) {
+    reject(NAME, "q must be [1, R, H, D], with the ", rows, " rows of the streams",
+           describe("q", q));
+  }
+}
+
+// Rows first ... first + count - 1 of x [1, R, ...].
+mx::array rows_of(const mx::array& x, int first, int count, const mx::Stream& s) {
+  mx::Shape from(x.ndim(), 0), until = x.shape();
+  from[1] = first, until[1] = first + count;
+  return mx::slice(x, from, until, s);
 }
 
 // The offset of each sequence, [B].
@@ -308,8 +339,13 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
     const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
     bool traditional, bool causal, mx::StreamOrDevice s_) {
   std::vector<mx::array> inputs{q, k, v, keys, values};
-  check(inputs, window, scale);
-  check_offset(offset, inputs, window);
+  check(q, k, v, window, scale);
+  check_rings(keys, values, k, q.shape(1));
+  if (const auto* start = std::get_if<int64_t>(&offset)) {
+    check_offset(*start, q.shape(1), keys.shape(2), window);
+  } else {
+    check_offset(std::get<mx::array>(offset), q.shape(0));
+  }
   if (cos.has_value() != sin.has_value()) {
     reject(NAME, "cos and sin must be given together");
   }
@@ -330,6 +366,66 @@ std::tuple<mx::array, mx::array, mx::array> sliding_attention(
       {q.dtype(), keys.dtype(), values.dtype()},
       std::make_shared<SlidingAttention>(s, window, scale, traditional, causal), inputs);
   return {outputs[0], outputs[1], outputs[2]};
+}
+
+std::tuple<mx::array, std::vector<mx::array>, std::vector<mx::array>> sliding_attentions(
+    const mx::array& q, const mx::array& k, const mx::array& v,
+    const std::vector<mx::array>& keys, const std::vector<mx::array>& values,
+    const std::vector<int64_t>& offsets, const std::vector<int>& lengths, int window,
+    float scale, const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
+    bool traditional, mx::StreamOrDevice s_) {
+  check(q, k, v, window, scale);
+  check_streams(q, keys, values, offsets, lengths);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    check_rings(keys[i], values[i], k, lengths[i]);
+    check_offset(offsets[i], lengths[i], keys[i].shape(2), window);
+  }
+  if (cos.has_value() != sin.has_value()) {
+    reject(NAME, "cos and sin must be given together");
+  }
+  if (cos) {
+    check_table("cos", *cos, q);
+    check_table("sin", *sin, q);
+  }
+  auto s = mx::to_stream(s_);
+  std::vector<mx::array> inputs{q, k, v};
+  if (cos) {
+    inputs.insert(inputs.end(), {*cos, *sin});
+  }
+  std::vector<mx::array> outs, new_keys, new_values;
+  if (!use_kernels(s)) {
+    int first = 0;
+    for (size_t i = 0; i < lengths.size(); first += lengths[i++]) {
+      std::vector<mx::array> part;
+      for (const auto& x : inputs) {
+        part.push_back(rows_of(x, first, lengths[i], s));
+      }
+      part.insert(part.begin() + 3, {keys[i], values[i]});
+      auto done =
+          compose(part, offsets[i], window, scale, traditional, /*causal=*/true, s);
+      outs.push_back(done[0]);
+      new_keys.push_back(done[1]);
+      new_values.push_back(done[2]);
+    }
+    return {mx::concatenate(outs, 1, s), new_keys, new_values};
+  }
+  std::vector<mx::Shape> shapes{q.shape()};
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    for (const auto& ring : {keys[i], values[i]}) {
+      inputs.push_back(ring);
+      shapes.push_back(ring.shape());
+    }
+  }
+  auto outputs = mx::array::make_arrays(
+      std::move(shapes), std::vector<mx::Dtype>(1 + 2 * lengths.size(), q.dtype()),
+      std::make_shared<SlidingAttentions>(s, offsets, lengths, window, scale,
+                                          traditional),
+      inputs);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    new_keys.push_back(outputs[1 + 2 * i]);
+    new_values.push_back(outputs[2 + 2 * i]);
+  }
+  return {outputs[0], new_keys, new_values};
 }
 
 mx::array rotate(const mx::array& x, const mx::array& cos, const mx::array& sin,

@@ -4,6 +4,7 @@
 #include <optional>
 #include <tuple>
 #include <variant>
+#include <vector>
 
 #include "mlx/array.h"
 #include "mlx/utils.h"
@@ -46,6 +47,22 @@ std::tuple<mlx::core::array, mlx::core::array, mlx::core::array> sliding_attenti
     int window, float scale, const std::optional<mlx::core::array>& cos = std::nullopt,
     const std::optional<mlx::core::array>& sin = std::nullopt, bool traditional = true,
     bool causal = true, mlx::core::StreamOrDevice s = {});
+
+// sliding_attention of several streams as one op. Each has its own rings, its offset and
+// one or more consecutive rows of q [1, R, H, D], k and v [1, R, H_kv, D]: `lengths` of
+// them, R in all. cos, sin: [1, R, D / 2]. Results and errors are those of one call per
+// stream; on CPU streams with kernels the streams share the threads.
+//
+// Returns (out [1, R, H, D], keys of each stream, values of each stream).
+std::tuple<mlx::core::array, std::vector<mlx::core::array>, std::vector<mlx::core::array>>
+sliding_attentions(const mlx::core::array& q, const mlx::core::array& k,
+                   const mlx::core::array& v, const std::vector<mlx::core::array>& keys,
+                   const std::vector<mlx::core::array>& values,
+                   const std::vector<int64_t>& offsets, const std::vector<int>& lengths,
+                   int window, float scale,
+                   const std::optional<mlx::core::array>& cos = std::nullopt,
+                   const std::optional<mlx::core::array>& sin = std::nullopt,
+                   bool traditional = true, mlx::core::StreamOrDevice s = {});
 
 // x [B, L, H, D], rotated as sliding_attention rotates q; cos, sin: [B or 1, L or 1, D /
 // 2] of float32. Composed of MLX's ops on every stream.

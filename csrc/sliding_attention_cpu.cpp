@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <future>
+#include <iterator>
 #include <memory>
 #include <optional>
 
@@ -75,11 +76,12 @@ int64_t check_offsets(const SlidingAttentionArguments& a) {
   return max_span;
 }
 
-// Plans tiles that fit the kernels' scratch memory and, for one sequence, tasks for all
-// threads. The plan does not change the bits of a row.
-void plan(SlidingAttentionArguments& a, int64_t span) {
+// Plans tiles that fit the kernels' scratch memory and, for one of `sequences`, its share
+// of the tasks for all threads. The plan does not change the bits of a row.
+void plan(SlidingAttentionArguments& a, int64_t span, int64_t sequences) {
   int queries = a.length * (a.heads / a.kv_heads), lanes = kernels().lanes;
-  int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
+  int64_t wanted =
+      num_threads() == 1 ? 1 : (4 * num_threads() + sequences - 1) / sequences;
   int padded = 64;
   while (padded < a.head_size) {
     padded *= 2;
@@ -99,40 +101,95 @@ void plan(SlidingAttentionArguments& a, int64_t span) {
   a.partial_size = (a.head_size + 2 * lanes - 1) / (2 * lanes) * (2 * lanes) + 2;
 }
 
-void for_each(bool parallel, int64_t count, const SlidingAttentionArguments& a,
-              void (*pass)(const SlidingAttentionArguments&, int64_t)) {
-  if (parallel) {
-    parallel_for(count, [&](int64_t i) { pass(a, i); });
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    pass(a, i);
-  }
-}
+// The attention of one stream within an op, and its offset if the host knows it.
+struct Part {
+  SlidingAttentionArguments arguments;
+  int64_t offset;
+};
 
-void run(SlidingAttentionArguments a) {
+// A pass of the kernels over several parts, as one range of tasks.
+class Tasks {
+ public:
+  using Pass = void (*)(const SlidingAttentionArguments&, int64_t);
+
+  explicit Tasks(Pass pass) : pass_(pass) {}
+
+  void add(const SlidingAttentionArguments& a, int64_t count, int64_t work) {
+    parts_.push_back({&a, count_});
+    count_ += count;
+    work_ += work;
+  }
+
+  void run() const {
+    constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
+    if (work_ > SERIAL_WORK) {
+      parallel_for(count_, [&](int64_t task) { run(task); });
+      return;
+    }
+    for (int64_t task = 0; task < count_; ++task) {
+      run(task);
+    }
+  }
+
+ private:
+  struct Range {
+    const SlidingAttentionArguments* arguments;
+    int64_t first;
+  };
+
+  void run(int64_t task) const {
+    auto after = std::upper_bound(
+        parts_.begin(), parts_.end(), task,
+        [](int64_t value, const Range& range) { return value < range.first; });
+    const auto& range = *std::prev(after);
+    pass_(*range.arguments, task - range.first);
+  }
+
+  Pass pass_;
+  std::vector<Range> parts_;
+  int64_t count_ = 0, work_ = 0;
+};
+
+// Plans all parts and runs them. `parts` stay where they are until it returns.
+void run(std::vector<Part>& parts) {
   static thread_local std::vector<float>
-      partials;                             // one per stream, as MLX gives each a thread
-  constexpr int64_t SERIAL_WORK = 1 << 18;  // multiplications, about 10 us
-  int64_t span = check_offsets(a);
-  plan(a, span);
-  int64_t heads = int64_t{a.batch} * a.kv_heads, tiles = heads * a.tiles;
-  int64_t output_size = int64_t{a.batch} * a.length * a.heads * a.head_size;
+      partials;  // one per stream, as MLX gives each a thread
   const auto& kernel = kernels();
-  if (a.runs > 1) {
-    auto size = static_cast<size_t>(tiles * a.splits * a.tile_queries * a.partial_size);
-    partials.resize(std::max(partials.size(), size));
-    a.partials = partials.data();
+  Tasks write(kernel.sliding_attention_write), attend(kernel.sliding_attention_attend),
+      merge(kernel.sliding_attention_merge);
+  size_t partials_size = 0;
+  for (auto& part : parts) {
+    auto& a = part.arguments;
+    if (a.offset == nullptr) {
+      a.offset = &part.offset;
+    }
+    int64_t span = check_offsets(a);
+    plan(a, span, static_cast<int64_t>(parts.size()));
+    int64_t heads = int64_t{a.batch} * a.kv_heads, tiles = heads * a.tiles;
+    int64_t output_size = int64_t{a.batch} * a.length * a.heads * a.head_size;
+    if (a.tiles > 1 || a.runs > 1) {
+      write.add(a, heads, output_size);
+    }
+    attend.add(a, tiles * a.runs, output_size * std::min<int64_t>(span, a.window));
+    if (a.runs > 1) {
+      merge.add(a, tiles, output_size * a.splits);
+      partials_size +=
+          static_cast<size_t>(tiles * a.splits * a.tile_queries * a.partial_size);
+    }
   }
-  if (a.tiles > 1 || a.runs > 1) {
-    for_each(output_size > SERIAL_WORK, heads, a, kernel.sliding_attention_write);
+  partials.resize(std::max(partials.size(), partials_size));
+  float* free = partials.data();
+  for (auto& part : parts) {
+    auto& a = part.arguments;
+    if (a.runs > 1) {
+      a.partials = free;
+      free += int64_t{a.batch} * a.kv_heads * a.tiles * a.splits * a.tile_queries *
+              a.partial_size;
+    }
   }
-  bool parallel = output_size * std::min<int64_t>(span, a.window) > SERIAL_WORK;
-  for_each(parallel, tiles * a.runs, a, kernel.sliding_attention_attend);
-  if (a.runs > 1) {
-    for_each(output_size * a.splits > SERIAL_WORK, tiles, a,
-             kernel.sliding_attention_merge);
-  }
+  write.run();
+  attend.run();
+  merge.run();
 }
 
 // Sibling outputs of a primitive share its inputs, and each holds a reference to them.
@@ -213,11 +270,46 @@ void set_strides(int64_t* to, const mx::array& x) {
   std::copy(x.strides().begin(), x.strides().end(), to);
 }
 
+// What q, k, v and the rings say of the arguments; all rows, without the offset.
+SlidingAttentionArguments arguments_of(const mx::array& q, const mx::array& k,
+                                       const mx::array& v, const mx::array& keys) {
+  SlidingAttentionArguments a{};
+  a.type = float_type(q.dtype());
+  a.batch = q.shape(0), a.length = q.shape(1), a.heads = q.shape(2);
+  a.kv_heads = k.shape(2), a.head_size = q.shape(3);
+  a.capacity = keys.shape(2);
+  a.q = q.data<void>(), a.k = k.data<void>(), a.v = v.data<void>();
+  set_strides(a.q_strides, q), set_strides(a.k_strides, k), set_strides(a.v_strides, v);
+  return a;
+}
+
+void set_rotary(SlidingAttentionArguments& a, const mx::array& cos,
+                const mx::array& sin) {
+  a.cos = cos.data<float>(), a.sin = sin.data<float>();
+  set_strides(a.cos_strides, cos), set_strides(a.sin_strides, sin);
+  a.cos_strides[0] *= cos.shape(0) > 1, a.sin_strides[0] *= sin.shape(0) > 1;
+}
+
+// Row `index` of x [1, R, ...], whose data begin at `first`.
+const void* row(const void* first, int64_t index, const mx::array& x) {
+  return static_cast<const char*>(first) +
+         index * x.strides(1) * static_cast<int64_t>(x.itemsize());
+}
+
+void dispatch(const mx::Stream& s, std::vector<Part> parts,
+              std::vector<RingCopy> to_copy) {
+  mx::cpu::get_command_encoder(s).dispatch(
+      [parts = std::move(parts), to_copy = std::move(to_copy)]() mutable {
+        std::for_each(to_copy.begin(), to_copy.end(), copy_ring);
+        run(parts);
+      });
+}
+
 }  // namespace
 
 void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
                                 std::vector<mx::array>& outputs) {
-  const auto &q = inputs[0], &k = inputs[1], &v = inputs[2], &offset = inputs[5];
+  const auto& offset = inputs[5];
   DropSiblingInputs siblings(inputs, outputs);
   outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
   std::vector<RingCopy> to_copy;
@@ -226,27 +318,48 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
       to_copy.push_back(std::move(*copy));
     }
   }
-  SlidingAttentionArguments a{};
-  a.type = float_type(q.dtype());
-  a.batch = q.shape(0), a.length = q.shape(1), a.heads = q.shape(2);
-  a.kv_heads = k.shape(2), a.head_size = q.shape(3);
-  a.capacity = inputs[3].shape(2), a.window = window_;
-  a.scale = scale_, a.traditional = traditional_, a.causal = causal_;
-  a.q = q.data<void>(), a.k = k.data<void>(), a.v = v.data<void>();
-  set_strides(a.q_strides, q), set_strides(a.k_strides, k), set_strides(a.v_strides, v);
+  auto a = arguments_of(inputs[0], inputs[1], inputs[2], inputs[3]);
+  a.window = window_, a.scale = scale_;
+  a.traditional = traditional_, a.causal = causal_;
   a.offset = offset.data<int64_t>(), a.offset_stride = offset.strides(0);
   if (inputs.size() > 6) {
-    const auto &cos = inputs[6], &sin = inputs[7];
-    a.cos = cos.data<float>(), a.sin = sin.data<float>();
-    set_strides(a.cos_strides, cos), set_strides(a.sin_strides, sin);
-    a.cos_strides[0] *= cos.shape(0) > 1, a.sin_strides[0] *= sin.shape(0) > 1;
+    set_rotary(a, inputs[6], inputs[7]);
   }
   a.out = outputs[0].data<void>();
   a.keys = outputs[1].data<void>(), a.values = outputs[2].data<void>();
-  mx::cpu::get_command_encoder(stream()).dispatch([a, to_copy = std::move(to_copy)] {
-    std::for_each(to_copy.begin(), to_copy.end(), copy_ring);
-    run(a);
-  });
+  dispatch(stream(), {{a, 0}}, std::move(to_copy));
+  siblings.keep();
+}
+
+void SlidingAttentions::eval_cpu(const std::vector<mx::array>& inputs,
+                                 std::vector<mx::array>& outputs) {
+  const auto &q = inputs[0], &k = inputs[1], &v = inputs[2];
+  size_t rings = inputs.size() - 2 * lengths_.size();  // the first ring among the inputs
+  DropSiblingInputs siblings(inputs, outputs);
+  outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
+  std::vector<RingCopy> to_copy;
+  for (size_t i = 0; i < 2 * lengths_.size(); ++i) {
+    if (auto copy = donate_ring(inputs[rings + i], outputs[1 + i], stream())) {
+      to_copy.push_back(std::move(*copy));
+    }
+  }
+  std::vector<Part> parts;
+  int64_t first = 0;  // row of the stream among all rows
+  for (size_t i = 0; i < lengths_.size(); first += lengths_[i++]) {
+    auto a = arguments_of(q, k, v, inputs[rings + 2 * i]);
+    a.length = lengths_[i], a.window = window_, a.scale = scale_;
+    a.traditional = traditional_, a.causal = true;
+    a.q = row(a.q, first, q), a.k = row(a.k, first, k), a.v = row(a.v, first, v);
+    if (rings > 3) {
+      set_rotary(a, inputs[3], inputs[4]);
+      a.cos += first * a.cos_strides[1], a.sin += first * a.sin_strides[1];
+    }
+    a.out = outputs[0].data<char>() +
+            first * a.heads * a.head_size * static_cast<int64_t>(q.itemsize());
+    a.keys = outputs[1 + 2 * i].data<void>(), a.values = outputs[2 + 2 * i].data<void>();
+    parts.push_back({a, offsets_[i]});
+  }
+  dispatch(stream(), std::move(parts), std::move(to_copy));
   siblings.keep();
 }
 

@@ -67,6 +67,22 @@ def sliding_attention(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
+def sliding_attentions(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    keys: Sequence[mx.array],
+    values: Sequence[mx.array],
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    window: int,
+    scale: float,
+    cos: mx.array | None = None,
+    sin: mx.array | None = None,
+    traditional: bool = True,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, list[mx.array], list[mx.array]]: ...
 def rotate(
     x: mx.array,
     cos: mx.array,

@@ -4,11 +4,13 @@ Dimension letters: B batch, L new positions, S stored positions, H query heads, 
 heads, D head size.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
-from voxfast.ops import Rotary, sliding_attention
+from voxfast.ops import Rings, Rotary, sliding_attention, sliding_attentions
 
-__all__ = ["SlidingKVCache"]
+__all__ = ["SlidingKVCache", "attend_streams"]
 
 
 class SlidingKVCache:
@@ -46,7 +48,7 @@ class SlidingKVCache:
         self.max_rows = max_rows
         self.start = start
         self.block = block
-        self._rings: tuple[mx.array, mx.array] | None = None
+        self._rings: Rings | None = None
         self._rows = 0  # rows written and not taken back
         self._reached = 0  # the most rows ever written; the rows they overwrote are lost
 
@@ -77,7 +79,7 @@ class SlidingKVCache:
             ValueError: for L above max_rows, and for shapes or dtypes that do not match each
                 other or the stored rows. The cache is then unchanged.
         """
-        keys, values = self._rings_with_room(k, v)
+        keys, values = self._rings_with_room(k, v, None)
         out, keys, values = sliding_attention(
             q,
             k,
@@ -91,9 +93,7 @@ class SlidingKVCache:
             traditional=traditional,
             stream=stream,
         )
-        self._rings = (keys, values)
-        self._rows += k.shape[1]
-        self._reached = max(self._reached, self._rows)
+        self._written((keys, values), k.shape[1])
         return out
 
     # ---- going back -------------------------------------------------------------------
@@ -145,14 +145,22 @@ class SlidingKVCache:
     def _capacity(self) -> int:
         return 0 if self._rings is None else int(self._rings[0].shape[2])
 
-    def _rings_with_room(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        """The rings, grown if the positions of k and v need more rows."""
+    def _written(self, rings: Rings, length: int) -> None:
+        self._rings = rings
+        self._rows += length
+        self._reached = max(self._reached, self._rows)
+
+    def _rings_with_room(self, k: mx.array, v: mx.array, length: int | None) -> Rings:
+        """The rings, grown if they need more rows for ``length`` positions like those of k and v.
+
+        None stands for all positions of k.
+        """
         if k.ndim != 4 or v.ndim != 4:
             raise ValueError(
                 f"[SlidingKVCache] keys and values must have 4 dimensions; got {k.shape} and "
                 f"{v.shape}"
             )
-        length = k.shape[1]
+        length = k.shape[1] if length is None else length
         if not 1 <= length <= self.max_rows:
             raise ValueError(
                 f"[SlidingKVCache] one call may bring 1 to {self.max_rows} rows; got {length}. "
@@ -168,6 +176,54 @@ class SlidingKVCache:
             return self._rings
         # Below full size no ring has wrapped, so rows keep their slots.
         return _grow(self._rings[0], missing), _grow(self._rings[1], missing)
+
+
+def attend_streams(
+    caches: Sequence[SlidingKVCache],
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    lengths: Sequence[int],
+    *,
+    scale: float,
+    rotary: Rotary | None = None,
+) -> mx.array:
+    """:meth:`SlidingKVCache.attend` of several streams as one op, with the bits of one call each.
+
+    Args:
+        caches: of each stream, with one window.
+        q: [1, R, H, D], k, v: [1, R, H_kv, D]: the rows of all streams, one after the other.
+        lengths: rows of each stream, R in all.
+        scale: as in :func:`.sliding_attention`.
+        rotary: the tables of all rows, [1, R, D / 2].
+
+    Returns:
+        [1, R, H, D], unevaluated.
+
+    Raises:
+        ValueError: as :meth:`SlidingKVCache.attend`, and for windows that differ. No cache is
+            changed then.
+    """
+    if len(caches) == 1:
+        return caches[0].attend(q, k, v, scale=scale, rotary=rotary)
+    windows = {cache.window for cache in caches}
+    if len(windows) != 1:
+        raise ValueError(f"[attend_streams] caches must have one window; got {sorted(windows)}")
+    parts = list(zip(caches, lengths, strict=True))
+    out, rings = sliding_attentions(
+        q,
+        k,
+        v,
+        [cache._rings_with_room(k, v, length) for cache, length in parts],
+        [cache._rows for cache in caches],
+        lengths,
+        window=windows.pop(),
+        scale=scale,
+        rotary=rotary,
+    )
+    for (cache, length), written in zip(parts, rings, strict=True):
+        cache._written(written, length)
+    return out
 
 
 def _grow(ring: mx.array, rows: int) -> mx.array:

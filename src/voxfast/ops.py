@@ -30,6 +30,7 @@ __all__ = [
     "rotary_tables",
     "rotate",
     "sliding_attention",
+    "sliding_attentions",
     "swiglu",
     "use_native",
 ]
@@ -37,6 +38,7 @@ __all__ = [
 LinearWeights = _ext.LinearWeights
 Offset = int | mx.array
 Rotary = tuple[mx.array, mx.array]
+Rings = tuple[mx.array, mx.array]  # keys, values
 
 
 @contextmanager
@@ -205,7 +207,9 @@ def log_mel(
     return _ext.log_mel(samples, n_mels, log_floor, shift, scale, stream=stream)
 
 
-def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rotary:
+def rotary_tables(
+    offset: int | Sequence[int], length: int | Sequence[int], head_size: int, theta: float
+) -> Rotary:
     """Cosines and sines of the rotary embedding (RoFormer, arXiv 2104.09864).
 
     Angles are computed in float64 and the results rounded, so positions after months are as
@@ -213,8 +217,8 @@ def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rot
     after a day are off by 2 %.
 
     Args:
-        offset: first position, ≥ 0.
-        length: number of positions, L.
+        offset: first position, ≥ 0; of several streams, one after the other, a sequence.
+        length: number of positions, L; of several streams a sequence, L in all.
         head_size: D, even.
         theta: base of the geometric progression of wavelengths.
 
@@ -225,15 +229,18 @@ def rotary_tables(offset: int, length: int, head_size: int, theta: float) -> Rot
         ValueError: for a negative offset, an odd head size, a length below 1, or positions
             beyond 2^53, up to which float64 represents all integers.
     """
-    if offset < 0 or length < 1 or head_size < 2 or head_size % 2:
+    offsets = [offset] if isinstance(offset, int) else list(offset)
+    lengths = [length] if isinstance(length, int) else list(length)
+    spans = list(zip(offsets, lengths, strict=True))
+    if head_size < 2 or head_size % 2 or not spans or any(a < 0 or n < 1 for a, n in spans):
         raise ValueError(
             "[rotary_tables] needs offset >= 0, length >= 1 and an even head_size; "
             f"got {offset}, {length} and {head_size}"
         )
-    if offset + length > 1 << 53:
+    if any(a + n > 1 << 53 for a, n in spans):
         raise ValueError(f"[rotary_tables] positions end at 2^53; got {length} from {offset} on")
     frequencies = theta ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
-    positions = np.arange(offset, offset + length, dtype=np.float64)
+    positions = np.concatenate([np.arange(a, a + n, dtype=np.float64) for a, n in spans])
     angles = positions[:, None] * frequencies
     return (
         mx.array(np.cos(angles)[None].astype(np.float32)),
@@ -292,6 +299,50 @@ def sliding_attention(
     return _ext.sliding_attention(
         q, k, v, keys, values, offset, window, scale, cos, sin, traditional, causal, stream=stream
     )
+
+
+def sliding_attentions(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    rings: Sequence[Rings],
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    window: int,
+    scale: float,
+    rotary: Rotary | None = None,
+    traditional: bool = True,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, list[Rings]]:
+    """:func:`sliding_attention` of several streams as one op.
+
+    The results, bit for bit, are those of one call per stream. Rings stay with their streams:
+    nothing is copied when a stream joins or leaves.
+
+    Args:
+        q: [1, R, H, D], the rows of all streams, one stream after the other.
+        k, v: [1, R, H_kv, D].
+        rings: the keys and values of each stream, [1, H_kv, C, D]; capacities may differ.
+            They are donated.
+        offsets: the first new position of each stream.
+        lengths: rows of each stream, ≥ 1, R in all.
+        window, scale, traditional, stream: as for :func:`sliding_attention`.
+        rotary: (cos, sin) of all rows, [1, R, D / 2] of float32.
+
+    Returns:
+        (out, rings): out is [1, R, H, D].
+
+    Raises:
+        ValueError: as :func:`sliding_attention`, and for lengths that do not sum to R.
+    """
+    cos, sin = rotary if rotary is not None else (None, None)
+    keys, values = [ring[0] for ring in rings], [ring[1] for ring in rings]
+    out, keys, values = _ext.sliding_attentions(
+        q, k, v, keys, values, offsets, lengths, window, scale, cos, sin, traditional,
+        stream=stream,
+    )  # fmt: skip
+    return out, list(zip(keys, values, strict=True))
 
 
 def rotate(

@@ -420,7 +420,8 @@ def test_fricatives_are_hushed_and_vowels_stay() -> None:
     audio = np.concatenate([vowel, hiss, silence]).astype(np.float32)
     for _ in range(10):
         hushed = hush(audio, rng)
-        assert hushed.dtype == np.float32 and len(hushed) == len(audio)
+        assert hushed.dtype == np.float32
+        assert len(hushed) == len(audio)
         np.testing.assert_array_equal(hushed[: SAMPLE_RATE - 800], audio[: SAMPLE_RATE - 800])
         inside = slice(SAMPLE_RATE + 800, 2 * SAMPLE_RATE - 800)
         factor = np.abs(hushed[inside]).max() / np.abs(audio[inside]).max()

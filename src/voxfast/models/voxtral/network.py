@@ -22,7 +22,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from voxfast.cache import SlidingKVCache
+from voxfast.cache import SlidingKVCache, attend_streams
 from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
@@ -30,8 +30,19 @@ from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
 __all__ = ["DecoderRows", "DecoderState", "EncoderState", "Voxtral"]
 
 
-# A stream's part of the rows of a layer: its cache, the rotary tables, how many rows.
-History = tuple[SlidingKVCache, Rotary, int]
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the rows of a layer attend to: those of several streams, one after the other.
+
+    Attributes:
+        caches: of each stream.
+        lengths: rows of each stream.
+        rotary: the tables of all rows.
+    """
+
+    caches: Sequence[SlidingKVCache]
+    lengths: Sequence[int]
+    rotary: Rotary
 
 
 def joined(parts: Sequence[mx.array]) -> mx.array:
@@ -49,14 +60,12 @@ def split(x: mx.array, lengths: Sequence[int]) -> list[mx.array]:
 
 def histories(
     caches: Sequence[Sequence[SlidingKVCache]], lengths: Sequence[int], args: TransformerArgs
-) -> Iterator[list[History]]:
-    """For each layer the part of each stream, of which ``caches`` has those of its layers."""
-    tables = [
-        rotary_tables(layers[0].offset, length, args.head_dim, args.rope_theta)
-        for layers, length in zip(caches, lengths, strict=True)
-    ]
+) -> Iterator[History]:
+    """For each layer its history; ``caches`` has those of the layers of each stream."""
+    offsets = [layers[0].offset for layers in caches]
+    rotary = rotary_tables(offsets, lengths, args.head_dim, args.rope_theta)
     for layer in zip(*caches, strict=True):
-        yield list(zip(layer, tables, lengths, strict=True))
+        yield History(layer, lengths, rotary)
 
 
 class Attention(nn.Module):
@@ -69,18 +78,13 @@ class Attention(nn.Module):
         self.wv = nn.Linear(args.dim, kv_dim, bias=biases)
         self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=biases)
 
-    def __call__(self, x: mx.array, history: Sequence[History]) -> mx.array:
+    def __call__(self, x: mx.array, history: History) -> mx.array:
         rows = x.shape[1]
         q, k, v = (
             y.reshape(1, rows, -1, self.head_dim) for y in linears(x, self.wq, self.wk, self.wv)
         )
-        lengths = [length for _, _, length in history]
-        parts = zip(*(split(y, lengths) for y in (q, k, v)), history, strict=True)
-        out = joined(
-            [
-                cache.attend(q, k, v, scale=self.scale, rotary=rotary)
-                for q, k, v, (cache, rotary, _) in parts
-            ]
+        out = attend_streams(
+            history.caches, q, k, v, history.lengths, scale=self.scale, rotary=history.rotary
         )
         return self.wo(out.reshape(1, rows, -1))
 
@@ -106,7 +110,7 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
         self.feed_forward = FeedForward(args, biases=True)
 
-    def __call__(self, x: mx.array, history: Sequence[History]) -> mx.array:
+    def __call__(self, x: mx.array, history: History) -> mx.array:
         x = x + self.attention(self.attention_norm(x), history)
         return x + self.feed_forward(self.ffn_norm(x))
 
@@ -231,7 +235,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(args, biases=False)
         self.delay = DelayConditioning(args.dim, cond_dim)
 
-    def __call__(self, x: mx.array, scale: mx.array, history: Sequence[History]) -> mx.array:
+    def __call__(self, x: mx.array, scale: mx.array, history: History) -> mx.array:
         x = x + self.attention(self.attention_norm(x), history)
         return x + self.feed_forward(self.ffn_norm(x) * scale)
 
@@ -242,10 +246,12 @@ class DecoderState:
 
     Attributes:
         caches: keys and values of each layer, as long as the window.
-        scales: the delay conditioning of each layer, [dim].
+        n_delay: the delay in positions.
+        scales: its conditioning of each layer, [dim].
     """
 
     caches: list[SlidingKVCache]
+    n_delay: int
     scales: list[mx.array]
 
     def arrays(self) -> list[mx.array]:
@@ -280,21 +286,25 @@ class Decoder(nn.Module):
         """[1, R, dim] inputs of all streams → [outputs of all, vocab] logits."""
         lengths = [len(part.tokens) for part in rows]
         layers = histories([part.state.caches for part in rows], lengths, self.args)
-        for number, (layer, history) in enumerate(zip(self.layers, layers, strict=True)):
-            x = layer(x, delays([part.state.scales[number] for part in rows], lengths), history)
-        last = [part[:, -rows[i].outputs :] for i, part in enumerate(split(x, lengths))]
-        return self.tok_embeddings.as_linear(self.norm(joined(last)[0]))
+        scales = delays([part.state for part in rows], lengths)
+        for layer, scale, history in zip(self.layers, scales, layers, strict=True):
+            x = layer(x, scale, history)
+        wanted = [part.outputs for part in rows]
+        if wanted != lengths:
+            x = joined([y[:, -n:] for y, n in zip(split(x, lengths), wanted, strict=True)])
+        return self.tok_embeddings.as_linear(self.norm(x[0]))
 
 
-def delays(scales: Sequence[mx.array], lengths: Sequence[int]) -> mx.array:
-    """The conditioning [dim] of each stream, for its rows: [R, dim], or [dim] if there is one."""
-    if len(scales) == 1:
-        return scales[0]
-    rows = [
-        mx.broadcast_to(scale, (length, scale.size))
-        for scale, length in zip(scales, lengths, strict=True)
-    ]
-    return mx.concatenate(rows)
+def delays(states: Sequence[DecoderState], lengths: Sequence[int]) -> list[mx.array]:
+    """The conditioning of each layer: [dim] if all streams have one delay, else [R, dim]."""
+    if len({state.n_delay for state in states}) == 1:
+        return states[0].scales
+    each = zip(*(state.scales for state in states), strict=True)
+    return [mx.concatenate(list(map(_repeated, layer, lengths))) for layer in each]
+
+
+def _repeated(row: mx.array, times: int) -> mx.array:
+    return mx.broadcast_to(row, (times, row.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +358,7 @@ class Voxtral(nn.Module):
             caches=[
                 SlidingKVCache(window, max_rows=max_rows, start=start) for _ in self.decoder.layers
             ],
+            n_delay=n_delay,
             scales=self.decoder.delay_scales(n_delay),
         )
 
@@ -396,5 +407,7 @@ class Voxtral(nn.Module):
         Returns:
             [outputs of all streams, vocab_size] logits.
         """
-        inputs = [part.audio + self.decoder.tok_embeddings(part.tokens) for part in rows]
-        return self.decoder(joined([x[None] for x in inputs]), rows)
+        audio = mx.concatenate([part.audio for part in rows])
+        tokens = mx.concatenate([part.tokens for part in rows])
+        x = audio + self.decoder.tok_embeddings(tokens)
+        return self.decoder(x[None], rows)
