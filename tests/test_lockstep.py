@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ from evaluation import EvalItem
 import voxfast
 from voxfast.models.voxtral import tokens as module
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
+from voxfast.online.owner import OwnerThread
 
 DELAYS = (240, 480, 960)
 
@@ -204,3 +206,31 @@ def test_a_backlog_of_a_peer_that_detects_voices_does_not_stop_a_step(
         session.feed(clips[0][:3200])
     assert peer.lag > 3000
     peer.close()
+
+
+def test_a_session_that_others_have_served_does_not_wait_for_the_owner(
+    model: voxfast.Model,
+    clips: list[np.ndarray],
+    alone: list[list[voxfast.Word]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    posted = []
+    post = OwnerThread.post
+
+    def noting(self: OwnerThread, *arguments: Any) -> None:
+        posted.append(arguments)
+        post(self, *arguments)
+
+    sessions = opened(model, clips[:4])
+    words: list[list[voxfast.Word]] = [[] for _ in sessions]
+    monkeypatch.setattr(OwnerThread, "post", noting)
+    rounds = range(0, 48_000, 1280)
+    for at in rounds:
+        for session, audio in zip(sessions, clips, strict=False):
+            session.insert(audio[at : at + 1280])
+        for session, found in zip(sessions, words, strict=True):
+            found += session.process()
+    assert len(posted) < 1.5 * len(rounds)
+    for session, audio, found in zip(sessions, clips, words, strict=False):
+        found += [*session.feed(audio[48_640:]), *session.finish()]
+    assert words == alone[:4]

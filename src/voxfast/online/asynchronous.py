@@ -149,6 +149,9 @@ class AsyncSession:
 
     async def _drain(self, then: Callable[[], None] | None = None) -> None:
         """Process what is queued by now, and call ``then`` on the owner thread."""
+        if then is None and self._session._is_settled:
+            await asyncio.sleep(0)  # a loop of such calls holds up no other task
+            return
         async with self._turn:
             with self._session._draining() as last:
                 while await self._run(self._session._slice, last, then):

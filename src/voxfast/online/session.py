@@ -119,6 +119,7 @@ class Session:
         # the caller's thread.
         self._calls: deque[_QueuedCall] = deque()
         self._applied = 0  # calls so far
+        self._settled = 0  # of them, after which no step was due any more
         self._limit: int | None = None  # number of the last one that the running call processes
         self._calls_lock = Lock()
         self._process_lock = RLock()
@@ -325,11 +326,21 @@ class Session:
         """Process what is queued by now; later calls are left for the next time.
 
         Ctrl-C is handled between slices. ``then`` is called on the owner thread behind the last
-        step, before anything else can happen to the stream.
+        step, before anything else can happen to the stream. Without it, nothing waits for the
+        owner thread where steps of other sessions have done all there was to do.
         """
+        if then is None and self._is_settled:
+            return
         with self._process_lock, self._draining() as last:
             while self._owner.run(self._slice, last, then):
                 pass
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether all queued calls are applied, and what followed from them is done."""
+        with self._calls_lock:
+            queued = self._applied + len(self._calls)
+        return self._settled == queued and self._stream.error is None
 
     @contextmanager
     def _draining(self) -> Iterator[int]:
@@ -366,9 +377,14 @@ class Session:
         except Exception as error:
             self._stream.error = error  # also if nobody waits for this slice any more
             raise
+        self._note_settled()
         if then is not None:
             then()
         return False
+
+    def _note_settled(self) -> None:
+        if not self._stream.due:
+            self._settled = self._applied
 
     def _gather_events(self, finish: bool) -> None:
         """Put the words and what was heard into the list of events, in order."""
@@ -392,7 +408,10 @@ class Session:
         """Run a step, if one is due, and take along the sessions that have one to do, too."""
         if not self._stream.due:
             return False
-        self._stream.step([peer._stream for peer in self._peers.due(self)])
+        peers = self._peers.due(self)
+        self._stream.step([peer._stream for peer in peers])
+        for peer in peers:
+            peer._note_settled()
         return True
 
     @property

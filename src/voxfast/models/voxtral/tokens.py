@@ -171,8 +171,10 @@ class TokenStream:
         """Keep the embeddings [P, dim] of the next positions for the decoder."""
         # A pass that is started may give the rows of its guesses back.
         returned = 0 if self._started is None else len(self._started[0].guesses)
-        kept = [] if self._audio is None else [self._audio[self._first - returned :]]
-        self._audio, self._first = mx.concatenate([*kept, audio]), returned
+        first = self._first - returned
+        if self._audio is not None and first < len(self._audio):
+            audio = mx.concatenate([self._audio[first:], audio])
+        self._audio, self._first = audio, returned
 
     def _gather(self, beside: int = 0) -> _Pass:
         """The part of the next pass, in which ``beside`` other streams take part."""
@@ -187,7 +189,8 @@ class TokenStream:
         assert self._audio is not None
         audio = self._audio[self._first : self._first + len(tokens)]
         self._first += len(tokens)
-        self._input = self._input[-1:]  # that of the next pass is not known yet
+        if len(self._input) > 1:
+            self._input = self._input[-1:]  # that of the next pass is not known yet
         self.passes += 1
         return _Pass(guesses, DecoderRows(audio, tokens, self._decoder, outputs), self._mask)
 
