@@ -1,35 +1,51 @@
 """Many sessions of one model, which share passes, against one.
 
     python benches/lockstep.py [--sessions 16] [--seconds 20] [--chunk-ms 80] [--threads]
+    python benches/lockstep.py --full 4bit [--sessions 16]
     python benches/lockstep.py --live 64 [--minutes 10]
 
 The race: so many live sessions get their audio in chunks, in turn, all on one thread (or each
 on its own, ``--threads``), as fast as it goes; beside it one session alone, in the same process,
 before and after. Every session's words must be those of the same audio alone.
 
+``--full`` races a pass of the decoder of Voxtral 4B, random weights, with a position of each
+session against one of one session, each with a minute of history, in turns; and says what the
+least possible is: one read of the weights, or the products of all rows at NumPy's rate in float32.
+
 ``--live`` feeds sessions at the speed of speech and prints the largest lag.
 """
 
 import argparse
+import copy
 import json
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from models import weights_of
 from numpy.typing import NDArray
+from roofline import product_rate, read_seconds
 
 import voxfast
 from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.measure import resident_mb
+from voxfast.bench.random_models import random_voxtral
+from voxfast.cache import SlidingKVCache
+from voxfast.models.voxtral.network import DecoderRows, DecoderState, Voxtral
+from voxfast.ops import greedy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import EVAL_FOLDER
 
 Audio = NDArray[np.float32]
 CLIP = EVAL_FOLDER / "eval_long_180s.flac"
+BITS = {"4bit": 4, "8bit": 8, "bfloat16": None}
+HISTORY, PREFILL = 750, 48  # positions in the rings at full size, and those written at once
 
 
 def pieces(count: int, seconds: float) -> list[Audio]:
@@ -85,10 +101,51 @@ def race(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def seconds_of(function: object) -> float:
+def seconds_of(function: Callable[[], object]) -> float:
     begin = time.perf_counter()
-    function()  # type: ignore[operator]
+    function()
     return time.perf_counter() - begin
+
+
+def full(options: argparse.Namespace) -> dict[str, object]:
+    model = random_voxtral(BITS[options.full])
+    states = [model.decoder_state(6, PREFILL) for _ in range(options.sessions)]
+    for _ in range(0, HISTORY, PREFILL):
+        run_pass(model, states[:1], PREFILL)
+    for state in states[1:]:
+        state.caches = [copied(cache) for cache in states[0].caches]
+    one, many = [], []
+    for _ in range(options.passes):
+        one.append(seconds_of(lambda: run_pass(model, states[:1])))
+        many.append(seconds_of(lambda: run_pass(model, states)))
+    alone, together = statistics.median(one), statistics.median(many)
+    n_bytes, numbers = weights_of(model.decoder)
+    least = max(read_seconds(n_bytes), options.sessions * numbers / product_rate())
+    return {
+        "model": f"voxtral-4b-{options.full}, random weights",
+        "sessions": options.sessions,
+        "alone_ms": round(1000 * alone, 1),
+        "together_ms": round(1000 * together, 1),
+        "ratio": round(together / alone, 2),
+        "least_ms": round(1000 * least, 1),
+        "ratio_to_least": round(together / least, 2),
+    }
+
+
+def run_pass(model: Voxtral, states: list[DecoderState], rows: int = 1) -> None:
+    audio = mx.zeros((rows, model.args.decoder.dim), model.dtype)
+    tokens = mx.arange(rows, dtype=mx.int32)
+    logits = model.decode([DecoderRows(audio, tokens, state, rows) for state in states])
+    mx.eval(*greedy(logits), [state.arrays() for state in states])
+
+
+def copied(cache: SlidingKVCache) -> SlidingKVCache:
+    """The same history in rings of its own."""
+    new = copy.copy(cache)
+    keys, values = cache.state
+    new._rings = (keys + 0, values + 0)
+    mx.eval(new.state)
+    return new
 
 
 def live(options: argparse.Namespace) -> dict[str, object]:
@@ -131,10 +188,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--chunk-ms", type=int, default=80)
     parser.add_argument("--threads", action="store_true")
+    parser.add_argument("--full", choices=tuple(BITS))
+    parser.add_argument("--passes", type=int, default=10, help="of a race at full size")
     parser.add_argument("--live", type=int)
     parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
-    print(json.dumps(live(options) if options.live else race(options)))
+    run = live if options.live else full if options.full else race
+    print(json.dumps(run(options)))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ from voxfast.features import LogMelStream
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import WindowState
-from voxfast.models.voxtral.network import DecoderRows, Voxtral
+from voxfast.models.voxtral.network import DecoderRows, Voxtral, histories
 from voxfast.models.voxtral.network import DecoderState as VoxtralState
-from voxfast.ops import greedy, log_mel, rotary_tables, use_native
+from voxfast.ops import greedy, log_mel, use_native
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
 BLOCK = 6  # positions that the encoder takes at once: 480 ms
@@ -142,10 +142,10 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
 
 def hidden(model: Voxtral, x: mx.array, state: VoxtralState) -> mx.array:
     """The decoder without its last product."""
-    decoder, args = model.decoder, model.args.decoder
-    rotary = rotary_tables(state.caches[0].offset, x.shape[1], args.head_dim, args.rope_theta)
-    for layer, scale, cache in zip(decoder.layers, state.scales, state.caches, strict=True):
-        x = layer(x, scale, cache, rotary)
+    decoder = model.decoder
+    layers = histories([state.caches], [x.shape[1]], model.args.decoder)
+    for layer, scale, history in zip(decoder.layers, state.scales, layers, strict=True):
+        x = layer(x, scale, history)
     return decoder.norm(x[:, -1])
 
 
