@@ -1,6 +1,7 @@
 // The Python module. Docstrings for users are in src/voxfast/ops.py.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -20,9 +21,54 @@
 #include "sliding_attention.h"
 #include "swiglu.h"
 #include "threads.h"
+#include "voice.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+namespace {
+
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Written = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void check_length(const char* name, size_t length, size_t expected) {
+  if (length != expected) {
+    voxfast::reject("VoiceNetwork", name, " must have ", expected, " numbers; got ",
+                    length);
+  }
+}
+
+voxfast::VoiceNetwork make_voice_network(
+    const std::vector<std::pair<Matrix, Vector>>& layers, const Vector& output,
+    float output_bias) {
+  std::vector<voxfast::Dense> dense;
+  for (const auto& [weight, bias] : layers) {
+    check_length("a bias", bias.shape(0), weight.shape(0));
+    dense.push_back({weight.data(), bias.data(), static_cast<int64_t>(weight.shape(0)),
+                     static_cast<int64_t>(weight.shape(1))});
+  }
+  check_length("output", output.shape(0), voxfast::VOICE_HIDDEN);
+  return {dense, output.data(), output_bias};
+}
+
+void run_voice_network(const voxfast::VoiceNetwork& network, const Vector& samples,
+                       const Written& hidden, const Written& cell,
+                       const Written& probabilities) {
+  size_t frames = probabilities.shape(0);
+  if (frames > (size_t{1} << 30) / voxfast::VOICE_FRAME) {
+    voxfast::reject("VoiceNetwork", "too many frames: ", frames);
+  }
+  check_length("samples", samples.shape(0),
+               voxfast::VOICE_CONTEXT + frames * voxfast::VOICE_FRAME);
+  check_length("hidden", hidden.shape(0), voxfast::VOICE_HIDDEN);
+  check_length("cell", cell.shape(0), voxfast::VOICE_HIDDEN);
+  nb::gil_scoped_release release;
+  network.run(samples.data(), static_cast<int>(frames), hidden.data(), cell.data(),
+              probabilities.data());
+}
+
+}  // namespace
 
 NB_MODULE(_ext, m) {
   m.doc() = "Native ops of voxfast; see voxfast.ops.";
@@ -70,6 +116,10 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
   m.def("rotate", &voxfast::rotate, "x"_a, "cos"_a, "sin"_a, "traditional"_a = true,
         nb::kw_only(), "stream"_a = nb::none());
+  nb::class_<voxfast::VoiceNetwork>(m, "VoiceNetwork", "See voxfast.vad.VoiceDetector.")
+      .def_static("make", &make_voice_network, "layers"_a, "output"_a, "output_bias"_a)
+      .def("run", &run_voice_network, "samples"_a, "hidden"_a, "cell"_a,
+           "probabilities"_a);
   m.def("rms_norm", &voxfast::rms_norm, "x"_a, "weight"_a, "eps"_a, nb::kw_only(),
         "stream"_a = nb::none());
   m.def("gelu", &voxfast::gelu, "x"_a, nb::kw_only(), "stream"_a = nb::none());

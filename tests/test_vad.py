@@ -3,13 +3,17 @@
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from evaluation import DATA_FOLDER, load_eval_items
 from numpy.typing import NDArray
+from sweeps import run_sweep
+from vad_reference import reference
 
 from voxfast import InvalidAudioError, InvalidOptionError
+from voxfast._native import _ext
 from voxfast.audio import load_audio
 from voxfast.vad import (
     FRAME_SECONDS,
@@ -20,6 +24,7 @@ from voxfast.vad import (
     VoiceDetector,
     find_speech,
 )
+from voxfast.vad.detector import load_layers
 
 FRAME = 512
 with np.load(DATA_FOLDER / "vad.npz") as arrays:  # of tools/silero_vad.py
@@ -36,6 +41,42 @@ def test_probabilities_are_those_of_onnx_runtime(name: str) -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, REFERENCE[name], rtol=0, atol=1e-4)
     assert REFERENCE[name].max() > 0.9
+
+
+@pytest.mark.parametrize("isa", _ext.available_isas())
+def test_probabilities_are_those_of_float64(isa: str) -> None:
+    assert run_sweep("vad_reference", VOXFAST_ISA=isa)[0] == isa
+
+
+def test_speech_has_the_probabilities_of_float64() -> None:
+    audio = recording("real/7902-96591-0000.flac")[: 60 * FRAME]
+    np.testing.assert_allclose(VoiceDetector().step(audio), reference(audio), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": np.zeros(100, np.float32)}, "samples must have 1088 numbers; got 100"),
+        ({"hidden": np.zeros(127, np.float32)}, "hidden must have 128 numbers; got 127"),
+        ({"cell": np.zeros(0, np.float32)}, "cell must have 128 numbers; got 0"),
+    ],
+)
+def test_the_native_function_checks_sizes(changes: dict[str, Any], message: str) -> None:
+    network = _ext.VoiceNetwork.make(*load_layers())
+    arguments = {"samples": np.zeros(1088, np.float32), "probabilities": np.zeros(2, np.float32)}
+    state = {name: np.zeros(128, np.float32) for name in ("hidden", "cell")}
+    with pytest.raises(ValueError, match=message):
+        network.run(**{**arguments, **state, **changes})
+
+
+def test_weights_of_other_sizes_are_refused() -> None:
+    layers, output, bias = load_layers()
+    with pytest.raises(ValueError, match="there must be 5 layers; got 4"):
+        _ext.VoiceNetwork.make(layers[:4], output, bias)
+    with pytest.raises(ValueError, match=r"layer 0 must be \[128, 387\]; got \[64, 384\]"):
+        _ext.VoiceNetwork.make([layers[1], *layers[1:]], output, bias)
+    with pytest.raises(ValueError, match="output must have 128 numbers; got 3"):
+        _ext.VoiceNetwork.make(layers, output[:3], bias)
 
 
 @pytest.mark.parametrize("chunk", [1, 63, 64, 160, 511, 512, 513, 1280, 7001])

@@ -12,6 +12,7 @@
 #include "kernels/rowwise.h"
 #include "kernels/simd.h"
 #include "kernels/sliding_attention.h"
+#include "kernels/voice.h"
 
 #define VOXFAST_STRING(x) #x
 #define VOXFAST_NAME(x) VOXFAST_STRING(x)
@@ -33,6 +34,7 @@ const Kernels kernels = {
     .sliding_attention_write = sliding_attention_write,
     .sliding_attention_attend = sliding_attention_attend,
     .sliding_attention_merge = sliding_attention_merge,
+    .voice = voice,
 };
 
 }  // namespace voxfast::VOXFAST_ISA

@@ -16,6 +16,7 @@ struct LinearArguments;
 struct LogMelArguments;
 struct RowwiseArguments;
 struct SlidingAttentionArguments;
+struct VoiceArguments;
 
 struct Kernels {
   const char* isa;
@@ -48,6 +49,9 @@ struct Kernels {
   void (*sliding_attention_attend)(const SlidingAttentionArguments&, int64_t task);
   // Index (b * H_kv + h) * tiles + tile: merges the splits of one tile.
   void (*sliding_attention_merge)(const SlidingAttentionArguments&, int64_t index);
+
+  // The frames of one stream, in order (voice_arguments.h).
+  void (*voice)(const VoiceArguments&);
 };
 
 // One table for each instruction set that CMakeLists.txt compiles. All x86-64 processors

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 built_for_mlx: str
 
@@ -101,3 +103,18 @@ def greedy(
 def swiglu(
     gate: mx.array, up: mx.array, *, stream: mx.Stream | mx.Device | None = None
 ) -> mx.array: ...
+
+class VoiceNetwork:
+    @staticmethod
+    def make(
+        layers: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+        output: npt.NDArray[np.float32],
+        output_bias: float,
+    ) -> VoiceNetwork: ...
+    def run(
+        self,
+        samples: npt.NDArray[np.float32],
+        hidden: npt.NDArray[np.float32],
+        cell: npt.NDArray[np.float32],
+        probabilities: npt.NDArray[np.float32],
+    ) -> None: ...

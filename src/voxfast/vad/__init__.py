@@ -8,7 +8,7 @@
         for event in spans.step(detector.step(pcm)):
             print(event)  # SpeechStarted(time=1.184), SpeechEnded(time=3.52)
 
-:func:`find_speech` does the same to a whole recording. Needs no MLX.
+:func:`find_speech` does the same to a whole recording.
 """
 
 from voxfast.vad.detector import FRAME_SECONDS, VoiceDetector
