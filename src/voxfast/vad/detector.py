@@ -1,8 +1,9 @@
 """Silero's voice activity detector for 16 kHz (MIT), as one native function.
 
 A frame of 512 samples, 32 ms, goes through a short-time Fourier transform, four convolutions and
-an LSTM: 700 000 multiplications, 10 µs on one core with AVX-512. Each frame is computed alone, so that the probabilities are the
-same bits for any split of the samples. ``tests/vad_reference.py`` has the same in NumPy.
+an LSTM: 700 000 multiplications, some 10 µs with AVX-512. Each frame is computed alone, so that
+the probabilities are the same bits for any split of the samples. ``tests/vad_reference.py`` has
+the same in NumPy.
 """
 
 from functools import cache
