@@ -230,7 +230,7 @@ def test_a_session_that_others_have_served_does_not_wait_for_the_owner(
             session.insert(audio[at : at + 1280])
         for session, found in zip(sessions, words, strict=True):
             found += session.process()
-    assert len(posted) < 1.5 * len(rounds)
+    assert len(posted) < 2.5 * len(rounds)  # and not 4
     for session, audio, found in zip(sessions, clips, words, strict=False):
         found += [*session.feed(audio[48_640:]), *session.finish()]
     assert words == alone[:4]
