@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from voxfast import _media, _pcm
+from voxfast._addresses import RemoteFile, is_address, without_secrets
 from voxfast._joined import BEGINNING, beginning
 from voxfast._media import Source
 from voxfast._pcm import Block, Encoding
@@ -29,12 +30,16 @@ _RAW_SUFFIXES = (".raw", ".pcm")
 
 @contextmanager
 def open_path(path: str | os.PathLike[str], start: float = 0.0) -> Iterator[Source]:
-    """Open an audio file at ``start`` seconds.
+    """Open an audio file, on disk or at an address, at ``start`` seconds.
 
     Raises:
         AudioFileError: if it is missing, no regular file, empty, or not audio.
     """
     name = os.fspath(path)
+    if is_address(name):
+        with _open_address(name) as source:
+            yield Source(source.seconds, _from(source.blocks, start, without_secrets(name)))
+        return
     with _open(path) as file:
         reader = ByteReader(file, name)
         demuxer = demuxer_of(reader, name)
@@ -59,12 +64,12 @@ def open_path(path: str | os.PathLike[str], start: float = 0.0) -> Iterator[Sour
 
 @contextmanager
 def open_stream(
-    stream: BinaryIO, *, raw: Encoding, is_raw: bool, block_seconds: float, name: str
+    stream: BinaryIO, *, raw: Encoding | None, is_raw: bool, block_seconds: float, name: str
 ) -> Iterator[Source]:
     """Open a pipe, or another stream at its beginning.
 
     Args:
-        raw: what its samples are if it is raw PCM.
+        raw: what its samples are if it is raw PCM; None: what is not recognised is no audio.
         is_raw: whether the caller knows that it is; else it is if nothing is recognised.
 
     Raises:
@@ -72,7 +77,7 @@ def open_stream(
     """
     file = as_regular_file(stream)
     reader = ByteReader(file or stream, name)
-    if is_raw:
+    if is_raw and raw is not None:
         if kind := beginning(reader.peek(BEGINNING)):
             _log.warning(
                 "%s begins like a file (%s), and is taken as raw PCM as was asked for; without the "
@@ -84,6 +89,9 @@ def open_stream(
         return
     demuxer = demuxer_of(reader, name)
     if demuxer is None:
+        if raw is None:
+            fault = "begins like no audio file that is known" if reader.peek(1) else "is empty"
+            raise AudioFileError(f"{name} {fault}")
         if reader.peek(1):
             _log.warning(
                 "%s does not begin like any audio file: taken as raw PCM, %s, %d Hz, %s "
@@ -111,6 +119,18 @@ def open_stream(
     with opened as source:
         blocks = _at_least(source.blocks, _SHORTEST_SECONDS)
         yield Source(lambda: None, _at_most(blocks, block_seconds))
+
+
+@contextmanager
+def _open_address(address: str) -> Iterator[Source]:
+    """Open an object of a store, which is read from beginning to end."""
+    name = without_secrets(address)
+    with RemoteFile(address) as file:
+        stream: Any = file
+        with open_stream(
+            stream, raw=None, is_raw=False, block_seconds=_BLOCK_SECONDS, name=name
+        ) as source:
+            yield source
 
 
 def _open(path: str | os.PathLike[str]) -> io.FileIO:

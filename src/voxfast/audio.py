@@ -93,7 +93,8 @@ def stream_file(
     log says so.
 
     Args:
-        path: a regular file.
+        path: a regular file, or an address (s3://, gs://, http://, https://, file://), which fsspec
+            and its package for that store read.
         start: seconds to leave out at the beginning.
         block_seconds: length of the blocks, at least one sample.
         channel: ``"mix"`` averages the channels, but takes the loudest one where the average
@@ -137,7 +138,7 @@ def load_audio(
 
 
 def duration(path: str | os.PathLike[str]) -> float | None:
-    """Seconds of audio that a file promises; None if it does not say.
+    """Seconds of audio that a file promises; None if it does not say, or is at an address.
 
     Raises:
         AudioFileError: if the file is missing, a folder, empty, encrypted, or not audio.

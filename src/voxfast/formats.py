@@ -365,6 +365,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "ass": to_ass,
     "lrc": to_lrc,
 }
+SUFFIXES = {name: "txt" if name == "text" else name for name in FORMATS}
 
 
 def timestamp(seconds: float, point: str = ".") -> str:

@@ -22,6 +22,7 @@ from voxfast.models.values import packing
 
 __all__ = [
     "ALIASES",
+    "DEFAULT_MODEL",
     "cached",
     "embedded_models",
     "missing_files",
@@ -32,6 +33,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_MODEL = "voxtral-numbers"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 _REPOSITORY = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)

@@ -10,8 +10,8 @@ import numpy as np
 
 from voxfast import audio as audio_io
 from voxfast._channels import Channel
-from voxfast.errors import InvalidAudioError, InvalidOptionError
-from voxfast.hub import resolve
+from voxfast.errors import AudioFileError, InvalidAudioError, InvalidOptionError
+from voxfast.hub import DEFAULT_MODEL, resolve
 from voxfast.models.family import LoadedCheckpoint
 from voxfast.models.registry import load_checkpoint
 from voxfast.online.forks import check_process
@@ -22,8 +22,6 @@ from voxfast.online.session import OnlineProcessor, Session
 from voxfast.timed import Transcript, Word
 
 __all__ = ["DEFAULT_MODEL", "Model", "load", "transcribe"]
-
-DEFAULT_MODEL = "voxtral-numbers"
 
 OFFLINE_ENDPOINT_MS = 500.0
 """The pause at which a long recording is cut, for models that gain by it."""
@@ -159,24 +157,46 @@ def transcribe(
         ModelNotFoundError, CheckpointError, InvalidOptionError: see :func:`load`.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    words: list[Word] = []
     try:
-        blocks, total = _blocks(audio, loaded.offline_block_seconds, channel)
-        length = math.inf if total is None else total
-        if length > loaded._loaded.offline_whole_seconds:
-            options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
-        with loaded.session(**options) as session:
+        transcript, failure = transcribe_readable(loaded, audio, channel, progress, **options)
+    finally:
+        if loaded is not model:
+            loaded.close()
+    if failure is not None:
+        raise failure
+    return transcript
+
+
+def transcribe_readable(
+    model: Model,
+    audio: str | Path | np.ndarray[Any, Any],
+    channel: Channel = "mix",
+    progress: Callable[[float, float | None], None] | None = None,
+    **options: Any,
+) -> tuple[Transcript, AudioFileError | None]:
+    """As :func:`transcribe`, but of a damaged file what could be read, and the error."""
+    words: list[Word] = []
+    failure = None
+    try:
+        blocks, total = _blocks(audio, model.offline_block_seconds, channel)
+    except AudioFileError as error:
+        return Transcript(model=model.name), error
+    length = math.inf if total is None else total
+    if length > model._loaded.offline_whole_seconds:
+        options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
+    with model.session(**options) as session:
+        try:
             for block in blocks:
                 words += session.feed(block)
                 if progress is not None:
                     progress(session.heard, total)
-            words += session.finish()
-            return Transcript(
-                tuple(words), session.heard, loaded.name, session.language, session.skipped
-            )
-    finally:
-        if loaded is not model:
-            loaded.close()
+        except AudioFileError as error:
+            failure = error
+        words += session.finish()
+        return (
+            Transcript(tuple(words), session.heard, model.name, session.language, session.skipped),
+            failure,
+        )
 
 
 def _blocks(

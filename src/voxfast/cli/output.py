@@ -9,9 +9,9 @@ from typing import NoReturn
 from voxfast import formats
 from voxfast.cli.console import UsageError, note, say
 from voxfast.cli.live_file import LiveFile, check_writable, descriptor_of, has_content
+from voxfast.formats import SUFFIXES
 from voxfast.timed import Transcript, Word
 
-SUFFIXES = {name: "txt" if name == "text" else name for name in formats.FORMATS}
 # Several of these may follow one another on stdout and still be told apart.
 _JOINABLE = ("text", "json", "jsonl")
 _STDOUT = 1

@@ -1,0 +1,304 @@
+"""A whole archive: what is left of it goes to workers, and what they return to files."""
+
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from voxfast._addresses import check_address, is_address
+from voxfast.batch.cluster import ActorPool, Cluster
+from voxfast.batch.files import UNWRITABLE_NAMES, write_whole
+from voxfast.batch.index import Index, settings_key
+from voxfast.batch.pools import Pool
+from voxfast.batch.processes import ProcessPool, processors, sensible_workers
+from voxfast.batch.recordings import Recording, check_together, collect, in_shard
+from voxfast.batch.transcriber import Result, Settings, check_formats
+from voxfast.errors import InvalidOptionError
+from voxfast.formats import SUFFIXES
+from voxfast.hub import DEFAULT_MODEL, resolve
+
+__all__ = ["ATTEMPTS", "Progress", "transcribe_files"]
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often a recording is given to a worker, if its worker comes to an end each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an archive has come.
+
+    Attributes:
+        recordings: how many there are, of this shard.
+        earlier: how many of them were complete before this run.
+        earlier_failed: how many failed before, and were not taken again.
+        chosen: how many this run takes.
+        done: how many of those are done, failed ones included.
+        failed: how many of those failed.
+        audio_seconds: of those that are done.
+        elapsed_seconds: since the first was given to a worker.
+    """
+
+    recordings: int = 0
+    earlier: int = 0
+    earlier_failed: int = 0
+    chosen: int = 0
+    done: int = 0
+    failed: int = 0
+    audio_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every recording has its results."""
+        return self.earlier + self.done - self.failed == self.recordings
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether a recording failed, in this run or before it."""
+        return self.failed + self.earlier_failed > 0
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio for each second of time."""
+        return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate: recordings that are left, at the pace until now; None before the first."""
+        if not self.done:
+            return None
+        return self.elapsed_seconds / self.done * (self.chosen - self.done)
+
+
+def transcribe_files(
+    inputs: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    formats: Sequence[str] = ("json",),
+    dtype: str | None = None,
+    workers: int | None = None,
+    cluster: Cluster | None = None,
+    retry: bool = False,
+    limit: int | None = None,
+    shard: tuple[int, int] | None = None,
+    attempts: int = ATTEMPTS,
+    progress: Callable[[Progress], object] | None = None,
+    **options: Any,
+) -> Progress:
+    """Transcribe recordings into a folder, with all workers at once.
+
+    Each recording gets a file for each format, ``ID.SUFFIX``, whole or not at all, and a line in
+    ``index.jsonl``. What has both, made with the same model and options, is not done again: a
+    run that was interrupted goes on where it was. A recording that fails is a line with an
+    ``error``; of a damaged one, the results have what could be heard.
+
+    Args:
+        inputs: see :func:`voxfast.batch.collect`.
+        output: the folder, made if it is missing.
+        model: see :func:`voxfast.load`.
+        formats: keys of :data:`voxfast.formats.FORMATS`.
+        dtype: ``float32``, ``float16`` or ``bfloat16``; None: the model's own.
+        workers: processes on this machine; None: as many as it has processors and memory for,
+            with a GPU one.
+        cluster: Ray's actors instead of processes.
+        retry: take recordings again that failed.
+        limit: how many recordings to take, of those that are left.
+        shard: (i, n): take only the i-th of n parts, counted from 1; each recording is in
+            exactly one.
+        attempts: how often a recording is taken whose worker comes to an end.
+        progress: called at the beginning and after each recording.
+        **options: ``channel``, a number or ``"mix"``, and those of :meth:`voxfast.Model.session`.
+
+    Returns:
+        How far it has come.
+
+    Raises:
+        DatasetError: if an input is not usable, ids get into one another's way, or another
+            process fills the folder.
+        InvalidOptionError: for an option that cannot be, or if the folder has results with
+            other options or of another model.
+        ModelNotFoundError, CheckpointError: see :func:`voxfast.load`.
+        ImportError: if a package is missing.
+        OSError: if the folder cannot be written to.
+    """
+    plain = {key: value for key, value in options.items() if value is not None}
+    settings = Settings(str(model), check_formats(formats), dtype, plain)
+    _check(workers=workers, limit=limit, attempts=attempts, shard=shard)
+    recordings = _chosen(inputs, shard)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Index(folder, shard) as index:
+        left, state = _left(recordings, index, folder, settings, retry=retry)
+        # The large ones first: none of them is to be left when all others are done.
+        queue = deque(sorted(left, key=_size, reverse=True)[:limit])
+        keeper = _Keeper(index, folder, settings, replace(state, chosen=len(queue)), progress)
+        if queue:
+            with _pool(settings, workers, cluster, len(queue)) as pool:
+                _work(pool, queue, attempts, keeper)
+        return keeper.state
+
+
+def _check(shard: tuple[int, int] | None, **numbers: int | None) -> None:
+    """Raise InvalidOptionError for what cannot be."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise InvalidOptionError(f"{name} {number}; expected 1 or more")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise InvalidOptionError(
+            f"shard {shard[0]}/{shard[1]}; expected a number from 1 to the number of shards"
+        )
+
+
+def _chosen(
+    inputs: Iterable[str | os.PathLike[str]], shard: tuple[int, int] | None
+) -> list[Recording]:
+    """The recordings of a shard; what was left out is logged."""
+    found = collect(inputs)
+    if found.left_out:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.most_common(8))
+        _log.warning("files that are not taken for audio, by their names: %s", kinds)
+    if found.unused:
+        _log.warning("columns without a meaning here: %s", ", ".join(sorted(found.unused)))
+    chosen = [
+        recording
+        for recording in found.recordings.values()
+        if shard is None or in_shard(recording.id, shard)
+    ]
+    for scheme in {item.path.partition("://")[0] for item in chosen if is_address(item.path)}:
+        check_address(f"{scheme}://")  # its package may be missing
+    return chosen
+
+
+def _left(
+    recordings: Sequence[Recording],
+    index: Index,
+    folder: Path,
+    settings: Settings,
+    *,
+    retry: bool,
+) -> tuple[list[Recording], Progress]:
+    """The recordings that are to be done, and how far the archive has come."""
+    suffixes = [SUFFIXES[name] for name in settings.formats]
+    # The index is there in capitals, too, if the file system does not tell them apart.
+    folds_case = index.path.with_name(index.path.name.upper()).exists()
+    check_together([item.id for item in recordings], suffixes, folds_case=folds_case)
+    left, earlier, failed = [], 0, 0
+    for recording in recordings:
+        entry = index.entries.get(recording.id)
+        if entry is None:
+            left.append(recording)
+            continue
+        wanted = settings_key(settings.model, settings.described(recording))
+        if entry.settings != wanted:
+            raise InvalidOptionError(
+                f"{folder} has {recording.id!r} with {entry.settings}, not {wanted}; repeat those "
+                f"options, or name another folder"
+            )
+        if entry.is_failed and not retry:
+            failed += 1
+        elif not entry.is_failed and all(
+            (folder / f"{recording.id}.{suffix}").exists() for suffix in suffixes
+        ):
+            earlier += 1
+        else:
+            left.append(recording)
+    return left, Progress(len(recordings), earlier, failed)
+
+
+def _size(recording: Recording) -> int:
+    """Bytes of a recording; 0 if they are not known."""
+    try:
+        return 0 if is_address(recording.path) else Path(recording.path).stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _pool(
+    settings: Settings, workers: int | None, cluster: Cluster | None, recordings: int
+) -> Pool:
+    """The workers."""
+    if cluster is not None:
+        return ActorPool(settings, cluster)
+    folder = resolve(settings.model)  # downloaded once, not by each worker
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = min(workers or sensible_workers(weights), recordings)
+    return ProcessPool(settings, size, max(1, processors() // size))
+
+
+def _work(pool: Pool, queue: deque[Recording], attempts: int, keeper: "_Keeper") -> None:
+    """Have everything in the queue transcribed, and keep it."""
+    tries: Counter[str] = Counter()
+    keeper.begin()
+    pool.fill(queue)
+    while queue or pool.is_busy:
+        results: list[Result] = []
+        for came in pool.wait():
+            if isinstance(came, Result):
+                results.append(came)
+                continue
+            tries[came.recording.id] += 1
+            if tries[came.recording.id] < attempts:
+                _log.info("%s is taken again: %s", came.recording.id, came.reason)
+                queue.appendleft(came.recording)
+            else:
+                times = "once" if attempts == 1 else f"{attempts} times"
+                results.append(Result(came.recording, error=f"{came.reason}; tried {times}"))
+        pool.fill(queue)  # first of all: workers go on while results are written
+        for result in results:
+            keeper.keep(result)
+
+
+class _Keeper:
+    """Writes results and their lines in the index, and counts."""
+
+    def __init__(
+        self,
+        index: Index,
+        folder: Path,
+        settings: Settings,
+        state: Progress,
+        tell: Callable[[Progress], object] | None,
+    ) -> None:
+        self._index, self._folder, self._settings, self._tell = index, folder, settings, tell
+        self._begin = time.monotonic()
+        self.state = state
+
+    def begin(self) -> None:
+        """The first recording is about to be taken."""
+        self._begin = time.monotonic()
+        self._report()
+
+    def keep(self, result: Result) -> None:
+        """Write the results of a recording, and then its line.
+
+        Raises:
+            OSError: if the folder takes no more.
+        """
+        try:
+            for suffix, text in result.texts.items():
+                write_whole(self._folder / f"{result.recording.id}.{suffix}", text)
+        except OSError as error:
+            if error.errno not in UNWRITABLE_NAMES:
+                raise
+            result = replace(result, texts={}, error=f"its results cannot be written: {error}")
+        self._index.add(result.line(self._settings))
+        heard = 0.0 if result.transcript is None else result.transcript.duration
+        self.state = replace(
+            self.state,
+            done=self.state.done + 1,
+            failed=self.state.failed + (result.error is not None),
+            audio_seconds=self.state.audio_seconds + heard,
+            elapsed_seconds=time.monotonic() - self._begin,
+        )
+        self._report()
+
+    def _report(self) -> None:
+        if self._tell is not None:
+            self._tell(self.state)

@@ -1,0 +1,172 @@
+"""Manifests: tables of recordings, with an id and options for each."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxfast._addresses import is_address
+from voxfast._channels import check_channel
+from voxfast.batch.recordings import Recording, check_id, id_of, place_of
+from voxfast.errors import DatasetError
+
+__all__ = ["MANIFESTS", "read_manifest"]
+
+Row = Mapping[str, Any]
+
+_PATH_COLUMNS = ("path", "file", "audio", "audio_filepath", "address", "url")
+_LONGEST_CELL = 1 << 20
+
+
+def read_manifest(name: str, unused: set[str]) -> Iterator[Recording]:
+    """The recordings of a manifest, in its order.
+
+    A row has the path or address of a recording (``path``, ``file``, ``audio``,
+    ``audio_filepath``, ``address`` or ``url``; paths are relative to the manifest), and
+    optionally ``id`` and options: ``language``, ``prompt``, ``delay_ms``, ``endpoint_ms``,
+    ``skip_silence``, ``channel``. Empty cells mean nothing.
+
+    Args:
+        name: its path, with a suffix of :data:`MANIFESTS`.
+        unused: takes the names of the other columns.
+
+    Raises:
+        DatasetError: if it cannot be read, or a row is wrong; it says which.
+        ImportError: if Parquet's reader is missing.
+    """
+    folder = Path(place_of(name)).parent
+    try:
+        for number, row in enumerate(MANIFESTS[Path(name).suffix.lower()](name), 1):
+            try:
+                yield _recording(row, folder, unused)
+            except (DatasetError, ValueError, TypeError) as error:
+                raise DatasetError(f"{name}, recording {number}: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{name} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{name} is not UTF-8: {error}") from error
+
+
+def _recording(row: Row, folder: Path, unused: set[str]) -> Recording:
+    """The recording of a row."""
+    cells = {key: value for key, value in row.items() if not _is_empty(value)}
+    named = [key for key in _PATH_COLUMNS if key in cells]
+    if len(named) != 1:
+        columns = ", ".join(named or _PATH_COLUMNS)
+        raise DatasetError(f"it needs one path, and has {len(named)} ({columns})")
+    path = cells[named[0]]
+    if not isinstance(path, str) or "\0" in path:
+        raise DatasetError(f"{named[0]} {path!r:.80} is no path")
+    id_ = cells.get("id")
+    if isinstance(id_, bool) or not isinstance(id_, str | int | None):
+        raise DatasetError(f"the id {id_!r:.80} is neither a text nor a whole number")
+    options = {}
+    for column, convert in _OPTIONS.items():
+        if column in cells:
+            options[column] = convert(column, cells[column])
+    unused.update(map(str, cells.keys() - {named[0], "id"} - _OPTIONS.keys()))
+    place = path if is_address(path) else str(folder / path)
+    return Recording(id_of(path) if id_ is None else check_id(str(id_)), place_of(place), options)
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a cell says nothing; a table without a value there may have NaN."""
+    return value is None or value == "" or value != value
+
+
+def _text(column: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise DatasetError(f"{column} {value!r:.80} is no text")
+    return value
+
+
+def _number(column: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DatasetError(f"{column} {value!r:.80} is no number")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise DatasetError(f"{column} {value!r:.80} is no number") from None
+
+
+def _whole(column: str, value: object) -> int:
+    number = _number(column, value)
+    if not number.is_integer():
+        raise DatasetError(f"{column} {value!r:.80} is no whole number")
+    return int(number)
+
+
+def _truth(column: str, value: object) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise DatasetError(f"{column} {value!r:.80} is neither true nor false")
+    return known[str(value).lower()]
+
+
+def _channel(column: str, value: object) -> int | str:
+    channel = check_channel("mix" if value == "mix" else _whole(column, value))
+    return channel
+
+
+_OPTIONS: dict[str, Callable[[str, object], Any]] = {
+    "language": _text,
+    "prompt": _text,
+    "delay_ms": _whole,
+    "endpoint_ms": _number,
+    "skip_silence": _truth,
+    "channel": _channel,
+}
+
+
+def _json_lines(name: str) -> Iterator[Row]:
+    with Path(name).open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{name}, line {number}: {error}") from error
+            if not isinstance(row, dict):
+                raise DatasetError(f"{name}, line {number}: an object is expected")
+            yield row
+
+
+def _separated(name: str, delimiter: str) -> Iterator[Row]:
+    with Path(name).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DatasetError(
+                        f"{name}, line {reader.line_num}: its cells are not as many as the columns"
+                    )
+                yield row
+        except csv.Error as error:
+            raise DatasetError(f"{name}, line {reader.line_num}: {error}") from error
+
+
+def _parquet(name: str) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError(f"reading {name} needs pyarrow: pip install pyarrow ({error})") from error
+    try:
+        with ParquetFile(name) as file:
+            for batch in file.iter_batches():
+                rows: Iterable[Row] = batch.to_pylist()
+                yield from rows
+    except ArrowException as error:
+        raise DatasetError(f"{name} is no Parquet file: {error}") from error
+
+
+MANIFESTS: dict[str, Callable[[str], Iterator[Row]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".csv": lambda name: _separated(name, ","),
+    ".tsv": lambda name: _separated(name, "\t"),
+    ".parquet": _parquet,
+}
+"""Readers of rows, by the suffix of the manifest."""

@@ -1,0 +1,277 @@
+"""``voxfast batch``: archives to folders of transcripts."""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxfast.cli import options
+from voxfast.cli.console import UsageError, note
+from voxfast.formats import FORMATS
+
+if TYPE_CHECKING:
+    from voxfast.batch import Cluster, Progress
+
+Tell = Callable[["Progress"], None]
+
+_EPILOG = """\
+A manifest (.jsonl, .csv, .tsv, .parquet) has a recording in each row: path (a file, relative to
+the manifest, or an address), and optionally id, language, prompt, delay_ms, endpoint_ms,
+skip_silence, channel. Without one, the id of a file is its path as it is given here.
+
+The same command again goes on where the last one ended.
+
+examples:
+  voxfast batch calls/ --output transcripts --format json --format srt
+  voxfast batch 'radio/**/*.mp3' --output transcripts --workers 4
+  voxfast batch archive.parquet --output transcripts --shard 2/8
+  voxfast batch s3://bucket/talks/ --output transcripts --ray auto --actors 2,64 --actor-cpus 4
+"""
+_SECONDS_BETWEEN_NOTES = 60.0
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "batch",
+        help="transcribe an archive, on all processors or a cluster",
+        description="Transcribe many recordings into a folder: files for each, and index.jsonl "
+        "with a line for each. A recording that fails is a line with an error.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, manifest or address"
+    )
+    parser.add_argument(
+        "--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the results"
+    )
+    parser.add_argument(
+        "--format",
+        "-f",
+        action="append",
+        choices=FORMATS,
+        help="of the transcripts (default: json); may be repeated",
+    )
+    options.add_model(parser)
+    parser.add_argument_group("audio").add_argument(
+        "--channel",
+        type=options.channel,
+        default="mix",
+        metavar="N|mix",
+        help="which channel to transcribe, counted from 1; mix: see voxfast transcribe (default)",
+    )
+    many = options.in_range(1, 10**9)
+    group = parser.add_argument_group("what is done")
+    group.add_argument("--retry", action="store_true", help="take recordings again that failed")
+    group.add_argument("--limit", type=many, metavar="N", help="only so many, of those left")
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only part I of N: for several machines that share the output folder, or not",
+    )
+    group.add_argument(
+        "--attempts",
+        type=many,
+        default=3,
+        metavar="N",
+        help="how often a recording is taken whose worker is killed (default: %(default)s)",
+    )
+    group = parser.add_argument_group("workers")
+    group.add_argument(
+        "--workers",
+        type=options.in_range(1, 1024),
+        metavar="N",
+        help="processes, which share the processors (default: one for each processor, as far as "
+        "memory allows; one with a GPU)",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help='actors of Ray (pip install "voxfast[ray]") at auto, HOST:PORT or ray://HOST:PORT; '
+        "without an address: RAY_ADDRESS, or this machine alone",
+    )
+    group.add_argument(
+        "--actors", type=_range, default=(1, 16), metavar="MIN,MAX", help="default: 1,16"
+    )
+    group.add_argument("--actor-cpus", type=_amount, default=1.0, metavar="N", help="default: 1")
+    group.add_argument("--actor-gpus", type=_amount, default=0.0, metavar="N", help="default: 0")
+    group.add_argument("--actor-memory", type=_amount, metavar="GB", help="default: not reserved")
+    options.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe an archive; returns the exit code."""
+    from voxfast.batch import transcribe_files
+
+    if args.channel == "each":
+        raise UsageError("--channel each: a recording has one transcript here; name one, or mix")
+    cluster = _cluster(args)
+    latest: list[Progress] = []
+    try:
+        with _shown(args) as tell:
+
+            def take(progress: "Progress") -> None:
+                latest[:] = [progress]
+                tell(progress)
+
+            state = transcribe_files(
+                args.inputs,
+                args.output,
+                model=args.model,
+                formats=args.format or ["json"],
+                dtype=None if args.dtype == "auto" else args.dtype,
+                workers=args.workers,
+                cluster=cluster,
+                retry=args.retry,
+                limit=args.limit,
+                shard=args.shard,
+                attempts=args.attempts,
+                progress=take,
+                channel=None if args.channel == "mix" else args.channel,
+                delay_ms=args.delay_ms,
+                language=args.language,
+                prompt=args.prompt,
+                endpoint_ms=args.endpoint_ms,
+                skip_silence=args.skip_silence or None,
+            )
+    except KeyboardInterrupt:
+        done = latest[0].done if latest else 0
+        note(
+            f"voxfast: interrupted; {done} recordings were finished and are kept, and the same "
+            f"command goes on with the rest"
+        )
+        raise
+    if not args.quiet:
+        note(f"voxfast: {_summary(state)}")
+    return 1 if state.has_failures else 0
+
+
+def _cluster(args: argparse.Namespace) -> "Cluster | None":
+    """The cluster that was asked for."""
+    from voxfast.batch import Cluster
+
+    if args.ray is None:
+        return None
+    if args.workers is not None:
+        raise UsageError("--workers is for this machine without Ray; with --ray say --actors")
+    if args.ray and Path(args.ray).exists():
+        raise UsageError(
+            f"--ray takes an address, and {args.ray} is a file: put --ray behind the inputs"
+        )
+    memory = None if args.actor_memory is None else round(args.actor_memory * 1e9)
+    return Cluster(args.ray or None, args.actors, args.actor_cpus, args.actor_gpus, memory)
+
+
+def _summary(state: "Progress") -> str:
+    """What became of an archive, in a line."""
+    parts = [f"{state.done} of {state.recordings} recordings"]
+    if state.done:
+        parts.append(
+            f"{state.audio_seconds / 3600:.2f} h of audio in {_clock(state.elapsed_seconds)}, "
+            f"{state.speed:.1f} times real time"
+        )
+    if state.earlier:
+        parts.append(f"{state.earlier} were complete before")
+    if state.failed:
+        parts.append(f"{state.failed} failed: see the index")
+    if state.earlier_failed:
+        parts.append(f"{state.earlier_failed} failed before; --retry takes them again")
+    left = state.recordings - state.earlier - state.earlier_failed - state.done
+    if left:
+        parts.append(f"{left} are left")
+    return "; ".join(parts)
+
+
+@contextlib.contextmanager
+def _shown(args: argparse.Namespace) -> Iterator[Tell]:
+    """How far it has come: a bar on a terminal, else a line every minute."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if args.quiet:
+        yield lambda progress: None
+    elif console.is_terminal:
+        with _bar(console) as tell:
+            yield tell
+    else:
+        yield _lines()
+
+
+@contextlib.contextmanager
+def _bar(console: object) -> Iterator[Tell]:
+    """A bar on stderr, gone when it is done."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=console,  # type: ignore[arg-type]  # imported where it is used
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("", total=None, rate="")
+        yield lambda progress: bar.update(
+            task, completed=progress.done, total=progress.chosen, rate=_rate(progress)
+        )
+
+
+def _lines() -> Tell:
+    """Lines on stderr."""
+    last = time.monotonic()
+
+    def tell(progress: "Progress") -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_NOTES:
+            last = time.monotonic()
+            note(f"voxfast: {progress.done} of {progress.chosen}, {_rate(progress)}")
+
+    return tell
+
+
+def _rate(progress: "Progress") -> str:
+    """Speed, failures and time left, in words."""
+    left = progress.seconds_left
+    if left is None:
+        return "loading the model"
+    failed = f"{progress.failed} failed, " if progress.failed else ""
+    return f"{failed}{progress.speed:.1f} times real time, {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as ``h:mm:ss``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """A type of argument: ``2/8``."""
+    part, _, number = text.partition("/")
+    if not (part.isdecimal() and number.isdecimal() and 1 <= int(part) <= int(number)):
+        raise argparse.ArgumentTypeError(f"{text} is not a part and their number, such as 2/8")
+    return int(part), int(number)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """A type of argument: ``1,16``."""
+    least, _, most = text.partition(",")
+    if not (least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
+        raise argparse.ArgumentTypeError(f"{text} is not the least and the most, such as 1,16")
+    return int(least), int(most)
+
+
+def _amount(text: str) -> float:
+    """A type of argument: a number from 0 to a million."""
+    value = float(text)
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to 1000000")
+    return value
