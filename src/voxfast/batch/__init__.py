@@ -14,10 +14,11 @@ recordings into texts; only the process that called writes files, so none is eve
 """
 
 from voxfast.batch.cluster import Cluster
+from voxfast.batch.inputs import collect
 from voxfast.batch.job import Progress, transcribe_files
 from voxfast.batch.mapping import TranscribeBatch
 from voxfast.batch.pools import WorkersLostError
-from voxfast.batch.recordings import Recording, collect
+from voxfast.batch.recordings import Recording
 from voxfast.batch.transcriber import Result, Settings, Transcriber
 
 __all__ = [

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from voxfast.errors import DatasetError
 
-__all__ = ["Entry", "Index", "settings_key"]
+__all__ = ["Entry", "Index", "is_index", "settings_key"]
 
 _log = logging.getLogger(__name__)
+_INDEX = re.compile(r"index(\.\d+-of-\d+)?\.jsonl")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -37,7 +38,7 @@ class Index:
     A line is written at once and is on the disk when :meth:`add` returns. One that was cut off
     (a crash, a full disk) is removed when the index is opened again, and its recording counts
     as not done. Each shard has an index of its own, ``index.2-of-8.jsonl``, and reads those of
-    the others: several machines may fill one folder.
+    the others, of which what succeeded holds: several machines may fill one folder.
 
     Args:
         folder: of the results; there already.
@@ -55,14 +56,15 @@ class Index:
         part = "" if shard is None else f".{shard[0]}-of-{shard[1]}"
         self.path = folder / f"index{part}.jsonl"
         self.entries: dict[str, Entry] = {}
-        for path in sorted(folder.glob("index.*jsonl")):
-            if path != self.path:
-                self._read(path)
+        for path in sorted(folder.glob("index*.jsonl")):
+            if path != self.path and is_index(path.name):
+                self._take(_read(path)[0])
         # Opened for reading, too: the lock of some file systems needs it.
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
-            self._size = self._read(self.path)
+            own, self._size = _read(self.path)
+            self._take(own)
             os.ftruncate(self._fd, self._size)  # a line that was cut off
         except BaseException:
             os.close(self._fd)
@@ -106,20 +108,17 @@ class Index:
         except OSError:
             pass  # a file system without locks
 
-    def _read(self, path: Path) -> int:
-        """Take over the lines of a file; returns the length in bytes of its whole lines."""
-        size = 0
-        with path.open("rb") as file:
-            for number, data in enumerate(file, 1):
-                if not data.endswith(b"\n"):
-                    break
-                size += len(data)
-                try:
-                    line = json.loads(data)
-                    self.entries[line["id"]] = _entry(line)
-                except (KeyError, TypeError, ValueError, RecursionError):
-                    _log.warning("%s: line %d is damaged, and left out", path, number)
-        return size
+    def _take(self, entries: dict[str, Entry]) -> None:
+        """Take over the entries of a file."""
+        for id_, entry in entries.items():
+            known = self.entries.get(id_)
+            if known is None or known.is_failed or not entry.is_failed:
+                self.entries[id_] = entry
+
+
+def is_index(name: str) -> bool:
+    """Whether a file of that name, in a folder of results, is an index."""
+    return _INDEX.fullmatch(name) is not None
 
 
 def settings_key(model: str, options: dict[str, Any]) -> str:
@@ -132,3 +131,19 @@ def _entry(line: dict[str, Any]) -> Entry:
     if not isinstance(line["id"], str):
         raise TypeError("an id is a text")
     return Entry(line["error"] is not None, settings_key(line["model"], line["options"]))
+
+
+def _read(path: Path) -> tuple[dict[str, Entry], int]:
+    """The entries of a file, and the length in bytes of its whole lines."""
+    entries, size = {}, 0
+    with path.open("rb") as file:
+        for number, data in enumerate(file, 1):
+            if not data.endswith(b"\n"):
+                break
+            size += len(data)
+            try:
+                line = json.loads(data)
+                entries[line["id"]] = _entry(line)
+            except (KeyError, TypeError, ValueError, RecursionError):
+                _log.warning("%s: line %d is damaged, and left out", path, number)
+    return entries, size

@@ -13,9 +13,10 @@ from voxfast._addresses import check_address, is_address
 from voxfast.batch.cluster import ActorPool, Cluster
 from voxfast.batch.files import UNWRITABLE_NAMES, write_whole
 from voxfast.batch.index import Index, settings_key
+from voxfast.batch.inputs import collect
 from voxfast.batch.pools import Pool
 from voxfast.batch.processes import ProcessPool, processors, sensible_workers
-from voxfast.batch.recordings import Recording, check_together, collect, in_shard
+from voxfast.batch.recordings import Recording, check_together, in_shard
 from voxfast.batch.transcriber import Result, Settings, check_formats
 from voxfast.errors import InvalidOptionError
 from voxfast.formats import SUFFIXES
@@ -52,11 +53,6 @@ class Progress:
     failed: int = 0
     audio_seconds: float = 0.0
     elapsed_seconds: float = 0.0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every recording has its results."""
-        return self.earlier + self.done - self.failed == self.recordings
 
     @property
     def has_failures(self) -> bool:
@@ -164,6 +160,8 @@ def _chosen(
     if found.left_out:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.most_common(8))
         _log.warning("files that are not taken for audio, by their names: %s", kinds)
+    if found.empty:
+        _log.warning("no recordings in %s", ", ".join(found.empty))
     if found.unused:
         _log.warning("columns without a meaning here: %s", ", ".join(sorted(found.unused)))
     chosen = [

@@ -1,39 +1,26 @@
-"""What is to be transcribed: files, folders, patterns and manifests to recordings with ids."""
+"""Recordings and their ids, which are the names of their results."""
 
-import glob
 import hashlib
 import os
-import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from voxfast._addresses import check_address, is_address, listed, without_secrets
+from voxfast._addresses import is_address, without_secrets
+from voxfast.batch.index import is_index
 from voxfast.errors import DatasetError
 
 __all__ = [
-    "Found",
     "Recording",
     "check_id",
     "check_together",
-    "collect",
     "id_of",
     "in_shard",
     "place_of",
 ]
 
-_KINDS = (
-    "3gp aac ac3 aif aifc aiff amr ape asf au avi caf eac3 flac flv m2ts m4a m4b m4v mka mkv mov "
-    "mp2 mp3 mp4 mpeg mpg mts oga ogg ogv opus snd spx ts tta voc w64 wav wave weba webm wma wmv wv"
-)
-AUDIO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
-"""Of a folder, files with these suffixes are taken; a file that is named is always taken."""
-
 _LONGEST_PART, _LONGEST_ID = 200, 2000  # bytes; file systems allow 255 and 4096
-_INDEX = re.compile(r"index(\.\d+-of-\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,72 +41,6 @@ class Recording:
     def shown_path(self) -> str:
         """The path without what may be a secret."""
         return without_secrets(self.path) if is_address(self.path) else self.path
-
-
-@dataclass(slots=True)
-class Found:
-    """Recordings, and what was left out on the way to them.
-
-    Attributes:
-        recordings: by id, in the order in which they were found.
-        left_out: suffixes of files in folders that are none of audio, and how many there were.
-        unused: columns of manifests that mean nothing here.
-    """
-
-    recordings: dict[str, Recording] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    unused: set[str] = field(default_factory=set)
-
-    def add(self, recording: Recording) -> None:
-        """Add one; the same one twice counts once.
-
-        Raises:
-            DatasetError: if another one has its id.
-        """
-        other = self.recordings.setdefault(recording.id, recording)
-        if other != recording:
-            which = (
-                f"{other.shown_path} and {recording.shown_path}"
-                if other.path != recording.path
-                else f"{recording.shown_path} with other options"
-            )
-            raise DatasetError(
-                f"two recordings have the id {recording.id!r}: {which}; give them different ids "
-                f"in a manifest"
-            )
-
-
-def collect(inputs: Iterable[str | os.PathLike[str]]) -> Found:
-    """The recordings that inputs name.
-
-    Args:
-        inputs: audio files; folders, all audio files in which are taken; patterns
-            (``talks/**/*.mp3``); manifests (``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``,
-            ``.parquet``); addresses of files, of folders (with a "/" at the end) and patterns.
-
-    Raises:
-        DatasetError: if an input is not there or gives nothing, if a manifest is wrong, or if
-            two recordings have one id.
-        ImportError: if an address or a manifest needs a package that is missing.
-        OSError: if a folder cannot be read.
-    """
-    from voxfast.batch.manifest import MANIFESTS, read_manifest
-
-    found = Found()
-    for item in inputs:
-        name = os.fspath(item)
-        before = len(found.recordings)
-        if Path(name).suffix.lower() in MANIFESTS and not is_address(name):
-            for recording in read_manifest(name, found.unused):
-                found.add(recording)
-        else:
-            for path in _files(name, found.left_out):
-                found.add(Recording(id_of(path), place_of(path)))
-        if len(found.recordings) == before and not before:
-            raise DatasetError(f"{name} has no recordings{_others(found.left_out)}")
-    if not found.recordings:
-        raise DatasetError("there is nothing to transcribe; name files, folders or a manifest")
-    return found
 
 
 def id_of(path: str) -> str:
@@ -194,7 +115,7 @@ def check_together(ids: Iterable[str], suffixes: Sequence[str], *, folds_case: b
                     f"recordings other ids in a manifest"
                 )
     for name, id_ in known.items():
-        if "jsonl" in suffixes and _INDEX.fullmatch(name):
+        if "jsonl" in suffixes and is_index(f"{name}.jsonl"):
             raise DatasetError(f"the id {id_!r} as jsonl would be the index; give it another one")
         for parent in _parents(name):
             if parent in files:
@@ -208,53 +129,6 @@ def in_shard(id_: str, shard: tuple[int, int]) -> bool:
     """Whether a recording belongs to shard i of n, counted from 1; each is in exactly one."""
     digest = hashlib.sha256(id_.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % shard[1] == shard[0] - 1
-
-
-def _files(name: str, left_out: Counter[str]) -> Iterator[str]:
-    """The audio files that an input names, as it names them."""
-    if is_address(name):
-        check_address(name)
-        if not name.endswith("/") and "*" not in name:
-            yield name
-            return
-        yield from _audio_only(listed(name), left_out)
-    elif Path(name).is_dir():
-        yield from _audio_only(_below(name), left_out)
-    elif Path(name).exists():
-        yield name
-    elif glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # absolute ones, too
-        if not matches:
-            raise DatasetError(f"no file matches {name}")
-        yield from _audio_only([path for path in matches if Path(path).is_file()], left_out)
-    else:
-        raise DatasetError(f"{name} does not exist")
-
-
-def _below(folder: str) -> Iterator[str]:
-    """All files below a folder, sorted, but for hidden ones."""
-
-    def fail(error: OSError) -> None:
-        raise error  # a folder that cannot be read must not be left out unnoticed
-
-    for place, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (str(Path(place, name)) for name in sorted(files) if name[0] != ".")
-
-
-def _audio_only(paths: Iterable[str], left_out: Counter[str]) -> Iterator[str]:
-    """Those with a suffix of audio; the others are counted."""
-    for path in paths:
-        suffix = Path(path).suffix.lower()
-        if suffix in AUDIO_SUFFIXES:
-            yield path
-        else:
-            left_out[suffix or "no suffix"] += 1
-
-
-def _others(left_out: Mapping[str, int]) -> str:
-    """What was found instead of recordings, as a clause."""
-    return f", only files of other kinds ({', '.join(sorted(left_out))})" if left_out else ""
 
 
 def _cut(part: str) -> str:

@@ -218,7 +218,7 @@ def _bar(console: object) -> Iterator[Tell]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
-        task = bar.add_task("", total=None, rate="")
+        task = bar.add_task("", total=0, rate="looking")
         yield lambda progress: bar.update(
             task, completed=progress.done, total=progress.chosen, rate=_rate(progress)
         )

@@ -1,0 +1,561 @@
+"""Archives: inputs, ids, the index, and what a job makes of the results of its workers."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections import Counter, deque
+from pathlib import Path
+
+import pytest
+
+from voxfast import cli
+from voxfast.batch import Cluster, Progress, collect, files, job, transcribe_files
+from voxfast.batch.index import Index
+from voxfast.batch.pools import Loss
+from voxfast.batch.recordings import Recording, check_together, id_of, in_shard
+from voxfast.batch.transcriber import Result
+from voxfast.errors import DatasetError, InvalidOptionError
+from voxfast.timed import Transcript, Word
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+class FakePool:
+    """Workers that take the name of a file for its transcript; some come to an end."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.busy: list[Recording] = []
+        self.given: list[str] = []
+        self.lost: Counter[str] = Counter()  # how often an id loses its worker
+        self.failing: set[str] = set()
+        self.is_closed = False
+
+    def __enter__(self) -> "FakePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_closed = True
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.busy)
+
+    def fill(self, queue: deque[Recording]) -> None:
+        while queue and len(self.busy) < self.size:
+            self.busy.append(queue.popleft())
+            self.given.append(self.busy[-1].id)
+
+    def wait(self) -> list[Result | Loss]:
+        recording = self.busy.pop()
+        if self.lost[recording.id]:
+            self.lost[recording.id] -= 1
+            return [Loss(recording, "its worker was lost")]
+        if recording.id in self.failing:
+            return [Result(recording, error="it is broken")]
+        transcript = Transcript((Word(f" {recording.id}", 0.0, 1.0),), 1.0)
+        texts = dict.fromkeys(self.suffixes, recording.id)
+        return [Result(recording, texts, transcript, seconds=0.5)]
+
+    suffixes = ("json",)
+
+
+@pytest.fixture
+def pool(monkeypatch, tmp_path) -> FakePool:
+    pool = FakePool()
+    monkeypatch.setattr(job, "_pool", lambda *_: pool)
+    monkeypatch.chdir(tmp_path)
+    return pool
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ids_of(path: Path) -> list[str]:
+    return [line["id"] for line in lines_of(path)]
+
+
+# Inputs
+
+
+def test_files_folders_and_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a/talk.wav", "b/talk.wav", "b/c/x.MP3", "b/.hidden.wav", "b/.d/y.wav")
+    touch(tmp_path, "a/notes.pdf", "b/README", "odd.bin")
+    found = collect(["a", "b", "odd.bin"])
+    assert list(found.recordings) == ["a/talk.wav", "b/talk.wav", "b/c/x.MP3", "odd.bin"]
+    assert found.left_out == {".pdf": 1, "no suffix": 1}
+    assert found.recordings["b/talk.wav"].path == str(tmp_path / "b/talk.wav")
+    assert set(collect(["**/*.wav"]).recordings) == {"a/talk.wav", "b/talk.wav"}
+    assert set(collect(["./a/talk.wav", "a"]).recordings) == {"a/talk.wav"}
+    assert set(collect([tmp_path / "a"]).recordings) == {f"{tmp_path}/a/talk.wav"[1:]}
+
+
+def test_inputs_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a/talk.wav", "empty/notes.txt")
+    with pytest.raises(DatasetError, match=r"gone\.wav does not exist"):
+        collect(["a", "gone.wav"])
+    with pytest.raises(DatasetError, match="no file matches"):
+        collect(["*.flac"])
+    with pytest.raises(DatasetError, match=r"no recordings in empty, only other files \(\.txt\)"):
+        collect(["empty"])
+    assert collect(["a", "empty"]).empty == ["empty"]
+
+
+# Ids
+
+
+@pytest.mark.parametrize(
+    ("path", "id_"),
+    [
+        ("talk.wav", "talk.wav"),
+        ("./a//b/talk.wav", "a/b/talk.wav"),
+        ("/data/talk.wav", "data/talk.wav"),
+        ("a/../b/talk.wav", "b/talk.wav"),
+        ("s3://bucket/a/talk.wav", "s3/bucket/a/talk.wav"),
+        ("https://user:secret@host/talk.wav?token=secret", "https/host/talk.wav"),
+    ],
+)
+def test_id_of_a_path(path, id_):
+    assert id_of(path) == id_
+
+
+def test_id_of_a_path_above(tmp_path, monkeypatch):
+    touch(tmp_path, "a/b/x.wav")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert id_of("../x.wav") == f"{tmp_path}/a/x.wav"[1:]
+
+
+def test_long_names_have_short_ids_of_their_own():
+    first, second = id_of("x" * 249 + "1.wav"), id_of("x" * 249 + "2.wav")
+    assert first != second
+    assert max(len(first), len(second)) <= 200
+
+
+@pytest.mark.parametrize(
+    "id_",
+    ["", "..", "../x", "a/../../x", "/etc/passwd", "a//b", "a/.", "a\0b", "x" * 201, "\ud800"],
+)
+def test_ids_that_lead_elsewhere_are_refused(tmp_path, id_):
+    touch(tmp_path, "x.wav")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "x.wav", "id": id_}) + "\n")
+    if id_ == "":  # as if there were none
+        assert set(collect([tmp_path / "list.jsonl"]).recordings) == {"x.wav"}
+        return
+    with pytest.raises(DatasetError, match="recording 1: the id"):
+        collect([tmp_path / "list.jsonl"])
+
+
+def test_one_id_for_two_recordings_is_refused(tmp_path):
+    touch(tmp_path, "x.wav", "y.wav")
+    rows = [{"path": "x.wav", "id": "1"}, {"path": "y.wav", "id": 1}]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        DatasetError, match=r"two recordings have the id '1': .*x\.wav and .*y\.wav"
+    ):
+        collect([tmp_path / "list.jsonl"])
+    rows[1] = {**rows[0], "language": "de"}
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DatasetError, match="with other options"):
+        collect([tmp_path / "list.jsonl"])
+
+
+def test_results_do_not_get_into_one_anothers_way():
+    check_together(["a", "a.json", "A", "b/c", "index"], ["json", "srt"], folds_case=False)
+    with pytest.raises(DatasetError, match="a file and a folder"):
+        check_together(["a", "a.srt/b"], ["json", "srt"], folds_case=False)
+    with pytest.raises(DatasetError, match="one name on this file system"):
+        check_together(["a", "A"], ["json"], folds_case=True)
+    with pytest.raises(DatasetError, match="would be the index"):
+        check_together(["index.1-of-2"], ["jsonl"], folds_case=False)
+
+
+def test_shards_are_a_partition():
+    ids = [f"{i % 7}/talk {i}.wav" for i in range(2000)]
+    for n in (1, 2, 7):
+        parts = [{id_ for id_ in ids if in_shard(id_, (i + 1, n))} for i in range(n)]
+        assert sum(map(len, parts)) == len(ids)
+        assert set().union(*parts) == set(ids)
+        assert min(map(len, parts)) > 0.7 * len(ids) / n
+
+
+# Manifests
+
+
+def check_manifest(path: Path) -> None:
+    found = collect([path])
+    assert found.recordings == {
+        "one": Recording(
+            "one",
+            str(path.parent / "a.wav"),
+            {"language": "de", "delay_ms": 480, "skip_silence": True, "channel": 2},
+        ),
+        "b.wav": Recording("b.wav", str(path.parent / "b.wav"), {}),
+    }
+    assert found.unused == {"speaker"}
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text(
+        '{"path": "a.wav", "id": "one", "language": "de", "delay_ms": 480, "skip_silence": true, '
+        '"channel": 2, "speaker": "x"}\n\n{"audio_filepath": "b.wav", "id": null}\n'
+    )
+    check_manifest(path)
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "\ufeffpath,id,language,delay_ms,skip_silence,channel,speaker\r\n"
+        '"a.wav",one,de,480,True,2,x\r\nb.wav,,,,,,\r\n'
+    )
+    check_manifest(path)
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = {
+        "path": ["a.wav", "b.wav"],
+        "id": ["one", None],
+        "language": ["de", None],
+        "delay_ms": [480.0, float("nan")],
+        "skip_silence": [True, None],
+        "channel": [2, None],
+        "speaker": ["x", None],
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
+    check_manifest(tmp_path / "list.parquet")
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DatasetError, match="no Parquet file"):
+        collect([tmp_path / "list.parquet"])
+
+
+def test_parquet_without_its_reader(tmp_path, monkeypatch):
+    touch(tmp_path, "list.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match="pip install pyarrow"):
+        collect([tmp_path / "list.parquet"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.jsonl", '{"path": "a.wav"', "line 1"),
+        ("l.jsonl", '["a.wav"]', "an object is expected"),
+        ("l.jsonl", "{}", "it needs one path, and has 0"),
+        ("l.jsonl", '{"path": "a.wav", "url": "b.wav"}', "has 2"),
+        ("l.jsonl", '{"path": 3}', "no path"),
+        ("l.jsonl", '{"path": "a.wav", "id": 1.5}', "neither a text nor a whole number"),
+        ("l.jsonl", '{"path": "a.wav", "language": 3}', "language 3 is no text"),
+        ("l.jsonl", '{"path": "a.wav", "channel": "each"}', "channel 'each' is no number"),
+        ("l.jsonl", '{"path": "a.wav", "channel": 0}', "channel must be"),
+        ("l.csv", "path,delay_ms\na.wav,soon\n", "delay_ms 'soon' is no number"),
+        ("l.csv", "path,delay_ms\na.wav,1.5\n", "no whole number"),
+        ("l.csv", "path,skip_silence\na.wav,perhaps\n", "neither true nor false"),
+        ("l.csv", "path,id\na.wav\n", "not as many"),
+        ("l.csv", 'path\n"a.wav\n', "line 1: unexpected end"),
+        ("l.csv", "path\n\udcff.wav\n", "not UTF-8"),
+    ],
+)
+def test_manifests_that_are_wrong(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, errors="surrogateescape")
+    with pytest.raises(DatasetError, match=re.escape(name) + ".*" + message):
+        collect([tmp_path / name])
+
+
+# The index
+
+
+LINE = {"id": "a", "error": None, "model": "m", "options": {}}
+
+
+def test_a_line_that_was_cut_off_is_removed(tmp_path):
+    path = tmp_path / "index.jsonl"
+    with Index(tmp_path) as index:
+        index.add(LINE)
+        index.add({**LINE, "id": "b"})
+    whole = path.read_bytes()
+    for size in range(whole.index(b"\n") + 1, len(whole)):
+        path.write_bytes(whole[:size])
+        with Index(tmp_path) as index:
+            assert index.entries.keys() == {"a"}
+            index.add({**LINE, "id": "b"})
+        assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_is_reported(tmp_path, caplog):
+    lines = [json.dumps(LINE), "\0\0\0", '{"id": "c"}', json.dumps({**LINE, "id": "d"})]
+    (tmp_path / "index.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    with Index(tmp_path) as index:
+        assert index.entries.keys() == {"a", "d"}
+    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert told == [f"line {number} is damaged, and left out" for number in (2, 3)]
+
+
+def test_a_line_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    with Index(tmp_path) as index:
+        index.add(LINE)
+        before = index.path.read_bytes()
+        write = os.write
+
+        def full(descriptor: int, data: bytes) -> int:
+            if len(data) < 20:
+                raise OSError(28, "No space left on device")
+            return write(descriptor, data[:-10])
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            index.add({**LINE, "id": "b"})
+        monkeypatch.undo()
+        assert index.path.read_bytes() == before
+        assert index.entries.keys() == {"a"}
+        index.add({**LINE, "id": "c"})
+    assert ids_of(tmp_path / "index.jsonl") == ["a", "c"]
+
+
+def test_one_process_writes_an_index(tmp_path):
+    with Index(tmp_path), pytest.raises(DatasetError, match="another voxfast batch"):
+        Index(tmp_path)
+    with Index(tmp_path, (1, 2)), Index(tmp_path, (2, 2)):
+        pass
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    with Index(tmp_path) as index:
+        index.add({**LINE, "id": "x\udcff/日本"})
+    assert "日本".encode() in (tmp_path / "index.jsonl").read_bytes()
+    with Index(tmp_path) as index:
+        assert index.entries.keys() == {"x\udcff/日本"}
+
+
+# Results
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "talk.srt"
+    files.write_whole(path, "first")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        files.write_whole(path, "second")
+    assert [file.name for file in path.parent.iterdir()] == ["talk.srt"]
+    assert path.read_text() == "first"
+
+
+# A job
+
+
+def test_a_job_does_what_is_left(pool, tmp_path):
+    touch(tmp_path, "in/a.wav", "in/b.wav", "in/c.wav")
+    pool.failing = {"in/b.wav"}
+    state = transcribe_files(["in"], "out", model="m")
+    assert (state.recordings, state.done, state.failed) == (3, 3, 1)
+    assert state.has_failures
+    assert (tmp_path / "out/in/a.wav.json").read_text() == "in/a.wav"
+    assert sorted(ids_of(tmp_path / "out/index.jsonl")) == ["in/a.wav", "in/b.wav", "in/c.wav"]
+    pool.given.clear()
+
+    state = transcribe_files(["in"], "out", model="m")
+    assert (state.done, state.earlier, state.earlier_failed) == (0, 2, 1)
+    assert state.has_failures
+    assert pool.given == []
+
+    (tmp_path / "out/in/c.wav.json").unlink()
+    touch(tmp_path, "in/d.wav")
+    transcribe_files(["in"], "out", model="m")
+    assert sorted(pool.given) == ["in/c.wav", "in/d.wav"]
+
+    pool.given.clear()
+    pool.failing.clear()
+    state = transcribe_files(["in"], "out", model="m", retry=True)
+    assert pool.given == ["in/b.wav"]
+    assert not state.has_failures
+    assert pool.is_closed
+
+
+def test_another_format_is_missing(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    transcribe_files(["a.wav"], "out")
+    pool.suffixes = ("json", "txt")
+    state = transcribe_files(["a.wav"], "out", formats=["json", "txt"])
+    assert state.done == 1
+    assert (tmp_path / "out/a.wav.txt").exists()
+
+
+def test_results_of_other_settings_are_not_mixed(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    transcribe_files(["a.wav"], "out", model="m", delay_ms=480)
+    assert transcribe_files(["a.wav"], "out", model="m", delay_ms=480).earlier == 1
+    for other in ({"model": "n", "delay_ms": 480}, {"model": "m"}, {"model": "m", "dtype": "x"}):
+        with pytest.raises(InvalidOptionError, match="repeat those options, or name another"):
+            transcribe_files(["a.wav"], "out", **other)
+
+
+def test_workers_that_end_are_given_up_after_a_while(pool, tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    pool.lost = Counter({"a.wav": 2, "b.wav": 3})
+    state = transcribe_files(["a.wav", "b.wav", "c.wav"], "out")
+    assert (state.done, state.failed) == (3, 1)
+    errors = {line["id"]: line["error"] for line in lines_of(tmp_path / "out/index.jsonl")}
+    assert errors == {
+        "a.wav": None,
+        "b.wav": "its worker was lost; tried 3 times",
+        "c.wav": None,
+    }
+    assert Counter(pool.given) == {"a.wav": 3, "b.wav": 3, "c.wav": 1}
+
+
+def test_limit(pool, tmp_path):
+    touch(tmp_path, "in/a.wav", "in/b.wav", "in/c.wav")
+    assert transcribe_files(["in"], "out", limit=2).done == 2
+    assert transcribe_files(["in"], "out", limit=2).done == 1
+    assert len(ids_of(tmp_path / "out/index.jsonl")) == 3
+
+
+def test_shards_of_one_folder(pool, tmp_path):
+    touch(tmp_path, *(f"in/{i}.wav" for i in range(20)))
+    done = [transcribe_files(["in"], "out", shard=(i, 3)).done for i in (1, 2, 3)]
+    assert sum(done) == len(pool.given) == len(set(pool.given)) == 20
+    assert transcribe_files(["in"], "out").earlier == 20
+    assert {path.name for path in (tmp_path / "out").glob("index*")} == {
+        "index.jsonl",
+        *(f"index.{i}-of-3.jsonl" for i in (1, 2, 3)),
+    }
+
+
+def test_what_succeeded_in_one_shard_holds(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    pool.failing = {"a.wav"}
+    transcribe_files(["a.wav"], "out", shard=(1, 1))
+    pool.failing.clear()
+    transcribe_files(["a.wav"], "out", retry=True)
+    assert transcribe_files(["a.wav"], "out", shard=(1, 1), retry=True).earlier == 1
+
+
+def test_large_recordings_are_first(pool, tmp_path):
+    for i, name in enumerate(["a.wav", "b.wav", "c.wav"]):
+        (tmp_path / name).write_bytes(bytes(10 * i))
+    transcribe_files(["a.wav", "b.wav", "c.wav"], "out")
+    assert pool.given == ["c.wav", "b.wav", "a.wav"]
+
+
+def test_a_full_disk_ends_the_job(pool, tmp_path, monkeypatch):
+    touch(tmp_path, "a.wav")
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "write_whole", full)
+    with pytest.raises(OSError, match="No space"):
+        transcribe_files(["a.wav"], "out")
+    assert (tmp_path / "out/index.jsonl").read_text() == ""
+    assert pool.is_closed
+
+
+def test_a_name_that_cannot_be_is_a_failure(pool, tmp_path):
+    touch(tmp_path, "in/a.wav", "b.wav", "out/in")
+    state = transcribe_files(["in", "b.wav"], "out")
+    assert (state.done, state.failed) == (2, 1)
+    errors = {line["id"]: line["error"] for line in lines_of(tmp_path / "out/index.jsonl")}
+    assert "cannot be written" in errors["in/a.wav"]
+    assert errors["b.wav"] is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"workers": 0}, {"limit": 0}, {"attempts": 0}, {"shard": (3, 2)}, {"formats": ["doc"]}]
+    + [{"formats": []}, {"formats": "json"}],
+)
+def test_numbers_that_cannot_be(tmp_path, options):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(InvalidOptionError):
+        transcribe_files([tmp_path / "a.wav"], tmp_path / "out", **options)
+    with pytest.raises(InvalidOptionError):
+        Cluster(actors=(2, 1))
+
+
+def test_progress():
+    state = Progress(10, 2, 1, 7, 2, 1, audio_seconds=60, elapsed_seconds=4)
+    assert state.speed == 15
+    assert state.seconds_left == 10
+    assert Progress(chosen=5).seconds_left is None
+
+
+# The command
+
+
+def test_the_command(pool, tmp_path, capsys):
+    touch(tmp_path, "in/a.wav", "in/b.wav", "in/notes.txt")
+    pool.suffixes = ("srt", "txt")
+    pool.failing = {"in/b.wav"}
+    arguments = ["batch", "in", "-o", "out", "-f", "srt", "-f", "text", "--model", "m"]
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "2 of 2 recordings" in told.err
+    assert "1 failed: see the index" in told.err
+    assert (tmp_path / "out/in/a.wav.srt").exists()
+    assert cli.main(arguments) == 1
+    assert "1 failed before; --retry takes them again" in capsys.readouterr().err
+    pool.failing.clear()
+    assert cli.main([*arguments, "--retry", "-q"]) == 0
+    assert "recordings" not in capsys.readouterr().err
+    assert cli.main([*arguments, "--limit", "5", "--shard", "1/1"]) == 0
+
+
+def test_the_command_on_a_terminal(pool, tmp_path, capsys, monkeypatch):
+    touch(tmp_path, "a.wav")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert cli.main(["batch", "a.wav", "-o", "out"]) == 0
+    assert "1 of 1" in capsys.readouterr().err
+
+
+def test_an_interrupt_keeps_what_is_finished(pool, tmp_path, capsys):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    wait = pool.wait
+
+    def interrupted() -> list[Result | Loss]:
+        if len(pool.given) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wait()
+
+    pool.wait = interrupted
+    assert cli.main(["batch", "a.wav", "b.wav", "c.wav", "-o", "out"]) == 143
+    assert "interrupted; 1 recordings were finished and are kept" in capsys.readouterr().err
+    assert pool.is_closed
+    assert len(ids_of(tmp_path / "out/index.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--channel", "each"], "one transcript here"),
+        (["--ray", "--workers", "2"], "with --ray say --actors"),
+        (["--ray", "a.wav"], "put --ray behind the inputs"),
+        (["--shard", "3/2"], "not a part"),
+        (["--shard", "x"], "not a part"),
+        (["--actors", "4,2"], "the least and the most"),
+        (["--actor-cpus", "-1"], "not 0 to"),
+        (["--format", "doc"], "invalid choice"),
+    ],
+)
+def test_wrong_usage(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.wav")
+    try:
+        code = cli.main(["batch", "a.wav", "-o", "out", *arguments])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
