@@ -130,7 +130,7 @@ def test_folders_and_patterns_of_a_store(tmp_path):
         f"{root}/a/x.wav",
     ]
     assert found.left_out == {".txt": 1}
-    assert list(found.recordings)[0] == f"file{tmp_path}/a/b/y.flac"
+    assert next(iter(found.recordings)) == f"file{tmp_path}/a/b/y.flac"
 
 
 class Quiet(SimpleHTTPRequestHandler):
