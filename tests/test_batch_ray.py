@@ -239,6 +239,6 @@ def test_a_cluster_gives_what_one_process_gives(nodes, tmp_path, monkeypatch):
     with contextlib.chdir(archive):
         state = transcribe_files(["."], two, cluster=Cluster(actors=(2, 2)), progress=remove)
     assert (state.done, state.failed) == (8, 2)
-    assert given["0/talk.mp3"] == 2
+    assert given["0/talk.mp3"] >= 2  # its second actor may be that of the node
     assert results_of(two) == results_of(one)
     assert plain(index_of(two)) == plain(index_of(one))
