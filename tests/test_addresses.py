@@ -1,5 +1,6 @@
 """Recordings at addresses, through fsspec."""
 
+import json
 import sys
 import threading
 from functools import partial
@@ -12,7 +13,7 @@ from encoded import encoded
 
 from voxfast import audio
 from voxfast._addresses import check_address, is_address, listed, without_secrets
-from voxfast.batch import collect
+from voxfast.batch import collect, transcribe_files
 from voxfast.errors import AudioFileError, DatasetError
 
 fsspec = pytest.importorskip("fsspec")
@@ -37,6 +38,13 @@ def test_secrets_are_not_shown():
 def test_addresses_of_other_kinds_are_refused(address):
     with pytest.raises((AudioFileError, DatasetError)):
         collect([address])
+
+
+def test_an_address_of_another_kind_in_a_manifest_fails_alone(tmp_path):
+    (tmp_path / "list.csv").write_text("path\nssh://host/x.wav\n")
+    assert transcribe_files([tmp_path / "list.csv"], tmp_path / "out", workers=1).failed == 1
+    line = json.loads((tmp_path / "out" / "index.jsonl").read_text())
+    assert "is no address that is read" in line["error"]
 
 
 def test_a_store_without_its_package(monkeypatch):

@@ -260,6 +260,8 @@ def test_parquet_without_its_reader(tmp_path, monkeypatch):
         ("l.jsonl", '{"path": "a.wav", "channel": 0}', "channel must be"),
         ("l.csv", "path,delay_ms\na.wav,soon\n", "delay_ms 'soon' is no number"),
         ("l.csv", "path,delay_ms\na.wav,1.5\n", "no whole number"),
+        ("l.csv", "path,endpoint_ms\na.wav,nan\n", "endpoint_ms 'nan' is no number"),
+        ("l.jsonl", '{"path": "a.wav", "endpoint_ms": 1e999}', "endpoint_ms inf is no number"),
         ("l.csv", "path,skip_silence\na.wav,perhaps\n", "neither true nor false"),
         ("l.csv", "path,id\na.wav\n", "not as many"),
         ("l.csv", 'path\n"a.wav\n', "line 1: unexpected end"),
@@ -413,6 +415,17 @@ def test_workers_that_end_are_given_up_after_a_while(pool, tmp_path):
     assert Counter(pool.given) == {"a.wav": 3, "b.wav": 3, "c.wav": 1}
 
 
+def test_options_that_are_no_json(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    for _ in range(2):
+        state = transcribe_files(["a.wav"], "out", endpoint_ms=float("nan"), tuning=Path("x"))
+    assert state.earlier == 1
+    assert lines_of(tmp_path / "out/index.jsonl")[0]["options"] == {
+        "endpoint_ms": "NaN",
+        "tuning": repr(Path("x")),
+    }
+
+
 def test_limit(pool, tmp_path):
     touch(tmp_path, "in/a.wav", "in/b.wav", "in/c.wav")
     assert transcribe_files(["in"], "out", limit=2).done == 2
@@ -522,7 +535,9 @@ def test_the_command_on_a_terminal(pool, tmp_path, capsys, monkeypatch):
     touch(tmp_path, "a.wav")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert cli.main(["batch", "a.wav", "-o", "out"]) == 0
-    assert "1 of 1" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 of 1" in told
+    assert "a demonstration that knows 71 words" in told
 
 
 def test_an_interrupt_keeps_what_is_finished(pool, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -225,10 +227,14 @@ def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start one of this machine alone."""
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     options = {"include_dashboard": False} if place == "local" else {}
+    ending = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=place, logging_level=logging.WARNING, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise VoxfastError(f"no cluster of Ray at {place}: {error}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ending or signal.SIG_DFL)  # Ray has put its own there
 
 
 def _cause(error: Any) -> Exception:

@@ -1,5 +1,6 @@
 """A whole archive: what is left of it goes to workers, and what they return to files."""
 
+import contextlib
 import logging
 import os
 import time
@@ -18,7 +19,7 @@ from voxfast.batch.pools import Pool
 from voxfast.batch.processes import ProcessPool, processors, sensible_workers
 from voxfast.batch.recordings import Recording, check_together, in_shard
 from voxfast.batch.transcriber import Result, Settings, check_formats
-from voxfast.errors import InvalidOptionError
+from voxfast.errors import AudioFileError, InvalidOptionError
 from voxfast.formats import SUFFIXES
 from voxfast.hub import DEFAULT_MODEL, resolve
 
@@ -170,7 +171,8 @@ def _chosen(
         if shard is None or in_shard(recording.id, shard)
     ]
     for scheme in {item.path.partition("://")[0] for item in chosen if is_address(item.path)}:
-        check_address(f"{scheme}://")  # its package may be missing
+        with contextlib.suppress(AudioFileError):  # that is an error of its recordings
+            check_address(f"{scheme}://")  # its package may be missing
     return chosen
 
 

@@ -1,7 +1,9 @@
 """Manifests: tables of recordings, with an id and options for each."""
 
+import contextlib
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,10 +86,10 @@ def _text(column: str, value: object) -> str:
 def _number(column: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DatasetError(f"{column} {value!r:.80} is no number")
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        raise DatasetError(f"{column} {value!r:.80} is no number") from None
+    with contextlib.suppress(ValueError, OverflowError):
+        if math.isfinite(number := float(value)):
+            return number
+    raise DatasetError(f"{column} {value!r:.80} is no number")
 
 
 def _whole(column: str, value: object) -> int:

@@ -54,11 +54,6 @@ class ProcessPool:
     def is_busy(self) -> bool:
         return any(worker.recording is not None for worker in self._workers)
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes."""
-        return [worker.process.pid for worker in self._workers]
-
     def fill(self, queue: deque[Recording]) -> None:
         """Give recordings to workers that have none; start workers as they are needed."""
         for worker in self._workers:
@@ -191,10 +186,7 @@ def _free_memory() -> float:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free += [1024.0 * int(line.split()[1]) for line in lines if "MemAvailable" in line]
     with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        free.append(float(limit - used))
+        free.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     if len(free) == 1:
         with contextlib.suppress(OSError, ValueError):
             free.append(0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -43,7 +43,8 @@ class Settings:
         """What the results of a recording depend on, beside the model, as plain JSON."""
         kind = {} if self.dtype is None else {"dtype": self.dtype}
         options = {**kind, **self.options, **recording.options}
-        plain: dict[str, Any] = json.loads(json.dumps(options, default=repr))
+        text = json.dumps(options, default=repr)
+        plain: dict[str, Any] = json.loads(text, parse_constant=str)  # JSON has no NaN
         return plain
 
 

@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
     if args.channel == "each":
         raise UsageError("--channel each: a recording has one transcript here; name one, or mix")
     cluster = _cluster(args)
+    if args.model == options.DEFAULT_MODEL and not args.quiet:
+        note(f"voxfast: {args.model} is a demonstration that knows 71 words; name one as --model")
     latest: list[Progress] = []
     try:
         with _shown(args) as tell:
