@@ -401,6 +401,14 @@ def test_results_of_other_settings_are_not_mixed(pool, tmp_path):
             transcribe_files(["a.wav"], "out", **other)
 
 
+def test_a_model_in_a_folder_is_found_from_everywhere(pool, tmp_path):
+    touch(tmp_path, "a.wav", "models/m/config.json", "voxtral-numbers/config.json")
+    transcribe_files(["a.wav"], "out", model="models/m")
+    assert lines_of(tmp_path / "out/index.jsonl")[0]["model"] == str(tmp_path / "models/m")
+    transcribe_files(["a.wav"], "embedded")
+    assert lines_of(tmp_path / "embedded/index.jsonl")[0]["model"] == "voxtral-numbers"
+
+
 def test_workers_that_end_are_given_up_after_a_while(pool, tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.wav")
     pool.lost = Counter({"a.wav": 2, "b.wav": 3})

@@ -17,11 +17,11 @@ from voxfast.batch.index import Index, settings_key
 from voxfast.batch.inputs import collect
 from voxfast.batch.pools import Pool
 from voxfast.batch.processes import ProcessPool, processors, sensible_workers
-from voxfast.batch.recordings import Recording, check_together, in_shard
+from voxfast.batch.recordings import Recording, check_together, in_shard, place_of
 from voxfast.batch.transcriber import Result, Settings, check_formats
 from voxfast.errors import AudioFileError, InvalidOptionError
 from voxfast.formats import SUFFIXES
-from voxfast.hub import DEFAULT_MODEL, resolve
+from voxfast.hub import DEFAULT_MODEL, embedded_models, resolve
 
 __all__ = ["ATTEMPTS", "Progress", "transcribe_files"]
 
@@ -126,7 +126,7 @@ def transcribe_files(
         OSError: if the folder cannot be written to.
     """
     plain = {key: value for key, value in options.items() if value is not None}
-    settings = Settings(str(model), check_formats(formats), dtype, plain)
+    settings = Settings(_model_name(model), check_formats(formats), dtype, plain)
     _check(workers=workers, limit=limit, attempts=attempts, shard=shard)
     recordings = _chosen(inputs, shard)
     folder = Path(output)
@@ -140,6 +140,13 @@ def transcribe_files(
             with _pool(settings, workers, cluster, len(queue)) as pool:
                 _work(pool, queue, attempts, keeper)
         return keeper.state
+
+
+def _model_name(model: str | Path) -> str:
+    """A model's name; of a folder, its absolute path: workers may run in another folder."""
+    folder = Path(model).expanduser()
+    is_folder = str(model) not in embedded_models() and folder.is_dir()
+    return place_of(str(folder)) if is_folder else str(model)
 
 
 def _check(shard: tuple[int, int] | None, **numbers: int | None) -> None:
