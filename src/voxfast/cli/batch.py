@@ -37,8 +37,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser = subparsers.add_parser(
         "batch",
         help="transcribe an archive, on all processors or a cluster",
-        description="Transcribe many recordings into a folder: files for each, and index.jsonl "
-        "with a line for each. A recording that fails is a line with an error.",
+        description="Transcribe recordings into a folder. One that fails is a line in its index.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
