@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from voxfast import cli
-from voxfast.batch import Cluster, Progress, collect, files, job, transcribe_files
+from voxfast.batch import Cluster, Progress, collect, files, job, processes, transcribe_files
 from voxfast.batch.index import Index
 from voxfast.batch.pools import Loss
 from voxfast.batch.recordings import Recording, check_together, id_of, in_shard
@@ -96,6 +96,15 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
     assert set(collect(["**/*.wav"]).recordings) == {"a/talk.wav", "b/talk.wav"}
     assert set(collect(["./a/talk.wav", "a"]).recordings) == {"a/talk.wav"}
     assert set(collect([tmp_path / "a"]).recordings) == {f"{tmp_path}/a/talk.wav"[1:]}
+
+
+def test_links_to_folders_are_followed_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "elsewhere/x.wav", "a/y.wav")
+    (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/link2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "a")
+    assert list(collect(["a"]).recordings) == ["a/y.wav", "a/link/x.wav"]
 
 
 def test_inputs_that_are_not_there(tmp_path, monkeypatch):
@@ -464,8 +473,12 @@ def test_what_succeeded_in_one_shard_holds(pool, tmp_path):
 def test_large_recordings_are_first(pool, tmp_path):
     for i, name in enumerate(["a.wav", "b.wav", "c.wav"]):
         (tmp_path / name).write_bytes(bytes(10 * i))
-    transcribe_files(["a.wav", "b.wav", "c.wav"], "out")
+    seen: list[Progress] = []
+    pool.size = 1
+    transcribe_files(["a.wav", "b.wav", "c.wav"], "out", progress=seen.append)
     assert pool.given == ["c.wav", "b.wav", "a.wav"]
+    shares = [state.share for state in seen]
+    assert shares == pytest.approx([0, 20 / 31, 30 / 31, 1])
 
 
 def test_a_full_disk_ends_the_job(pool, tmp_path, monkeypatch):
@@ -511,10 +524,19 @@ def test_numbers_that_cannot_be(tmp_path, options):
 
 
 def test_progress():
-    state = Progress(10, 2, 1, 7, 2, 1, audio_seconds=60, elapsed_seconds=4)
+    state = Progress(10, 2, 1, 7, 2, 1, share=0.25, audio_seconds=60, elapsed_seconds=4)
     assert state.speed == 15
-    assert state.seconds_left == 10
+    assert state.seconds_left == 12
     assert Progress(chosen=5).seconds_left is None
+
+
+@pytest.mark.parametrize(("free", "workers"), [(1e12, 8), (3e9, 4), (0, 1)])
+def test_workers_as_memory_allows(monkeypatch, on_the_cpu, free, workers):
+    monkeypatch.setattr(processes, "processors", lambda: 8)
+    monkeypatch.setattr(processes, "_free_memory", lambda: free)
+    assert processes.sensible_workers(weights=200_000_000) == workers
+    monkeypatch.undo()
+    assert 1 <= processes.sensible_workers(0) <= processes.processors()
 
 
 # The command

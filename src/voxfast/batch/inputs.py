@@ -117,12 +117,18 @@ def _files(name: str, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """All files below a folder, sorted, but for hidden ones."""
+    """All files below a folder, sorted, but for hidden ones; links to folders are followed once."""
 
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be read must not be left out unnoticed
 
-    for place, folders, files in os.walk(folder, onerror=fail):
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (str(Path(place, name)) for name in sorted(files) if name[0] != ".")
 

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Progress:
         chosen: how many this run takes.
         done: how many of those are done, failed ones included.
         failed: how many of those failed.
+        share: of the work of this run, 0 to 1, by the sizes of files.
         audio_seconds: of those that are done.
         elapsed_seconds: since the first was given to a worker.
     """
@@ -52,6 +53,7 @@ class Progress:
     chosen: int = 0
     done: int = 0
     failed: int = 0
+    share: float = 0.0
     audio_seconds: float = 0.0
     elapsed_seconds: float = 0.0
 
@@ -67,10 +69,10 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate: recordings that are left, at the pace until now; None before the first."""
-        if not self.done:
+        """An estimate: the work that is left, at the pace until now; None before the first."""
+        if not self.share:
             return None
-        return self.elapsed_seconds / self.done * (self.chosen - self.done)
+        return self.elapsed_seconds / self.share * (1 - self.share)
 
 
 def transcribe_files(
@@ -134,11 +136,15 @@ def transcribe_files(
     with Index(folder, shard) as index:
         left, state = _left(recordings, index, folder, settings, retry=retry)
         # The large ones first: none of them is to be left when all others are done.
-        queue = deque(sorted(left, key=_size, reverse=True)[:limit])
-        keeper = _Keeper(index, folder, settings, replace(state, chosen=len(queue)), progress)
-        if queue:
-            with _pool(settings, workers, cluster, len(queue)) as pool:
-                _work(pool, queue, attempts, keeper)
+        sizes = {recording.id: _size(recording) for recording in left}
+        chosen = sorted(left, key=lambda recording: -sizes[recording.id])[:limit]
+        whole = sum(sizes[recording.id] for recording in chosen)
+        shares = {recording.id: sizes[recording.id] / whole for recording in chosen}
+        state = replace(state, chosen=len(chosen))
+        keeper = _Keeper(index, folder, settings, shares, state, progress)
+        if chosen:
+            with _pool(settings, workers, cluster, len(chosen)) as pool:
+                _work(pool, deque(chosen), attempts, keeper)
         return keeper.state
 
 
@@ -220,11 +226,11 @@ def _left(
 
 
 def _size(recording: Recording) -> int:
-    """Bytes of a recording; 0 if they are not known."""
-    try:
-        return 0 if is_address(recording.path) else Path(recording.path).stat().st_size
-    except (OSError, ValueError):
-        return 0
+    """Bytes of a recording, at least 1; 1 if they are not known."""
+    with contextlib.suppress(OSError, ValueError):
+        if not is_address(recording.path):
+            return max(1, Path(recording.path).stat().st_size)
+    return 1
 
 
 def _pool(
@@ -270,10 +276,12 @@ class _Keeper:
         index: Index,
         folder: Path,
         settings: Settings,
+        shares: Mapping[str, float],
         state: Progress,
         tell: Callable[[Progress], object] | None,
     ) -> None:
         self._index, self._folder, self._settings, self._tell = index, folder, settings, tell
+        self._shares = shares
         self._begin = time.monotonic()
         self.state = state
 
@@ -301,6 +309,7 @@ class _Keeper:
             self.state,
             done=self.state.done + 1,
             failed=self.state.failed + (result.error is not None),
+            share=min(1.0, self.state.share + self._shares[result.recording.id]),
             audio_seconds=self.state.audio_seconds + heard,
             elapsed_seconds=time.monotonic() - self._begin,
         )
