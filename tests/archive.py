@@ -8,7 +8,7 @@ import soundfile
 from encoded import encode
 from evaluation import EVAL_FOLDER
 
-__all__ = ["BROKEN", "make_archive"]
+__all__ = ["BROKEN", "make_archive", "touch"]
 
 # suffix: (codec, muxer)
 _KINDS = {
@@ -68,6 +68,13 @@ def make_archive(
         path.write_bytes(data)
         names.append(name)
     return names
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Make files that hold their own names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
 
 
 def _encoded(samples: np.ndarray, suffix: str) -> bytes:
