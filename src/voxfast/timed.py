@@ -15,11 +15,19 @@ class Token:
         probability: of the model, 0 to 1.
         position: its audio token (80 ms). Voxtral: its index, since there is one token per
             position. Qwen3-ASR: the attended frame, counted from the start of the buffer.
+        replaced: the probability of the token that the model would have written here, where a
+            vocabulary has replaced it; else None.
     """
 
     id: int
     probability: float
     position: int
+    replaced: float | None = None
+
+    @property
+    def certainty(self) -> float:
+        """How sure the model is that there is text, whichever was written."""
+        return self.probability if self.replaced is None else self.replaced
 
 
 @dataclass(frozen=True, slots=True)
