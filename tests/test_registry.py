@@ -57,6 +57,9 @@ class LoadedToy:
     offline_block_seconds = 1.0
     offline_whole_seconds = float("inf")
 
+    def vocabulary(self, entries: object) -> None:
+        raise voxfast.InvalidOptionError("a toy takes no vocabulary")
+
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
         self._name = name
         self._weight = mx.load(str(folder / "model.safetensors"))["weight"]

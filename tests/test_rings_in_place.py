@@ -204,7 +204,7 @@ def small_voxtral() -> Voxtral:
 
 @pytest.fixture
 def tokens(small_voxtral) -> TokenStream:
-    tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
+    tokenizer = SimpleNamespace(bos=1, pad=32, word=33, n_left_pad=8, piece=lambda t: None)
     stream = TokenStream(small_voxtral, tokenizer, 2, block=8)
     noise = np.random.default_rng(0).standard_normal(12 * 1280).astype(np.float32)
     assert advance(stream, noise[:40]) == []
@@ -299,7 +299,7 @@ def test_tokens_do_not_depend_on_what_is_prepared(small_voxtral):
     noise = np.random.default_rng(1).standard_normal(30 * 1280).astype(np.float32)
     found = []
     for block in (1, 5):
-        tokenizer = SimpleNamespace(bos=1, pad=32, n_left_pad=8)
+        tokenizer = SimpleNamespace(bos=1, pad=32, word=33, n_left_pad=8, piece=lambda t: None)
         stream = TokenStream(small_voxtral, tokenizer, 2, block=block)
         made = advance(stream, noise[:40])
         for begin in range(40, 25 * 1280, 1280 * block):

@@ -81,7 +81,12 @@ class Model:
         return self._loaded.offline_block_seconds
 
     def session(
-        self, *, endpoint_ms: float | None = None, skip_silence: bool = False, **options: Any
+        self,
+        *,
+        endpoint_ms: float | None = None,
+        skip_silence: bool = False,
+        vocabulary: Iterable[str | tuple[str, float]] = (),
+        **options: Any,
     ) -> Session:
         """Open a live stream. Sessions are independent of each other.
 
@@ -90,6 +95,9 @@ class Model:
                 at once; None: words come when the model is sure of them.
             skip_silence: what the detector (:mod:`voxfast.vad`) takes for silence or noise is not
                 given to the model: speech that it misses writes no words.
+            vocabulary: names and terms that may be said, spelled as they are to be written. A
+                phrase is a text, or a tuple of a text and its weight: how much less likely than
+                its own choice, in nats, the model may find it; 4 by default, 20 at most.
             **options: the fields of :class:`voxfast.VoxtralOptions` or of
                 :class:`voxfast.Qwen3Options`, depending on the model.
 
@@ -100,7 +108,10 @@ class Model:
         listener = None
         if skip_silence or endpoint_ms is not None:
             listener = Listener(stream, endpoint_ms=endpoint_ms, skip_silence=skip_silence)
-        return Session(stream, self._owner, self._peers, listener)
+        session = Session(stream, self._owner, self._peers, listener, self._loaded.vocabulary)
+        if not isinstance(vocabulary, tuple) or vocabulary:
+            session.vocabulary = vocabulary
+        return session
 
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with WhisperLiveKit's interface; options as for :meth:`session`."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
     from _typeshed import DataclassInstance
 
+    from voxfast.models.vocabulary import Vocabulary
     from voxfast.online.stream import Stream
 
 __all__ = ["Family", "LoadedCheckpoint", "check_names", "is_automatic"]
@@ -33,6 +34,13 @@ class LoadedCheckpoint(Protocol):
     @property
     def offline_whole_seconds(self) -> float:
         """The longest recording that is better transcribed in one piece than cut at pauses."""
+        ...
+
+    def vocabulary(self, entries: object) -> "Vocabulary | None":
+        """A user's vocabulary for the streams; may be called on any thread.
+
+        Raises InvalidOptionError for what is none.
+        """
         ...
 
     def stream(self, **options: Any) -> "Stream":

@@ -115,6 +115,15 @@ class AsyncSession:
         return self._session.tentative
 
     @property
+    def vocabulary(self) -> tuple[tuple[str, float], ...]:
+        """Phrases that are going to be said; may be set, see :attr:`voxfast.Session.vocabulary`."""
+        return self._session.vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, entries: Iterable[str | tuple[str, float]]) -> None:
+        self._session.vocabulary = entries
+
+    @property
     def language(self) -> str | None:
         """The requested or last detected language; None if unknown."""
         return self._session.language

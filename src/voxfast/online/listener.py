@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,10 @@ class Listener:
         self._detector.reset()
         self._spans = SpeechSpans(pause_ms=self._pause_ms)
         self._partial, self._quiet = 0, self._skips
+
+    def use_vocabulary(self, vocabulary: Any) -> None:
+        """Take another vocabulary for what the stream hears from now on."""
+        self._stream.use_vocabulary(vocabulary)
 
     def end_utterance(self) -> None:
         """End an utterance, whatever is heard."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +85,10 @@ class _OverloadLog:
         self._busy = time.monotonic() - self._begin
 
 
+def _no_vocabulary(entries: object) -> Any:
+    raise InvalidOptionError("this model takes no vocabulary")
+
+
 class Session:
     """A live stream, for apps. Made by :meth:`voxfast.Model.session`.
 
@@ -106,10 +110,17 @@ class Session:
     """
 
     def __init__(
-        self, stream: Stream, owner: OwnerThread, peers: Peers, listener: Listener | None = None
+        self,
+        stream: Stream,
+        owner: OwnerThread,
+        peers: Peers,
+        listener: Listener | None = None,
+        compile_vocabulary: Callable[[object], Any] = _no_vocabulary,
     ) -> None:
         self._stream, self._owner, self._listener = stream, owner, listener
         self._peers = peers
+        self._compile_vocabulary = compile_vocabulary
+        self._vocabulary: tuple[tuple[str, float], ...] = ()
         self._input = stream if listener is None else listener
         self._turns = Turns()
         self._events: list[Event] = []  # that no call has returned yet
@@ -237,6 +248,26 @@ class Session:
         self._queue_end()
         self._drain()
         return self._take_last()
+
+    @property
+    def vocabulary(self) -> tuple[tuple[str, float], ...]:
+        """Phrases that are going to be said, with their weights; see ``Model.session``.
+
+        May be set at any time, as often as needed, and then holds for audio that is inserted
+        afterwards; words that were spoken less than the delay before may be written by it, too.
+        With ``skip_silence`` the same is true of what the detector still holds back.
+
+        Raises:
+            InvalidOptionError: for what is no vocabulary; the former one stays.
+            SessionClosedError: after ``finish()`` or ``close()``.
+        """
+        return self._vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, entries: Iterable[str | tuple[str, float]]) -> None:
+        compiled = self._compile_vocabulary(entries)
+        self._enqueue(_QueuedCall(self._input.use_vocabulary, (compiled,)))
+        self._vocabulary = () if compiled is None else compiled.phrases
 
     def close(self) -> None:
         """Reject further audio; a call that runs completes. Does nothing in a forked child."""

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class Stream(Protocol):
         ...
 
     def end_stream(self) -> None: ...
+    def use_vocabulary(self, vocabulary: Any) -> None:
+        """Take another vocabulary, which the model has compiled, for what is heard from now on."""
+        ...
+
     def step(self, others: "Sequence[Stream]" = ()) -> None:
         """Process a piece of the queue, and of ``others`` what shares the work."""
         ...

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.network import DecoderState, Qwen3ASR
@@ -24,6 +26,7 @@ class _Step:
 
     token: mx.array
     probability: mx.array
+    logits: mx.array
     frame: mx.array
     state: DecoderState
 
@@ -53,6 +56,7 @@ class Decoder:
         self._n_audio = 0
         self._last: int | None = None  # the input token of the prepared step
         self._prepared: _Step | None = None
+        self._logits: mx.array | None = None  # [vocab_size], of the token that was predicted last
         self.n_read = self.n_written = 0
 
     def read(self, audio: Audio, text: Sequence[int]) -> Token:
@@ -83,12 +87,22 @@ class Decoder:
         self._state = step.state
         return self._predict(step)
 
+    def logits(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The logits of some tokens, in the place of the one that was predicted last."""
+        assert self._logits is not None
+        return np.array(self._logits[mx.array(tokens)].astype(mx.float32), np.float64)
+
+    def go_back(self, count: int) -> None:
+        """Take back the last ``count`` tokens that were written; then :meth:`write` others."""
+        self._prepared = None
+        self._state.keep(self._state.offset - count)
+
     def _step(self, x: mx.array, state: DecoderState) -> _Step:
         """Run the decoder over the next positions; updates the state."""
         logits, queries = self._model.decode(x, state, self._layers)
         keys = [state.caches[layer].state[0] for layer in self._layers]
         frame = alignment_frame(queries, keys, self._heads, len(self._head), self._n_audio)
-        return _Step(*greedy(logits), frame, state)
+        return _Step(*greedy(logits), logits, frame, state)
 
     def _predict(self, step: _Step) -> Token:
         """Evaluate token, probability and frame in one synchronisation."""
@@ -96,5 +110,6 @@ class Decoder:
         mx.async_eval(*wanted, step.state.arrays())  # type: ignore[no-untyped-call]
         self._prepared = self._step(self._model.embed(step.token[None]), step.state.copy())
         mx.eval(wanted)
+        self._logits = step.logits
         self._last = cast(int, step.token.item())
         return Token(self._last, cast(float, step.probability.item()), cast(int, step.frame.item()))

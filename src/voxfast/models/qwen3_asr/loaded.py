@@ -16,6 +16,7 @@ from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.traits import AttentionTiming, read_traits
+from voxfast.models.vocabulary import Vocabulary, compile_vocabulary
 
 __all__ = ["LoadedQwen3ASR"]
 
@@ -39,6 +40,9 @@ class LoadedQwen3ASR:
     @property
     def dtype(self) -> mx.Dtype:
         return self._model.dtype
+
+    def vocabulary(self, entries: object) -> Vocabulary | None:
+        return compile_vocabulary(entries, self._tokenizer.encode, self._tokenizer.piece)
 
     def stream(self, **options: Any) -> Qwen3Stream:
         chosen = read_options(self._name, options)

@@ -21,6 +21,7 @@ from voxfast.models.qwen3_asr.utterance import (
     Utterance,
 )
 from voxfast.models.traits import Traits
+from voxfast.models.vocabulary import Vocabulary
 from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Word
 
@@ -93,7 +94,13 @@ class Qwen3Stream(QueuedStream):
         self._n_encoded = 0  # frames, in finished utterances
         self._begin = 0  # first sample of the utterance in the model's audio
         self._ends: deque[int] = deque()  # of it and later ones, as far as they are known
+        # Each for the inferences that hear audio from a sample on.
+        self._vocabularies: deque[tuple[int, Vocabulary | None]] = deque()
         self._last_end = 0.0  # end of the last committed word
+
+    def use_vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        """Take another vocabulary for inferences that hear more than was heard by now."""
+        self._vocabularies.append((self._clock.model_samples, vocabulary))
 
     def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the end of an utterance: all its words are committed; the stream goes on."""
@@ -132,6 +139,8 @@ class Qwen3Stream(QueuedStream):
         if not size and not end:
             return
         samples = self._take(size)
+        while self._vocabularies and self._vocabularies[0][0] < self._taken:
+            self._utterance.vocabulary = self._vocabularies.popleft()[1]
         self._commit(self._utterance.step(samples, end=end))
         if not end and not self._utterance.make_room():
             log.warning("nothing could be committed in a full buffer; the utterance ends here")
@@ -142,9 +151,9 @@ class Qwen3Stream(QueuedStream):
             if self._ends and self._ends[0] == self._taken:
                 self._ends.popleft()
             self._n_encoded += self._utterance.n_encoded
-            language = self._utterance.language
+            language, vocabulary = self._utterance.language, self._utterance.vocabulary
             self._utterance = self._new_utterance()
-            self._utterance.language = language
+            self._utterance.language, self._utterance.vocabulary = language, vocabulary
         self._clock.forget(self._begin + int(self._utterance.dropped_seconds * SAMPLE_RATE))
 
     # -- inside

@@ -14,7 +14,9 @@ from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judg
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.scripts import is_unspaced
+from voxfast.models.speller import LONGEST_TRIAL, Speller
 from voxfast.models.traits import AttentionTiming, Traits
+from voxfast.models.vocabulary import Vocabulary
 from voxfast.timed import Token, Word
 
 __all__ = ["AlignedWord", "BufferLimits", "Utterance"]
@@ -84,6 +86,7 @@ class Utterance:
 
     Attributes:
         language: the given or last detected language; None if there is none.
+        vocabulary: phrases that may be said; may be replaced between steps.
         tentative: text that is not committed yet.
     """
 
@@ -108,6 +111,7 @@ class Utterance:
         # The language header before the text: given, or as the model wrote it.
         self._header = [] if language is None else tokenizer.language_prefix(language)
         self.language = language
+        self.vocabulary: Vocabulary | None = None
         self.tentative = ""
 
     @property
@@ -146,7 +150,8 @@ class Utterance:
             words, begins, [*begins[1:], math.inf], strict=False
         ):
             probability = math.prod(token.probability for token in tokens)
-            if probability < self._traits.least_probability:
+            certainty = math.prod(token.certainty for token in tokens)
+            if certainty < self._traits.least_probability:
                 log.debug("left out %r, of probability %.3f", text, probability)
                 continue
             latest = next_begin - self._timing.start_lead
@@ -197,7 +202,8 @@ class Utterance:
         n_audio = len(audio.embeddings)
         last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
         tokens: list[Token] = []
-        for count, prediction in enumerate(self._predictions(audio)):
+        for count, (prediction, before) in enumerate(self._predictions(audio)):
+            phrase = len(tokens) - before  # where the one that it belongs to begins
             if prediction.id in self._tokenizer.ends:
                 return _Hypothesis(tokens, prediction.id, True)
             following = prediction.id
@@ -210,6 +216,9 @@ class Utterance:
             if verdict is Verdict.REWIND and tokens:
                 following = tokens.pop().id
             if verdict is not Verdict.KEEP:
+                if phrase < len(tokens):  # it may fail yet, with more audio
+                    following = tokens[phrase].id
+                    del tokens[phrase:]
                 break
             tokens.append(prediction)
             loop = first_of_loop([token.id for token in tokens], frames)
@@ -220,17 +229,33 @@ class Utterance:
                 break
         return _Hypothesis(tokens, following, False)
 
-    def _predictions(self, audio: Audio) -> Iterator[Token]:
-        """The endless tokens of the text; each is written when the next one is requested."""
+    def _predictions(self, audio: Audio) -> Iterator[tuple[Token, int]]:
+        """The endless tokens of the text; each is written when the next one is requested.
+
+        With each token the number of those before it that belong to the same phrase of the
+        vocabulary: such a phrase is written as a whole.
+        """
         if self._is_forced or self._words:
-            text = [*self._prompt_tail, *self._header, *self._context()]
-            prediction = self._decoder.read(audio, text)
+            context = self._context()
+            prediction = self._decoder.read(audio, [*self._prompt_tail, *self._header, *context])
         else:
             *written, prediction = self._read_header(self._decoder.read(audio, self._prompt_tail))
-            yield from written
+            yield from ((token, 0) for token in written)
+            context = [token.id for token in written]
+        speller = Speller(self._tokenizer.piece, self.vocabulary)
+        speller.read(context[-LONGEST_TRIAL:])
+        frames: list[int] = []  # of tokens that are not yielded
         while True:
-            yield prediction
-            prediction = self._decoder.write(prediction.id)
+            held = speller.held
+            choice = speller.choose(prediction.id, prediction.probability, self._decoder.logits)
+            frames.append(prediction.position)
+            if choice.undone:
+                self._decoder.go_back(choice.undone)
+                held = 0
+                del frames[1:]
+            for place, one in enumerate(choice.written):
+                yield one.at(frames.pop(0)), place if place < held else 0
+            prediction = self._decoder.write(choice.token)
 
     def _read_header(self, prediction: Token) -> list[Token]:
         """Read the header that the model writes, ``language English<asr_text>``.

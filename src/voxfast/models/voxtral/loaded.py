@@ -11,6 +11,7 @@ from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
+from voxfast.models.vocabulary import Vocabulary, compile_vocabulary
 from voxfast.models.voxtral.passes import PassCosts
 from voxfast.models.voxtral.script_lock import ScriptLock, held_language, script_lock
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
@@ -69,6 +70,9 @@ class LoadedVoxtral:
     @property
     def dtype(self) -> mx.Dtype:
         return self._model.dtype
+
+    def vocabulary(self, entries: object) -> Vocabulary | None:
+        return compile_vocabulary(entries, self._tokenizer.encode, self._tokenizer.piece)
 
     def stream(self, **options: Any) -> VoxtralStream:
         check_names(self._name, options, VoxtralOptions)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from voxfast.audio import SAMPLE_RATE
 from voxfast.features import HOP_LENGTH, N_FFT
 from voxfast.models.traits import Traits
+from voxfast.models.vocabulary import Vocabulary
 from voxfast.models.voxtral import tokens
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.passes import MAX_ROWS, PassCosts
@@ -74,6 +75,10 @@ class VoxtralStream(QueuedStream):
         # Samples of the model's audio at which utterances end; blocks before them may be partial.
         self._ends: deque[int] = deque()
         self._last_end = 0
+
+    def use_vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        """Take another vocabulary for what is heard from now on."""
+        self._tokens.use_vocabulary(vocabulary, self._clock.model_samples // self._position)
 
     def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the padding after which all words are written; the stream goes on.
@@ -158,6 +163,8 @@ class VoxtralStream(QueuedStream):
     def _close_utterance(self) -> None:
         """End the utterance, if all of it is decoded."""
         if self._is_at_end:
+            self._add(self._tokens.end_text())
+        if self._is_at_end:  # still: a phrase that fails is decoded again
             self._ends.popleft()
             self.words += self._assembler.close()
 

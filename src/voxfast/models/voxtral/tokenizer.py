@@ -90,6 +90,10 @@ class VoxtralTokenizer:
         """Positions of silence after which the last word of an utterance is written."""
         return int(self._audio.n_right_pad_tokens(delay_ms))
 
+    def encode(self, text: str) -> list[int]:
+        """Text tokens of a text; what looks like a special token is text."""
+        return list(self._tekken.encode(text, bos=False, eos=False))
+
     def piece(self, token: int) -> bytes | None:
         """The bytes of a text token; None for a special one."""
         if token < self._n_special or token >= self.vocab_size:

@@ -1,5 +1,6 @@
 """Voxtral's tokens: audio in, one token per position out, for one stream or several at once."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxfast.features import N_FFT, LogMelStream
+from voxfast.models.speller import Choice, Speller, Written
+from voxfast.models.vocabulary import Vocabulary
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.passes import MAX_ROWS, Acceptance, PassCosts
 from voxfast.models.voxtral.script_lock import ScriptLock
@@ -72,6 +75,9 @@ class TokenStream:
     audio for it, and waits only then. The state is complete with the token, so the next pass
     writes the rings in place; it is started at once, before anything is done with the token.
 
+    Phrases of a vocabulary are tried (:class:`.Speller`): their tokens are held back, and where
+    they fail, their positions are taken back like those of wrong guesses.
+
     Args:
         start: absolute index of the first position, for rotary angles.
         block: the most positions that are encoded at once.
@@ -113,10 +119,13 @@ class TokenStream:
         # The tokens [L] of int32 that go into the next pass for certain: the prompt at first.
         self._input = mx.array([tokenizer.bos] + [tokenizer.pad] * (self._n_prompt - 1))
         self._guesses: list[int] = []  # of the tokens that come next
+        self._own_guesses: list[int] = []  # of those that come next if the phrase fails
         self._started: tuple[_Pass, _Results] | None = None
         self._blanks = 0
+        self._speller = Speller(tokenizer.piece, pauses=(tokenizer.pad, tokenizer.word))
+        self._vocabularies: deque[tuple[int, Vocabulary | None]] = deque()  # each from a token on
         self.passes = 0  # so far, of the decoder
-        self.generated = 0  # tokens so far
+        self.generated = 0  # tokens so far that stay
 
     @property
     def due(self) -> int:
@@ -125,8 +134,29 @@ class TokenStream:
         waiting = 0 if self._audio is None else len(self._audio) - self._first
         return started + max(0, waiting - len(self._input) + 1)
 
+    def use_vocabulary(self, vocabulary: Vocabulary | None, audio: int) -> None:
+        """Take another vocabulary for the tokens that hear position ``audio`` of the audio."""
+        # The prompt ends where the token hears its delay: token k hears position k + n_delay.
+        n_delay = self._n_prompt - 1 - self._tokenizer.n_left_pad
+        self._vocabularies.append((audio - n_delay, vocabulary))
+
+    def end_text(self) -> list[Token]:
+        """End a phrase that is tried, because the text ends here: its tokens, if it is complete.
+
+        Else positions are due again.
+        """
+        choice = self._speller.finish()
+        if choice is None:
+            return []
+        if choice.undone:
+            self._go_back(choice.undone - 1)  # the position of its last token was not computed
+            self._input = mx.array([choice.token])
+        return self._number(choice.written)
+
     def decode(self, alone: bool = True) -> list[Token]:
-        """The tokens of one pass, at least one. Only when one is due.
+        """The tokens of one pass that stay. Only when one is due.
+
+        None while a phrase is tried; else at least one.
 
         Args:
             alone: prepare the next pass, if that can be.
@@ -169,8 +199,9 @@ class TokenStream:
 
     def _take_audio(self, audio: mx.array) -> None:
         """Keep the embeddings [P, dim] of the next positions for the decoder."""
-        # A pass that is started may give the rows of its guesses back.
-        returned = 0 if self._started is None else len(self._started[0].guesses)
+        # A pass that is started may give its rows back, and a phrase that is tried its own.
+        returned = self._speller.held
+        returned += 0 if self._started is None else self._started[0].rows.outputs
         first = self._first - returned
         if self._audio is not None and first < len(self._audio):
             audio = mx.concatenate([self._audio[first:], audio])
@@ -180,7 +211,10 @@ class TokenStream:
         """The part of the next pass, in which ``beside`` other streams take part."""
         outputs = 1
         if self._costs is not None and self.passes:
-            outputs = self._acceptance.rows(min(self.due, MAX_ROWS), self._costs, beside)
+            most = MAX_ROWS - self._speller.held - 1  # so that all of them can be taken back
+            if self._speller.held:
+                most = min(most, len(self._guesses) + 2)  # the end of the phrase, and what follows
+            outputs = self._acceptance.rows(min(self.due, most), self._costs, beside)
         blanks = [self._tokenizer.pad] * outputs
         guesses, self._guesses = (self._guesses + blanks)[: outputs - 1], self._guesses[outputs:]
         tokens = self._input
@@ -201,23 +235,67 @@ class TokenStream:
         likely: list[float],
         logits: Callable[[int], mx.array],
     ) -> list[Token]:
-        """The tokens of the rows whose guesses hold; takes the other rows back."""
-        tokens: list[Token] = []
+        """The tokens of the rows whose guesses hold, as far as they stay.
+
+        Takes back the other rows, and those of a phrase that has failed.
+        """
+        written: list[Written] = []
+        accepted, held = 0, self._speller.held
         for row, guess in enumerate([*made.guesses, None]):
-            token, probability = self._choose(ids[row], likely[row], logits, row)
-            tokens.append(Token(token, probability, self.generated))
-            self.generated += 1
-            if token != guess:
+            self._change_vocabulary(self.generated + len(written) + self._speller.held)
+            own, probability = self._choose(ids[row], likely[row], logits, row)
+            choice = self._speller.choose(own, probability, partial(_values, logits, row))
+            written += choice.written
+            accepted += 1
+            if choice.undone or choice.token != guess:
                 break
-        accepted = len(tokens)
-        self._acceptance.note(len(ids), accepted)
-        self._guesses = ids[accepted:] + self._guesses
-        if accepted < len(ids):
-            self._decoder.trim(len(ids) - accepted)
-            self._first -= len(ids) - accepted
+        if choice.undone:
+            self._blanks = 0  # a trial begins where there is text
+        elif not held and not self._speller.held:
+            self._acceptance.note(len(ids), accepted)
+        self._guess(ids[accepted:], choice, is_own=choice.token == own)
+        if self._started is not None and (choice.undone or choice.token != ids[-1]):
+            self._discard_started()
+        self._go_back(len(ids) - accepted + choice.undone)
         if self._started is None:
-            self._input = mx.array([tokens[-1].id])
+            self._input = mx.array([choice.token])
+        return self._number(written)
+
+    def _guess(self, following: list[int], choice: Choice, *, is_own: bool) -> None:
+        """Guess the next tokens: what the pass has written, or the phrase that is tried."""
+        self._guesses = self._own_guesses if choice.undone else following + self._guesses
+        if choice.undone:
+            self._own_guesses = []
+        elif self._speller.held == 1 and not is_own:  # if it fails, the pass was right
+            self._own_guesses = self._guesses
+        self._guesses = self._speller.expected or self._guesses
+
+    def _change_vocabulary(self, position: int) -> None:
+        """Take the vocabulary that is due at a position; not while a phrase is tried."""
+        changes = self._vocabularies
+        while changes and changes[0][0] <= position and not self._speller.held:
+            self._speller.use(changes.popleft()[1])
+
+    def _number(self, written: Sequence[Written]) -> list[Token]:
+        """The next tokens of the stream."""
+        tokens = []
+        for one in written:
+            tokens.append(one.at(self.generated))
+            self.generated += 1
         return tokens
+
+    def _go_back(self, rows: int) -> None:
+        """Take back the last rows of the decoder, and have their audio again."""
+        self._decoder.trim(rows)
+        self._first -= rows
+
+    def _discard_started(self) -> None:
+        """Take back a pass whose input is not what was chosen."""
+        assert self._started is not None
+        made, results = self._started
+        self._started = None
+        mx.eval(results.tokens, self._arrays())  # rings that a kernel reads would be copied
+        self._go_back(made.rows.outputs)
 
     @property
     def _may_intervene(self) -> bool:
@@ -279,7 +357,7 @@ def evaluate(streams: Sequence[TokenStream]) -> None:
 
 
 def decode(streams: Sequence[TokenStream]) -> list[list[Token]]:
-    """The tokens of one pass of several streams, at least one of each; all of them are due."""
+    """The tokens of one pass of several streams; all of them are due."""
     if len(streams) == 1:
         return [streams[0].decode()]
     found = {id(stream): stream.decode(alone=False) for stream in streams if stream._started}
@@ -302,6 +380,13 @@ def _decode_together(streams: Sequence[TokenStream]) -> Iterator[list[Token]]:
         begin, end = end, end + part.rows.outputs
         logits = partial(_row, results.logits, begin)
         yield stream._accept(part, ids[begin:end], likely[begin:end], logits)
+
+
+def _values(
+    logits: Callable[[int], mx.array], row: int, tokens: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The logits of some tokens in a row."""
+    return np.array(logits(row)[mx.array(tokens)].astype(mx.float32), np.float64)
 
 
 def _row(logits: mx.array, begin: int, row: int) -> mx.array:

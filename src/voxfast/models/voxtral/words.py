@@ -42,7 +42,7 @@ class WordAssembler:
         # text that the model did not write.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
         self._text = ""
-        self._probability = 1.0
+        self._probability = self._certainty = 1.0
         self._end: float | None = None  # of the open group
         self._start: float | None = None  # of the open group, once it has a word
         self._last_start = 0.0
@@ -69,9 +69,11 @@ class WordAssembler:
         for text in complete:
             if len(text) > len(before):  # the token belongs to this word, too
                 self._probability *= token.probability
+                self._certainty *= token.certainty
             words += self._word(text)
-            before, self._probability = "", 1.0
+            before, self._probability, self._certainty = "", 1.0, 1.0
         self._probability *= token.probability
+        self._certainty *= token.certainty
         return words
 
     def close(self) -> list[Word]:
@@ -79,13 +81,13 @@ class WordAssembler:
         words = []
         if self._text.strip():
             words = self._word(self._text)
-            self._text, self._probability = "", 1.0
+            self._text, self._probability, self._certainty = "", 1.0, 1.0
         self._start = self._end = None
         return words
 
     def _word(self, text: str) -> list[Word]:
         """A word with the time of its group: the model gives no time for each word."""
-        if self._probability < self._least_probability:
+        if self._certainty < self._least_probability:
             log.debug("left out %r, of probability %.3f", text, self._probability)
             return []
         if self._start is None:
