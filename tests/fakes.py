@@ -101,6 +101,7 @@ class FakeModel:
         delay_ms: int | None = None,
         language: str | None = None,
         prompt: str | None = None,
+        vocabulary: tuple[tuple[str, float], ...] = (),
         endpoint_ms: float | None = None,
         skip_silence: bool = False,
     ) -> FakeSession:
@@ -110,6 +111,7 @@ class FakeModel:
             "delay_ms": delay_ms,
             "language": language,
             "prompt": prompt,
+            "vocabulary": vocabulary,
             "endpoint_ms": endpoint_ms,
             "skip_silence": skip_silence,
         }

@@ -47,7 +47,7 @@ def test_words_are_printed_as_they_are_committed(model, talk, monkeypatch):
 
 def test_options_reach_the_model(model, talk):
     options = ["--delay-ms", "480", "--language", "de", "--prompt", "Zahlen", "--chunk-ms", "33"]
-    options += ["--endpoint-ms", "400", "--skip-silence"]
+    options += ["--endpoint-ms", "400", "--skip-silence", "--vocabulary", "Köln,New York"]
     assert cli.main(["transcribe", talk, "--model", "a/b", "--dtype", "bfloat16", *options]) == 0
     assert model.loads == [("a/b", mx.bfloat16)]
     (session,) = model.sessions
@@ -55,11 +55,45 @@ def test_options_reach_the_model(model, talk):
         "delay_ms": 480,
         "language": "de",
         "prompt": "Zahlen",
+        "vocabulary": (("Köln", 4.0), ("New York", 4.0)),
         "endpoint_ms": 400,
         "skip_silence": True,
     }
     assert session.chunks[0] == 528
     assert sum(session.chunks) == 25600
+
+
+def test_a_vocabulary_comes_from_a_file(model, talk, tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeff# names\n\nKöln\nNew York\t6.5\r\nC#\n", encoding="utf-8")
+    assert cli.main(["transcribe", talk, "--vocabulary", str(path)]) == 0
+    expected = (("Köln", 4.0), ("New York", 6.5), ("C#", 4.0))
+    assert model.sessions[0].options["vocabulary"] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"a\tb\n", "line 1: the weight behind the tab must be a number; got 'b'"),
+        (b"a\tnan\n", "above 0 and up to 20; got nan"),
+        (b"\xff\xfe", "can't decode"),
+        (b"# nothing\n", "has no phrases"),
+        (b"\t4\n", "is empty"),
+        (b"a\n" * (1 << 22), "may have 4 MiB"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_used_is_wrong_usage(
+    model, talk, tmp_path, capsys, content, message
+):
+    path = tmp_path / "names.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["transcribe", talk, "--vocabulary", str(path)])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert model.sessions == []
 
 
 @pytest.mark.parametrize(

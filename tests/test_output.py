@@ -374,7 +374,12 @@ def test_channels_have_sessions_of_their_own(model, tmp_path, capsys):
     from voxfast.cli.run import run_session
 
     args = argparse.Namespace(
-        delay_ms=None, language=None, prompt=None, endpoint_ms=None, skip_silence=False
+        delay_ms=None,
+        language=None,
+        prompt=None,
+        vocabulary=(),
+        endpoint_ms=None,
+        skip_silence=False,
     )
     outputs = [Output("json", tmp_path / "talk.json", "t", channel=i) for i in (1, 2)]
     blocks = iter([np.zeros((8000, 2), np.float32), np.zeros((4000, 2), np.float32)])
@@ -407,7 +412,12 @@ def test_the_last_line_of_a_silent_channel_is_shown(model, capsys, shared):
             yield np.zeros((1600, 2), np.float32) if shared else np.zeros(1600, np.float32)
 
     args = argparse.Namespace(
-        delay_ms=None, language=None, prompt=None, endpoint_ms=None, skip_silence=False
+        delay_ms=None,
+        language=None,
+        prompt=None,
+        vocabulary=(),
+        endpoint_ms=None,
+        skip_silence=False,
     )
     channels = (1, 2) if shared else (None,)
     run_session(model, blocks(), [Output("text", None, "t", channel=i) for i in channels], args)

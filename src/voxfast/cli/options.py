@@ -8,6 +8,7 @@ import voxfast
 from voxfast._channels import Channel, check_channel
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli.console import note
+from voxfast.cli.vocabulary import vocabulary
 from voxfast.errors import InvalidAudioError
 from voxfast.formats import FORMATS
 
@@ -56,6 +57,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--language", metavar="CODE", help="if the model can be told")
     group.add_argument("--prompt", metavar="TEXT", help="context, if the model takes one")
+    group.add_argument(
+        "--vocabulary",
+        type=vocabulary,
+        default=(),
+        metavar="FILE|WORDS",
+        help="names and terms that may be said: a file with one per line, and a weight behind a "
+        "tab if need be; or phrases with commas between them",
+    )
     group.add_argument(
         "--endpoint-ms",
         type=in_range(32, 60_000),
@@ -161,6 +170,7 @@ def open_session(model: "Model", args: argparse.Namespace) -> "Session":
         delay_ms=args.delay_ms,
         language=args.language,
         prompt=args.prompt,
+        vocabulary=args.vocabulary,
         endpoint_ms=args.endpoint_ms,
         skip_silence=args.skip_silence,
     )
