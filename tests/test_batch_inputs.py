@@ -156,6 +156,16 @@ def test_csv(tmp_path):
     check_manifest(path)
 
 
+def test_vocabularies(tmp_path):
+    rows = tmp_path / "list.jsonl"
+    rows.write_text('{"path": "a.wav", "vocabulary": ["voxfast", ["Kubernetes", 4.0]]}\n')
+    table = tmp_path / "list.csv"
+    table.write_text("path,vocabulary\na.wav,voxfast; San Jose ;\n")
+    found = [next(iter(collect([path]).recordings.values())) for path in (rows, table)]
+    assert found[0].options == {"vocabulary": ["voxfast", ["Kubernetes", 4.0]]}
+    assert found[1].options == {"vocabulary": ["voxfast", " San Jose "]}
+
+
 def test_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -200,6 +210,8 @@ def test_parquet_without_its_reader(tmp_path, monkeypatch):
         ("l.csv", "path,endpoint_ms\na.wav,nan\n", "endpoint_ms 'nan' is no number"),
         ("l.jsonl", '{"path": "a.wav", "endpoint_ms": 1e999}', "endpoint_ms inf is no number"),
         ("l.csv", "path,skip_silence\na.wav,perhaps\n", "neither true nor false"),
+        ("l.jsonl", '{"path": "a.wav", "vocabulary": {"a": 1}}', "no list of phrases"),
+        ("l.jsonl", '{"path": "a.wav", "vocabulary": ["a", 3]}', r"vocabulary\[1\] must be a text"),
         ("l.csv", "path,id\na.wav\n", "not as many"),
         ("l.csv", 'path\n"a.wav\n', "line 1: unexpected end"),
         ("l.csv", "path\n\udcff.wav\n", "not UTF-8"),

@@ -11,7 +11,8 @@ from typing import Any
 from voxfast._addresses import is_address
 from voxfast._channels import check_channel
 from voxfast.batch.recordings import Recording, check_id, id_of, place_of
-from voxfast.errors import DatasetError
+from voxfast.errors import DatasetError, InvalidOptionError
+from voxfast.models.vocabulary import read_vocabulary
 
 __all__ = ["MANIFESTS", "read_manifest"]
 
@@ -26,8 +27,8 @@ def read_manifest(name: str, unused: set[str]) -> Iterator[Recording]:
 
     A row has the path or address of a recording (``path``, ``file``, ``audio``,
     ``audio_filepath``, ``address`` or ``url``; paths are relative to the manifest), and
-    optionally ``id`` and options: ``language``, ``prompt``, ``delay_ms``, ``endpoint_ms``,
-    ``skip_silence``, ``channel``. Empty cells mean nothing.
+    optionally ``id`` and options: ``language``, ``prompt``, ``vocabulary``, ``delay_ms``,
+    ``endpoint_ms``, ``skip_silence``, ``channel``. Empty cells mean nothing.
 
     Args:
         name: its path, with a suffix of :data:`MANIFESTS`.
@@ -106,6 +107,19 @@ def _truth(column: str, value: object) -> bool:
     return known[str(value).lower()]
 
 
+def _phrases(column: str, value: object) -> list[Any]:
+    """A list of phrases, each a text or [text, weight]; in a table, phrases between semicolons."""
+    if isinstance(value, str):
+        value = [phrase for phrase in value.split(";") if phrase.strip()]
+    if not isinstance(value, list):
+        raise DatasetError(f"{column} {value!r:.80} is no list of phrases")
+    try:
+        read_vocabulary(value)
+    except InvalidOptionError as error:
+        raise DatasetError(f"{column}: {error}") from error
+    return value
+
+
 def _channel(column: str, value: object) -> int | str:
     channel = check_channel("mix" if value == "mix" else _whole(column, value))
     return channel
@@ -114,6 +128,7 @@ def _channel(column: str, value: object) -> int | str:
 _OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "language": _text,
     "prompt": _text,
+    "vocabulary": _phrases,
     "delay_ms": _whole,
     "endpoint_ms": _number,
     "skip_silence": _truth,

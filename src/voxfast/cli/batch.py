@@ -139,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
                 delay_ms=args.delay_ms,
                 language=args.language,
                 prompt=args.prompt,
+                vocabulary=args.vocabulary or None,
                 endpoint_ms=args.endpoint_ms,
                 skip_silence=args.skip_silence or None,
             )
