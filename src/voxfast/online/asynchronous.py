@@ -80,13 +80,10 @@ class AsyncSession:
         await self._drain()
         return self._session.take()
 
-    async def events(self, *, finish: bool = False) -> list[Event]:
+    async def events(self, *, flush: bool = False, finish: bool = False) -> list[Event]:
         """:meth:`process`, with turns and segments; see :meth:`voxfast.Session.events`."""
-        if finish:
-            self._session._queue_end()
-        else:
-            self._session._check_advance()
-        await self._drain(partial(self._session._gather_events, finish))
+        self._session._queue_before_events(flush, finish)
+        await self._drain(partial(self._session._gather_events, flush or finish))
         return self._session._take_events(finish)
 
     async def flush(self) -> list[Word]:

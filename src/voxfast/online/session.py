@@ -188,7 +188,7 @@ class Session:
         self.insert(samples, sample_rate)
         return self.process()
 
-    def events(self, *, finish: bool = False) -> list[Event]:
+    def events(self, *, flush: bool = False, finish: bool = False) -> list[Event]:
         """:meth:`process`, with what is known beside words, in the order of the stream.
 
         * :class:`~voxfast.vad.SpeechStarted` and :class:`~voxfast.vad.SpeechEnded`, if the
@@ -202,14 +202,12 @@ class Session:
         Ctrl-C loses nothing: the next one returns it.
 
         Args:
+            flush: end the utterance, as :meth:`flush` does, and the segment.
             finish: end the stream, as :meth:`finish` does.
         """
-        if finish:
-            self._queue_end()
-        else:
-            self._check_advance()
+        self._queue_before_events(flush, finish)
         # Gathered on the owner thread, where no interrupt loses what is half done.
-        self._drain(partial(self._gather_events, finish))
+        self._drain(partial(self._gather_events, flush or finish))
         return self._take_events(finish)
 
     def flush(self) -> list[Word]:
@@ -336,6 +334,14 @@ class Session:
             self._state = "ending"
             self._calls.append(_QueuedCall(self._input.end_stream))
 
+    def _queue_before_events(self, flush: bool, finish: bool) -> None:
+        if finish:
+            self._queue_end()
+        elif flush:
+            self._queue_flush()
+        else:
+            self._check_advance()
+
     def _take_last(self) -> list[Word]:
         words = self.take()
         self._state = "finished"
@@ -417,11 +423,15 @@ class Session:
         if not self._stream.due:
             self._settled = self._applied
 
-    def _gather_events(self, finish: bool) -> None:
-        """Put the words and what was heard into the list of events, in order."""
+    def _gather_events(self, ends: bool) -> None:
+        """Put the words and what was heard into the list of events, in order.
+
+        Args:
+            ends: whether a segment ends with the last of them.
+        """
         heard = [] if self._listener is None else _taken(self._listener.events)
         words = _taken(self._stream.words)
-        self._events += self._turns.step(words, heard, self._stream.language, finish=finish)
+        self._events += self._turns.step(words, heard, self._stream.language, finish=ends)
 
     def _apply(self, last: int) -> bool:
         """Apply the next queued call, if there is one up to number ``last``."""

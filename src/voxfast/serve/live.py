@@ -1,0 +1,133 @@
+"""A session of the model as the server drives it."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from voxfast.errors import InvalidOptionError
+from voxfast.online.asynchronous import AsyncSession
+from voxfast.serve.dialect import Event, LanguageFound, Start, Tentative
+from voxfast.serve.sound import SoundConverter
+from voxfast.timed import Word
+
+if TYPE_CHECKING:
+    from voxfast.model import Model
+
+__all__ = ["LiveSession", "session_options"]
+
+
+class LiveSession:
+    """An open session with its sound: bytes in, events out. Made by :meth:`open`."""
+
+    def __init__(self, model: "Model", session: AsyncSession, options: Start) -> None:
+        self._model, self._session, self.options = model, session, options
+        self._sound = _converter(options)
+        self._tentative = ""
+        self._language: str | None = None
+
+    @classmethod
+    async def open(cls, model: "Model", options: Start) -> Self:
+        """Open a session.
+
+        Raises:
+            InvalidOptionError: for options that the model does not take.
+            InvalidAudioError: for a form of audio that cannot be.
+        """
+        _converter(options)
+        # On a thread, because the model's own may be busy with a step of other sessions.
+        session = await asyncio.to_thread(_open, model, options)
+        return cls(model, await session.__aenter__(), options)
+
+    def convert(self, data: bytes) -> npt.NDArray[np.float32]:
+        """Bytes of the client to [N] samples."""
+        return self._sound.step(data)
+
+    def rest(self) -> npt.NDArray[np.float32]:
+        """[N] samples that the resampler has held back; ends the stream of bytes."""
+        return self._sound.finish()
+
+    def insert(self, samples: npt.NDArray[np.float32]) -> None:
+        """Queue samples."""
+        self._session.insert(samples)
+
+    def skip(self, seconds: float) -> None:
+        """Let the times begin later."""
+        self._session.skip(seconds)
+
+    async def events(
+        self, *, flush: bool = False, finish: bool = False
+    ) -> tuple[list[Event], list[float]]:
+        """Process what was inserted.
+
+        Returns:
+            The events, and for each word the seconds of audio received behind its end.
+        """
+        found: list[Event] = [*await self._session.events(flush=flush, finish=finish)]
+        heard = self._session.heard
+        delays = [heard - event.end for event in found if isinstance(event, Word)]
+        language = self._session.language
+        if language is not None and language != self._language:
+            self._language = language
+            found.insert(0, LanguageFound(language))
+        tentative = self._session.tentative
+        if tentative != self._tentative:
+            self._tentative = tentative
+            found.append(Tentative(tentative))
+        return found, delays
+
+    async def cleared(self) -> "LiveSession":
+        """A session that knows nothing of what this one has heard; the times go on."""
+        fresh = await type(self).open(self._model, self.options)
+        fresh.skip(self.heard)
+        self.close()
+        return fresh
+
+    def close(self) -> None:
+        """Free it."""
+        self._session.close()
+
+    @property
+    def heard(self) -> float:
+        """Seconds of the stream received so far."""
+        return self._session.heard
+
+    @property
+    def language(self) -> str | None:
+        """As asked for or detected."""
+        return self._session.language
+
+
+def _converter(options: Start) -> SoundConverter:
+    return SoundConverter(options.sample_rate, options.sample_format, options.channels)
+
+
+def _open(model: "Model", options: Start) -> Any:
+    chosen = session_options(options)
+    try:
+        return model.session(**chosen)
+    except InvalidOptionError:
+        # Clients name the language always. A model that finds it itself, and cannot be told this
+        # one, is right to ignore it; what else is wrong is raised again.
+        if chosen.pop("language", None) is None or not _is_language(options.language):
+            raise
+        return model.session(**chosen)
+
+
+def session_options(options: Start) -> dict[str, Any]:
+    """The options of :meth:`voxfast.Model.session` that a client has asked for."""
+    chosen: dict[str, Any] = {
+        "language": options.language or None,
+        "prompt": options.prompt or None,
+        "vocabulary": [*options.vocabulary] or None,
+        "endpoint_ms": options.endpoint_ms,
+        "delay_ms": options.delay_ms,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _is_language(name: str | None) -> bool:
+    """Whether it looks like the code of a language, or like its name."""
+    base = (name or "").replace("_", "-").partition("-")[0]
+    return base.isascii() and base.isalpha() and 2 <= len(base) <= 20
