@@ -21,13 +21,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from voxfast._version import version
-from voxfast.cli import align_heads, batch, bench, convert, doctor, listen, models, transcribe
+from voxfast.cli import (
+    align_heads,
+    batch,
+    bench,
+    convert,
+    doctor,
+    listen,
+    models,
+    serve,
+    transcribe,
+)
 from voxfast.cli.console import StdoutError, complain, describe, exit_code
 from voxfast.cli.signals import Interrupted, interruptible
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = (transcribe, batch, listen, bench, align_heads, convert, models, doctor)
+COMMANDS = (transcribe, batch, listen, serve, bench, align_heads, convert, models, doctor)
 
 
 _EPILOG = """\

@@ -142,15 +142,16 @@ class _Bridge:
         for event in events:
             self._ask(partial(self._dialect.event, event))
 
-    def _fail(self, problem: Problem, *, is_final: bool = True) -> None:
-        """Tell the client of a problem, and close the connection if it is the last word."""
+    def _fail(self, problem: Problem, command: Command | None = None) -> None:
+        """Tell the client of a problem; the connection ends by it unless a command is named."""
+        is_final = command is None
         if self._outbox.is_closed:
             return
         self._hub.metrics.failed(self._seat.door, problem.code)
         if is_final:
             self._inbox.clear()
         if problem.code != "internal_error":
-            self._tell(Failed(problem, is_final))
+            self._tell(Failed(problem, is_final, command))
         else:
             with contextlib.suppress(Exception):  # the dialect itself may be what is broken
                 for action in self._dialect.event(Failed(problem, is_final)):
@@ -173,7 +174,7 @@ class _Bridge:
                 await self._carry_out(command)
             except (InvalidOptionError, InvalidAudioError) as error:
                 problem = Problem(str(error), "invalid_value", param=_param(error, command))
-                self._fail(problem, is_final=False)
+                self._fail(problem, command)
             except Problem as problem:
                 self._fail(problem)
             except Exception:

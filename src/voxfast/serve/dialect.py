@@ -240,10 +240,12 @@ class Failed:
         is_final: whether the connection ends by it: the bridge closes it behind the frames that
             the dialect answers, with ``problem.close_code``. Otherwise the command that failed
             changed nothing.
+        command: what failed, if it was a command.
     """
 
     problem: Problem
     is_final: bool = True
+    command: Command | None = None
 
 
 Event: TypeAlias = (
@@ -293,6 +295,7 @@ class Service:
         created: when the model was loaded, in seconds of Unix time.
         delays_ms: the delays that can be asked for; empty if any can.
         message_bytes: the longest frame that a client may send.
+        aliases: further names that the model answers to.
     """
 
     model: str
@@ -300,6 +303,7 @@ class Service:
     created: int = 0
     delays_ms: tuple[int, ...] = ()
     message_bytes: int = 1 << 24
+    aliases: tuple[str, ...] = ()
 
     def check_model(self, name: str | None, hosted: tuple[str, ...] = ()) -> None:
         """Check that a client may ask for a model by this name.
@@ -312,7 +316,7 @@ class Service:
         Raises:
             Problem: for another name.
         """
-        if not name or name == self.model or name.startswith(hosted):
+        if not name or name in (self.model, *self.aliases) or name.startswith(hosted):
             return
         raise Problem(
             f"there is no model {name!r:.100}; this server has {self.model!r}",

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from voxfast.serve.dialect import Dialect, Handshake, Problem, Service
+from voxfast.serve.mistral_realtime import MistralRealtime
+from voxfast.serve.realtime import Realtime
 
 __all__ = ["DOORS", "Door", "openai_error"]
 
@@ -43,5 +45,8 @@ class Door:
     error: Callable[[Problem, str], dict[str, Any]] = openai_error
 
 
-DOORS: tuple[Door, ...] = ()
+DOORS: tuple[Door, ...] = (
+    Door("realtime", "/v1/realtime", Realtime, ("realtime",)),
+    Door("mistral", "/v1/audio/transcriptions/realtime", MistralRealtime),
+)
 """All of them; a dialect is added here."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from voxfast.hub import repository_of
 from voxfast.serve.dialect import Problem, Service
 from voxfast.serve.metrics import Metrics
 
@@ -64,11 +65,16 @@ class Seat:
 
 @dataclass(eq=False)
 class Hub:
-    """What all connections share."""
+    """What all connections share.
+
+    Attributes:
+        aliases: names that clients may have for the model, beside its own.
+    """
 
     model: "Model"
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.is_draining = False
@@ -79,6 +85,7 @@ class Hub:
             created=int(time.time()),
             delays_ms=self.model.delays_ms,
             message_bytes=self.limits.message_bytes,
+            aliases=(*self.aliases, repository_of(self.model.name)),
         )
 
     @contextlib.contextmanager
