@@ -76,6 +76,11 @@ class Model:
         return self._loaded.delays_ms
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes (ISO 639) of the languages that it knows, in alphabetical order."""
+        return self._loaded.languages
+
+    @property
     def offline_block_seconds(self) -> float:
         """The recommended size of chunks for offline transcription, in seconds."""
         return self._loaded.offline_block_seconds

@@ -63,18 +63,36 @@ class Transport(Protocol):
         ...
 
 
-async def converse(dialect: Dialect, transport: Transport, hub: Hub, seat: Seat) -> None:
+async def converse(
+    dialect: Dialect,
+    transport: Transport,
+    hub: Hub,
+    seat: Seat,
+    *,
+    idle_seconds: float | None = None,
+) -> None:
     """Serve one client until it, the dialect or the server ends the connection.
 
     The connection is closed in any case but that of a client that has gone.
+
+    Args:
+        idle_seconds: without a frame; the shorter of it and of the limit holds.
     """
-    await _Bridge(dialect, transport, hub, seat).run()
+    await _Bridge(dialect, transport, hub, seat, idle_seconds).run()
 
 
 class _Bridge:
-    def __init__(self, dialect: Dialect, transport: Transport, hub: Hub, seat: Seat) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        transport: Transport,
+        hub: Hub,
+        seat: Seat,
+        idle_seconds: float | None,
+    ) -> None:
         self._dialect, self._transport, self._hub, self._seat = dialect, transport, hub, seat
         self._limits = hub.limits
+        self._idle_seconds = min(hub.limits.idle_seconds, idle_seconds or hub.limits.idle_seconds)
         self._inbox = _Inbox()
         self._outbox = _Outbox()
         self._session: LiveSession | None = None
@@ -103,10 +121,10 @@ class _Bridge:
         self._ask(self._dialect.open)
         while not self._outbox.is_closed:
             try:
-                async with asyncio.timeout(self._limits.idle_seconds):
+                async with asyncio.timeout(self._idle_seconds):
                     frame = await self._transport.receive()
             except TimeoutError:
-                self._fail(_idle(self._limits.idle_seconds))
+                self._fail(_idle(self._idle_seconds))
                 return
             if frame is None:
                 self._is_gone = True

@@ -9,7 +9,7 @@ command             events
 ==================  ==============================================================================
 :class:`Start`      :class:`Started`
 :class:`Audio`      :class:`~voxfast.Word`, :class:`~voxfast.Segment`, :class:`Tentative`,
-                    :class:`LanguageFound`; with ``endpoint_ms`` also
+                    :class:`LanguageFound`, :class:`Processed`; with ``endpoint_ms`` also
                     :class:`~voxfast.vad.SpeechStarted`, :class:`~voxfast.vad.SpeechEnded`: the
                     last words of a turn come before the end of its speech
 :class:`Commit`     the last words of the utterance, then :class:`Committed`
@@ -46,6 +46,7 @@ __all__ = [
     "LanguageFound",
     "Problem",
     "ProblemKind",
+    "Processed",
     "Send",
     "Service",
     "Start",
@@ -158,6 +159,17 @@ class Tentative:
 
 
 @dataclass(frozen=True, slots=True)
+class Processed:
+    """All events of the audio that was processed have come: the last one of each round.
+
+    Attributes:
+        time: seconds of the stream that the model has heard.
+    """
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class LanguageFound:
     """The language, as asked for or detected: at first, and when it changes."""
 
@@ -255,6 +267,7 @@ Event: TypeAlias = (
     | Word
     | Segment
     | Tentative
+    | Processed
     | LanguageFound
     | Committed
     | Cleared
@@ -294,6 +307,7 @@ class Service:
         description: one line on the model, for humans.
         created: when the model was loaded, in seconds of Unix time.
         delays_ms: the delays that can be asked for; empty if any can.
+        languages: codes of the languages that the model knows; empty if that is not known.
         message_bytes: the longest frame that a client may send.
         aliases: further names that the model answers to.
     """
@@ -302,6 +316,7 @@ class Service:
     description: str = ""
     created: int = 0
     delays_ms: tuple[int, ...] = ()
+    languages: tuple[str, ...] = ()
     message_bytes: int = 1 << 24
     aliases: tuple[str, ...] = ()
 

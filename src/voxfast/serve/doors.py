@@ -36,6 +36,8 @@ class Door:
             with its HTTP status.
         protocols: the WebSocket subprotocols that may be chosen, if the client offers them.
         error: the JSON body of a refused connection, from the problem and the request's id.
+        idle_seconds: without a frame, after which the protocol ends a connection; None: the limit
+            of the server holds.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Door:
     new: NewDialect
     protocols: tuple[str, ...] = ()
     error: Callable[[Problem, str], dict[str, Any]] = openai_error
+    idle_seconds: float | None = None
 
 
 DOORS: tuple[Door, ...] = (

@@ -84,6 +84,7 @@ class Hub:
             description=self.model.description,
             created=int(time.time()),
             delays_ms=self.model.delays_ms,
+            languages=self.model.languages,
             message_bytes=self.limits.message_bytes,
             aliases=(*self.aliases, repository_of(self.model.name)),
         )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from voxfast.errors import InvalidOptionError
 from voxfast.online.asynchronous import AsyncSession
-from voxfast.serve.dialect import Event, LanguageFound, Start, Tentative
+from voxfast.serve.dialect import Event, LanguageFound, Processed, Start, Tentative
 from voxfast.serve.sound import SoundConverter
 from voxfast.timed import Word
 
@@ -75,6 +75,7 @@ class LiveSession:
         if tentative != self._tentative:
             self._tentative = tentative
             found.append(Tentative(tentative))
+        found.append(Processed(self._session.processed))
         return found, delays
 
     async def cleared(self) -> "LiveSession":

@@ -10,7 +10,7 @@ import mlx.core as mx
 from voxfast.errors import InvalidOptionError
 from voxfast.models.checkpoint import read_json
 from voxfast.models.qwen3_asr.heads import find_alignment_heads
-from voxfast.models.qwen3_asr.languages import requested_language
+from voxfast.models.qwen3_asr.languages import LANGUAGES, requested_language
 from voxfast.models.qwen3_asr.options import Qwen3Tuning, read_options
 from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
@@ -36,6 +36,7 @@ class LoadedQwen3ASR:
         self._tokenizer = Qwen3ASRTokenizer(folder, self._model.args.text.vocab_size)
         self.description = self._traits.description or f"Qwen3-ASR, from {folder}"
         self.is_demo = self._traits.demo
+        self.languages = ("en",) if self.is_demo else tuple(sorted(LANGUAGES.values()))
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -13,7 +13,12 @@ from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.vocabulary import Vocabulary, compile_vocabulary
 from voxfast.models.voxtral.passes import PassCosts
-from voxfast.models.voxtral.script_lock import ScriptLock, held_language, script_lock
+from voxfast.models.voxtral.script_lock import (
+    LANGUAGES,
+    ScriptLock,
+    held_language,
+    script_lock,
+)
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.weights import load_voxtral
@@ -63,6 +68,7 @@ class LoadedVoxtral:
         self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
         self.is_demo = self._traits.demo
         self.delays_ms = self._traits.delays_ms
+        self.languages = ("en",) if self.is_demo else LANGUAGES
         self._costs = PassCosts()
         self._locks: dict[tuple[str, bool], ScriptLock] = {}
         self._check_times(folder)

@@ -14,7 +14,7 @@ import regex
 
 from voxfast.errors import InvalidOptionError
 
-__all__ = ["ScriptLock", "held_language", "script_lock"]
+__all__ = ["LANGUAGES", "ScriptLock", "held_language", "script_lock"]
 
 # The languages of Voxtral Realtime (model card of Voxtral-Mini-4B-Realtime-2602).
 _SCRIPTS = {
@@ -29,6 +29,7 @@ _LATIN = {
     "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian",
     "nl": "Dutch", "pt": "Portuguese",
 }  # fmt: skip
+LANGUAGES = tuple(sorted([*_SCRIPTS, *_LATIN]))
 _ALWAYS = ("Common", "Inherited")  # digits, punctuation, spaces, combining marks
 
 
