@@ -98,7 +98,9 @@ def _socket(door: Door, hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
             with hub.seat(door.name, request_id) as seat:
                 await socket.accept(_protocol(socket, door))
                 try:
-                    await converse(dialect, _Socket(socket), hub, seat)
+                    await converse(
+                        dialect, _Socket(socket), hub, seat, idle_seconds=door.idle_seconds
+                    )
                 finally:
                     log.note(
                         "session",
