@@ -209,6 +209,7 @@ class _Bridge:
                 await self._hear(self._need().convert(data))
             case Commit():
                 session = self._need()
+                await self._hear(session.rest())
                 await self._note(session, flush=True)
                 self._tell(Committed(session.heard))
             case Clear():

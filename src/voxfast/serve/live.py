@@ -45,8 +45,8 @@ class LiveSession:
         return self._sound.step(data)
 
     def rest(self) -> npt.NDArray[np.float32]:
-        """[N] samples that the resampler has held back; ends the stream of bytes."""
-        return self._sound.finish()
+        """[N] samples that the resampler has held back; called at the end of an utterance."""
+        return self._sound.flush()
 
     def insert(self, samples: npt.NDArray[np.float32]) -> None:
         """Queue samples."""

@@ -16,8 +16,8 @@ HIGHEST_RATE = 192_000
 class SoundConverter:
     """Converts a stream of bytes to mono float32 at 16 kHz.
 
-    Parity: for any split of the bytes, the outputs of :meth:`step` and :meth:`finish` joined are
-    those of one step over all of them.
+    Parity: for any split of the bytes, the outputs of :meth:`step` and :meth:`flush` joined are
+    those of one step over all of them. Half a sample at the end of a stream is dropped.
 
     Args:
         rate: of the audio in Hz, 1000 to 192000.
@@ -62,6 +62,8 @@ class SoundConverter:
         self._rest = data[whole:]
         return samples
 
-    def finish(self) -> npt.NDArray[np.float32]:
-        """[N] samples that were held back; ends the stream. Half a sample at its end is dropped."""
-        return self._resampler.finish()
+    def flush(self) -> npt.NDArray[np.float32]:
+        """[N] samples that the resampler has held back, up to 40 ms; what follows begins anew."""
+        held = self._resampler.finish()
+        self._resampler = Resampler(self._encoding.rate)
+        return held
