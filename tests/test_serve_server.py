@@ -333,10 +333,14 @@ def test_a_signal_brings_the_last_words(clip: np.ndarray, tmp_path: Path) -> Non
     ],
 )
 def test_settings_that_are_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from voxfast.cli import main
 
+    monkeypatch.setattr("voxfast.serve.log.configure", lambda: None)  # it is for good
     assert main(["serve", "--port", "0", *arguments]) == 2
     assert said in capsys.readouterr().err
 

@@ -35,13 +35,18 @@ class _Lines(logging.Formatter):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Let the server's log, and that of its HTTP library, go to stderr as lines of JSON."""
+    """Let all of voxfast's log, and that of its libraries, go to stderr as lines of JSON.
+
+    The libraries tell no more than warnings, whatever is asked for: their details hold URLs with
+    keys, and frames.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    for name, least in (("voxfast.serve", level), ("uvicorn", logging.WARNING)):
+    for name in ("voxfast", "uvicorn", "websockets", "python_multipart"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(least)
+        logger.setLevel(logging.WARNING)
+    _log.setLevel(level)
 
 
 def note(event: str, **fields: object) -> None:
