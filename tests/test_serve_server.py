@@ -293,17 +293,9 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.stderr.close()
 
 
-def wait_for_port(port: int) -> None:
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.01)
-
-
 def test_a_signal_brings_the_last_words(clip: np.ndarray, tmp_path: Path) -> None:
     with command("--api-key-file", str(key_file(tmp_path))) as (process, port):
         url = f"ws://127.0.0.1:{port}/v1/realtime?api_key={KEY}"
-        wait_for_port(port)
         with connect(url) as client:
             client.recv()
             client.send(UPDATE)

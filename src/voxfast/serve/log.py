@@ -42,11 +42,15 @@ def configure(level: int = logging.INFO) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
+    # uvicorn 0.54 says so of every WebSocket that is refused with an HTTP answer.
+    handler.addFilter(lambda record: "without completing handshake" not in record.getMessage())
     for name in ("voxfast", "uvicorn", "websockets", "python_multipart"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
     _log.setLevel(level)
+    # It warns of every write to a client that has gone.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def note(event: str, **fields: object) -> None:

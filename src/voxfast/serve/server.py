@@ -24,6 +24,7 @@ __all__ = ["Listener", "Server", "Settings"]
 
 DEFAULT_PORT = 8910
 MOST_CONNECTIONS = 1000
+BACKLOG = 1024
 Listener: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -113,6 +114,7 @@ class Server:
             ws_max_size=2 * limits.message_bytes,
             ws_per_message_deflate=False,  # audio gains nothing, and a bomb could hide in it
             limit_concurrency=MOST_CONNECTIONS,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=5,
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.private_key,
@@ -219,6 +221,7 @@ def _bind(
                 milliseconds = round(1000 * unread_seconds)
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             listening.bind((address, number))
+            listening.listen(BACKLOG)  # who comes before the loop runs waits
             sockets.append(listening)
         stack.pop_all()
         return sockets
