@@ -111,6 +111,7 @@ class _Bridge:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._seat.drain = None
             if self._session is not None:
                 self._session.close()
 
