@@ -77,6 +77,26 @@ def test_many_sessions(run: Callable[..., str]) -> None:
     assert f"numbers: {NUMBERS}" in lines
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the clients themselves
+@pytest.mark.parametrize(
+    ("client", "name", "lines"),
+    [
+        ("openai", "client_openai.py", 2),
+        ("websockets", "client_vllm.py", 1),
+        ("mistralai", "client_mistral.py", 1),
+    ],
+)
+def test_clients_of_the_server(run: Callable[..., str], client: str, name: str, lines: int) -> None:
+    from serving import serving
+
+    import voxfast
+
+    pytest.importorskip(client)
+    with voxfast.load() as model, serving(model) as server:
+        url = server.http if client == "openai" else server.ws
+        assert run(name, "--url", url, "--pace", "0").splitlines() == [COMMAND] * lines
+
+
 def test_server(run: Callable[..., str]) -> None:
     words = [json.loads(line) for line in run("server.py").splitlines()]
     assert "".join(word["text"] for word in words).strip() == COMMAND
