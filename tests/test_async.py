@@ -101,6 +101,27 @@ def test_events_are_those_of_a_session_that_waits(
     assert asyncio.run(run()) == expected
 
 
+def test_a_flush_among_events_ends_the_segment(
+    model: voxfast.Model, clips: list[np.ndarray]
+) -> None:
+    with model.session() as plain:
+        first = plain.feed(clips[1]) + plain.flush()
+        second = plain.feed(clips[1]) + plain.finish()
+
+    async def run() -> list[list[object]]:
+        async with model.session() as session:
+            session.insert(clips[1])
+            found = [await session.events(flush=True)]
+            session.insert(clips[1])
+            return [*found, await session.events(finish=True)]
+
+    for events, words in zip(asyncio.run(run()), (first, second), strict=True):
+        assert [event for event in events if isinstance(event, voxfast.Word)] == words
+        segments = [event for event in events if isinstance(event, voxfast.Segment)]
+        assert [word for segment in segments for word in segment.words] == words
+        assert isinstance(events[-1], voxfast.Segment)
+
+
 def test_the_loop_goes_on_while_the_model_computes(
     model: voxfast.Model, clips: list[np.ndarray]
 ) -> None:

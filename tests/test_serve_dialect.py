@@ -201,8 +201,11 @@ def test_options_that_the_model_does_not_take(model: voxfast.Model) -> None:
     assert run(client, Hub(model), Plain(Start(delay_ms=7))) == "hello!invalid_value."
     client = Client(b"12")
     assert run(client, Hub(model), Plain(Start(sample_rate=5))).endswith("!no_session")
-    client = Client("finish")  # a hint, which Voxtral needs not
-    assert run(client, Hub(model), Plain(Start(language="en"))) == "hello."
+    for language in ("en", "en-US"):  # Voxtral finds it itself
+        assert run(Client("finish"), Hub(model), Plain(Start(language=language))) == "hello."
+    for language in ("de", "xx", ""):
+        said = run(Client("finish"), Hub(model), Plain(Start(language=language)))
+        assert said == ("hello!invalid_value." if language else "hello.")
 
 
 def test_draining_writes_the_last_words(model: voxfast.Model, clip: np.ndarray) -> None:

@@ -70,7 +70,7 @@ class Start:
         sample_rate: of the audio, in Hz, 1000 to 768000.
         sample_format: of its samples: a name of :data:`voxfast._pcm.SAMPLE_FORMATS`.
         channels: interleaved; their mean is heard.
-        language: code or name; a hint to models that find the language themselves.
+        language: code or name; of those that the model knows.
         prompt: context, for models that take one.
         vocabulary: words and names that may be spoken, for models that take them.
         endpoint_ms: pause that ends a turn; None: no voice detection, no turns.

@@ -109,9 +109,9 @@ def _open(model: "Model", options: Start) -> Any:
     try:
         return model.session(**chosen)
     except InvalidOptionError:
-        # Clients name the language always. A model that finds it itself, and cannot be told this
-        # one, is right to ignore it; what else is wrong is raised again.
-        if chosen.pop("language", None) is None or not _is_language(options.language):
+        # Clients name the language always. A model that knows this one, finds it itself, and cannot
+        # be told, is right to ignore it; what else is wrong is raised again.
+        if _code(chosen.pop("language", "")) not in model.languages:
             raise
         return model.session(**chosen)
 
@@ -128,7 +128,6 @@ def session_options(options: Start) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _is_language(name: str | None) -> bool:
-    """Whether it looks like the code of a language, or like its name."""
-    base = (name or "").replace("_", "-").partition("-")[0]
-    return base.isascii() and base.isalpha() and 2 <= len(base) <= 20
+def _code(language: str) -> str:
+    """The code of a language without its region: ``en`` of ``en-US``."""
+    return language.strip().lower().replace("_", "-").partition("-")[0]
