@@ -137,6 +137,27 @@ def test_commit_and_clear(model: voxfast.Model, clip: np.ndarray) -> None:
     assert kept == f" {said}."
 
 
+def test_times_go_on_after_a_clear_and_a_change_of_options(
+    model: voxfast.Model, clip: np.ndarray
+) -> None:
+    class Timed(Plain):
+        def receive(self, frame: str | bytes) -> Iterable[Action]:
+            return [Start(endpoint_ms=500)] if frame == "change" else super().receive(frame)
+
+        def event(self, event: Event) -> Iterable[Action]:
+            if isinstance(event, voxfast.Word):
+                return [Send(f"{event.start:.3f} ")]
+            return super().event(event)
+
+    words = voxfast.transcribe(clip, model=model).words
+    for command in ("clear", "change"):
+        client = Client(clip.tobytes(), command, clip.tobytes(), "finish")
+        run(client, Hub(model), Timed())
+        times = [float(frame) for frame in client.got if str(frame)[-1] == " "]
+        later = len(clip) / 16_000
+        assert times[-len(words) :] == pytest.approx([w.start + later for w in words], abs=0.09)
+
+
 def test_a_client_that_leaves_frees_its_seat(model: voxfast.Model, clip: np.ndarray) -> None:
     client = Client(clip.tobytes(), leaves=True)
     run(client, Hub(model))

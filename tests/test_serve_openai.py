@@ -168,6 +168,17 @@ def test_a_turn_that_ends_before_its_commit_is_carried_out_ends_with_the_commit(
     assert len(client.of(f"{TRANSCRIPTION}.completed")) == 1
 
 
+def test_speech_that_starts_before_a_commit_is_carried_out_ends_no_item() -> None:
+    client = talk()
+    client.send(APPEND)
+    client.holds = True
+    client.send(COMMIT)
+    started = client.tell(SpeechStarted(2.0))
+    assert types(started) == ["input_audio_buffer.speech_started"]
+    client.release()
+    assert len(client.of(f"{TRANSCRIPTION}.completed")) == 1
+
+
 def test_words_outside_of_speech_are_an_item_of_their_own() -> None:
     client = talk()
     client.send(update())
