@@ -26,7 +26,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import voxfast
-from voxfast.serve.hub import Limits
+from voxfast.serve.hub import Hub, Limits
+from voxfast.serve.server import Server, Settings
 from voxfast.serve.transcriptions import PATH
 
 UPDATE = json.dumps({"type": "session.update", "model": "voxtral-numbers"})
@@ -345,3 +346,10 @@ def test_without_the_extra_the_remedy_is_named(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
     assert "pip install 'voxfast[server]'" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(model: voxfast.Model) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port}"):
+            Server(Hub(model), Settings(port=port))

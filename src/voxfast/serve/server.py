@@ -220,7 +220,11 @@ def _bind(
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 milliseconds = round(1000 * unread_seconds)
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-            listening.bind((address, number))
+            try:
+                listening.bind((address, number))
+            except OSError as error:
+                where = f"{address} port {number}"
+                raise OSError(error.errno, error.strerror, where) from None
             listening.listen(BACKLOG)  # who comes before the loop runs waits
             sockets.append(listening)
         stack.pop_all()
