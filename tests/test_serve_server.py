@@ -132,9 +132,10 @@ def test_files_that_are_refused(
 
 def test_options_that_the_model_does_not_take(server: Running, eval_items: list[EvalItem]) -> None:
     data = eval_items[1].path.read_bytes()
-    for field, param in (("prompt", "prompt"), ("keywords[]", "keywords")):
-        status, body, _ = upload(server, data, **{field: "door"})
+    for field, value, param in (("prompt", "x", "prompt"), ("keywords[]", "a\0b", "keywords")):
+        status, body, _ = upload(server, data, **{field: value})
         assert (status, body["error"]["param"]) == (400, param)
+    assert upload(server, data, **{"keywords[]": "door"})[0] == 200
     assert upload(server, data, language="en")[0] == 200
 
 
