@@ -1,0 +1,100 @@
+"""The Wyoming door: a TCP server beside that of HTTP."""
+
+import asyncio
+import contextlib
+
+from voxfast.errors import InvalidOptionError
+from voxfast.serve import log
+from voxfast.serve.bridge import CLOSE_SECONDS, converse
+from voxfast.serve.dialect import Handshake, Problem, new_id
+from voxfast.serve.hub import Hub
+from voxfast.serve.wyoming import WyomingDialect, frame_bytes
+
+__all__ = ["LOOPBACK", "parse_address", "serve_wyoming"]
+
+LOOPBACK = "127.0.0.1"
+READ_BYTES = 1 << 16
+_DOOR = "wyoming"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``PORT`` or ``HOST:PORT``, where an IPv6 host stands in brackets, as (host, port).
+
+    The host is that of this machine alone unless another one is named: the protocol has no keys.
+
+    Raises:
+        InvalidOptionError: for anything else.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16) or text.startswith(":"):
+        raise InvalidOptionError(f"expected PORT or HOST:PORT, such as 10300; got {text!r:.80}")
+    return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
+
+
+async def serve_wyoming(hub: Hub, host: str, port: int) -> asyncio.Server:
+    """Listen for clients; close the server to accept no more.
+
+    Raises:
+        OSError: if the address cannot be used.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A client may go away at any time.
+        with contextlib.suppress(OSError):
+            await _serve(hub, _Stream(reader, writer))
+        writer.transport.abort()  # what could be sent was
+
+    return await asyncio.start_server(serve, host, port, limit=READ_BYTES)
+
+
+async def _serve(hub: Hub, stream: "_Stream") -> None:
+    """One client."""
+    request_id = new_id("req")
+    try:
+        with hub.seat(_DOOR, request_id) as seat:
+            log.note("opened", door=_DOOR, request_id=request_id)
+            dialect = WyomingDialect(Handshake(request_id), hub.service)
+            await converse(dialect, stream, hub, seat)
+            log.note(
+                "closed",
+                door=_DOOR,
+                request_id=request_id,
+                audio_seconds=round(seat.audio_seconds, 2),
+                words=seat.words,
+            )
+    except Problem as problem:  # no seat is free
+        hub.metrics.failed(_DOOR, problem.code)
+        error = frame_bytes("error", {"text": problem.message, "code": problem.code})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await stream.send(error)
+                await stream.close(problem.close_code, problem.message)
+
+
+class _Stream:
+    """A connection, for the bridge."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def receive(self) -> bytes | None:
+        """The bytes that have come; None: the client has gone."""
+        try:
+            return await self._reader.read(READ_BYTES) or None
+        except OSError:
+            return None
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send bytes; waits while the client does not read."""
+        self._writer.write(frame.encode() if isinstance(frame, str) else frame)
+        await self._writer.drain()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Let the client read the last frame, and end the connection; TCP has no reasons."""
+        with contextlib.suppress(OSError):
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
+            await self._writer.drain()
+            # Data that is not read would reset the connection, and with it the last frame.
+            while await self._reader.read(READ_BYTES):
+                pass
