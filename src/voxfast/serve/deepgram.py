@@ -7,11 +7,14 @@ Binary frames are audio; text frames are ``KeepAlive``, ``Finalize``, ``Configur
 A result spans from the end of the last final one to the audio that was transcribed by then. Its
 ``words`` are certain, in interim results, too; the ``transcript`` of an interim result ends with
 what may still change. A result is final at the end of a sentence or turn, and after 5 s of words.
+
+Beyond Deepgram's fields, a word has its ``text`` as the model wrote it, with its leading space if
+the language has spaces, and an interim result its ``tentative`` text: joined they are the
+transcript of the stream.
 """
 
 import datetime
 import hashlib
-import json
 import math
 import re
 import unicodedata
@@ -22,6 +25,7 @@ from typing import Any
 
 from voxfast._pcm import SampleFormat
 from voxfast._version import version
+from voxfast.serve import frames
 from voxfast.serve.dialect import (
     Action,
     Audio,
@@ -106,7 +110,9 @@ def listening(handshake: Handshake, service: Service) -> Listening:
         pause_ms = QUIET_MS if utterance_ms is None else utterance_ms
     start = Start(
         language=_language(handshake.one("language")),
-        vocabulary=(*handshake.query.get("keyterm", ()), *_keywords(handshake)),
+        vocabulary=frames.terms(
+            [*handshake.query.get("keyterm", ()), *_keywords(handshake)], "keyterm"
+        ),
         endpoint_ms=pause_ms,
         delay_ms=_number(handshake, "delay_ms", 0, 10_000),
     )
@@ -233,10 +239,10 @@ class DeepgramDialect:
             self._received.update(frame)
             return [Audio(frame)] if frame else []
         try:
-            message = json.loads(frame)
-        except (ValueError, RecursionError):
-            return [self._error("a text frame must be JSON", "INVALID_JSON")]
-        kind = message.get("type") if isinstance(message, dict) else None
+            message = frames.read(frame)
+        except Problem as problem:
+            return [self._error(problem.message, problem.code.upper())]
+        kind = message.get("type")
         if kind == "KeepAlive":
             return []
         if kind == "Finalize":
@@ -251,14 +257,14 @@ class DeepgramDialect:
         return [self._error(f"there is no message of type {kind!r:.60}", "UNKNOWN_MESSAGE")]
 
     def _configure(self, message: dict[str, Any]) -> list[Action]:
-        terms = message.get("keyterms")
         if self._configuring is not None:
             return [self._not_configured("CONFIGURE_ALREADY_PENDING", "wait for the answer")]
         if message.get("features"):
             return [self._not_configured("CONFIGURE_INTERNAL_ERROR", "there are no features")]
-        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
-            return [self._not_configured("CONFIGURE_INTERNAL_ERROR", "keyterms must be a list")]
-        self._configuring = tuple(terms)
+        try:
+            self._configuring = frames.terms(message.get("keyterms"), "keyterms")
+        except Problem as problem:
+            return [self._not_configured("CONFIGURE_KEYTERM_LIMIT_EXCEEDED", problem.message)]
         return [replace(self._asked.start, vocabulary=self._configuring)]
 
     # -- What happens in the session
@@ -392,6 +398,8 @@ class DeepgramDialect:
             "confidence": _mean([word["confidence"] for word in words]),
             "words": words,
         }
+        if not is_final:
+            alternative["tentative"] = tentative
         return _send(
             may_skip,
             type="Results",
@@ -421,7 +429,7 @@ class DeepgramDialect:
 
 
 def _send(may_skip: bool = False, **message: Any) -> Send:
-    return Send(json.dumps(message, allow_nan=False), may_skip)
+    return Send(frames.write(message), may_skip)
 
 
 def _words(words: Sequence[Word]) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from voxfast.serve.deepgram import DeepgramDialect, deepgram_error
 from voxfast.serve.dialect import Dialect, Handshake, Problem, Service
 from voxfast.serve.mistral_realtime import MistralRealtime
 from voxfast.serve.realtime import Realtime
@@ -51,5 +52,6 @@ class Door:
 DOORS: tuple[Door, ...] = (
     Door("realtime", "/v1/realtime", Realtime, ("realtime",)),
     Door("mistral", "/v1/audio/transcriptions/realtime", MistralRealtime),
+    Door("deepgram", "/v1/listen", DeepgramDialect, ("token", "bearer"), deepgram_error, 10.0),
 )
 """All of them; a dialect is added here."""
