@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ from voxfast.cli import options
 from voxfast.cli.console import note
 
 if TYPE_CHECKING:
-    from voxfast.serve.hub import Limits
+    from voxfast.serve.hub import Hub, Limits
+    from voxfast.serve.server import Listener
 
 DEFAULT_PORT = 8910
 _EPILOG = """\
 examples:
   voxfast serve
   voxfast serve --model voxtral-mini-4b-4bit --port 9000
+  voxfast serve --wyoming 10300
   openssl rand -hex 24 > keys && voxfast serve --host 0.0.0.0 --api-key-file keys
 
 Ctrl-C and SIGTERM refuse new sessions, let the open ones write their last words, and end; a
@@ -28,7 +31,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     """Add the command to the parser."""
     parser = subparsers.add_parser(
         "serve",
-        help="a server for apps: OpenAI's, vLLM's and Mistral's protocols",
+        help="a server for apps: OpenAI's, vLLM's, Mistral's, Deepgram's protocols; a page",
         description="Transcribe for other programs, over HTTP and WebSockets.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,6 +44,12 @@ def add_parser(subparsers: options.Subparsers) -> None:
         type=options.in_range(0, 65_535),
         default=DEFAULT_PORT,
         help="0: a free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wyoming",
+        metavar="PORT|HOST:PORT",
+        help="the Wyoming protocol of home automation, too, which has no keys: on this machine "
+        "alone unless a host is named",
     )
     _add_model(parser)
     _add_security(parser)
@@ -135,10 +144,20 @@ def run(args: argparse.Namespace) -> int:
     )
     log.configure()
     with contextlib.closing(options.load_model(args)) as model:
-        server = Server(Hub(model, _limits(args), aliases=tuple(args.alias)), settings)
+        hub = Hub(model, _limits(args), aliases=tuple(args.alias))
+        server = Server(hub, settings, _listeners(args.wyoming, hub))
         if not args.quiet:
             note(f"voxfast: {model.name} on {server.url}; Ctrl-C ends")
         return 0 if server.run() else 1
+
+
+def _listeners(wyoming: str | None, hub: "Hub") -> "list[Listener]":
+    """Protocols that have sockets of their own."""
+    if wyoming is None:
+        return []
+    from voxfast.serve.tcp import parse_address, serve_wyoming
+
+    return [partial(serve_wyoming, hub, *parse_address(wyoming))]
 
 
 def check_extra() -> None:

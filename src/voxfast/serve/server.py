@@ -25,7 +25,7 @@ __all__ = ["Listener", "Server", "Settings"]
 DEFAULT_PORT = 8910
 MOST_CONNECTIONS = 1000
 BACKLOG = 1024
-Listener: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
+Listener: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 from voxfast.errors import InvalidOptionError
 from voxfast.serve import log
@@ -31,8 +32,9 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
 
 
-async def serve_wyoming(hub: Hub, host: str, port: int) -> asyncio.Server:
-    """Listen for clients; close the server to accept no more.
+@contextlib.asynccontextmanager
+async def serve_wyoming(hub: Hub, host: str, port: int) -> AsyncIterator[int]:
+    """Listen for clients until the block ends; gives the port.
 
     Raises:
         OSError: if the address cannot be used.
@@ -41,10 +43,13 @@ async def serve_wyoming(hub: Hub, host: str, port: int) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client may go away at any time.
         with contextlib.suppress(OSError):
-            await _serve(hub, _Stream(reader, writer))
+            await _serve(hub, _Stream(reader, writer, min(READ_BYTES, hub.limits.message_bytes)))
         writer.transport.abort()  # what could be sent was
 
-    return await asyncio.start_server(serve, host, port, limit=READ_BYTES)
+    async with await asyncio.start_server(serve, host, port, limit=READ_BYTES) as server:
+        bound: int = server.sockets[0].getsockname()[1]
+        log.note("listening", door=_DOOR, host=host, port=bound)
+        yield bound
 
 
 async def _serve(hub: Hub, stream: "_Stream") -> None:
@@ -72,15 +77,17 @@ async def _serve(hub: Hub, stream: "_Stream") -> None:
 
 
 class _Stream:
-    """A connection, for the bridge."""
+    """A connection, for the bridge; it is read in pieces of ``size`` bytes at most."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int
+    ) -> None:
+        self._reader, self._writer, self._size = reader, writer, size
 
     async def receive(self) -> bytes | None:
         """The bytes that have come; None: the client has gone."""
         try:
-            return await self._reader.read(READ_BYTES) or None
+            return await self._reader.read(self._size) or None
         except OSError:
             return None
 
@@ -96,5 +103,5 @@ class _Stream:
                 self._writer.write_eof()
             await self._writer.drain()
             # Data that is not read would reset the connection, and with it the last frame.
-            while await self._reader.read(READ_BYTES):
+            while await self._reader.read(self._size):
                 pass

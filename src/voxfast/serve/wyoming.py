@@ -16,6 +16,7 @@ from typing import Any
 
 from voxfast._pcm import SampleFormat
 from voxfast._version import version
+from voxfast.serve import frames
 from voxfast.serve.dialect import (
     Action,
     Audio,
@@ -37,7 +38,6 @@ __all__ = ["Frame", "FrameReader", "WyomingDialect", "frame_bytes"]
 
 MOST_HEADER = 1 << 16
 MOST_DATA = 1 << 20
-MOST_TERMS = 10_000
 _WIDTHS: dict[int, SampleFormat] = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}
 _LINK = "https://github.com/voxfast/voxfast"
 
@@ -202,9 +202,14 @@ class WyomingDialect:
     def _transcribe(self, data: dict[str, Any]) -> Start:
         if self._sound is not None:
             raise Problem("transcribe came before the audio-stop of the last audio")
-        self._service.check_model(_text(data, "name"))
-        terms = [*_texts(data, "transcript_names"), *_texts(data, "transcript_terms")]
-        return Start(language=_text(data, "language"), vocabulary=tuple(terms))
+        self._service.check_model(frames.text(data.get("name"), "name"))
+        return Start(
+            language=frames.text(data.get("language"), "language"),
+            vocabulary=(
+                *frames.terms(data.get("transcript_names"), "transcript_names"),
+                *frames.terms(data.get("transcript_terms"), "transcript_terms"),
+            ),
+        )
 
     def _open(self, data: dict[str, Any]) -> Start:
         self._sound = _sound(self._asked, data)
@@ -274,22 +279,6 @@ def _whole(data: dict[str, Any], name: str) -> int:
     value = data.get(name)
     if type(value) is not int or not 0 < value < 1_000_000:
         raise Problem(f"audio needs a {name}, a whole number; got {value!r:.40}", param=name)
-    return value
-
-
-def _text(data: dict[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Problem(f"{name} must be a text; got {value!r:.40}", param=name)
-    return value or None
-
-
-def _texts(data: dict[str, Any], name: str) -> list[str]:
-    value = data.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(term, str) for term in value):
-        raise Problem(f"{name} must be a list of texts; got {value!r:.40}", param=name)
-    if len(value) > MOST_TERMS:
-        raise Problem(f"{name} has {len(value)} terms; {MOST_TERMS} at most", param=name)
     return value
 
 
