@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
-from voxfast.serve import log
+from voxfast.serve import log, site
 from voxfast.serve.dialect import Problem
 from voxfast.serve.doors import Door, openai_error
 from voxfast.serve.hub import Hub
@@ -21,8 +21,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/health"})
-"""Answered without a key: whether the server lives, and nothing else."""
+OPEN_PATHS = frozenset({"/health"}) | site.OPEN_PATHS
+"""Answered without a key: whether the server lives, the files of the page, and nothing else."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
