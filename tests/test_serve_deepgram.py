@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxfast.serve.deepgram import DeepgramDialect, deepgram_error, listening
+from voxfast.serve.deepgram import DeepgramDialect
+from voxfast.serve.deepgram_query import deepgram_error, listening
 from voxfast.serve.dialect import (
     Action,
     Audio,

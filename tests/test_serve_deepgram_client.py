@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from websockets.exceptions import ConnectionClosed
 
 import voxfast
 from voxfast._pcm import Encoding, decode
+from voxfast.serve.doors import DOORS
+from voxfast.serve.hub import Limits
 from voxfast.serve.server import Settings
 
-deepgram = pytest.importorskip("deepgram")
+deepgram, httpx = pytest.importorskip("deepgram"), pytest.importorskip("httpx")
 # The client imports names of websockets and pydantic that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -43,11 +47,11 @@ def talk(eval_items: list[EvalItem]) -> np.ndarray:
     return np.concatenate([part for item in eval_items[:4] for part in (item.audio, pause)])
 
 
-def client(server: Running, key: str = "any") -> Any:
+def client(server: Running, key: str = "any", **options: Any) -> Any:
     environment = deepgram.DeepgramClientEnvironment(
         base=server.http, production=server.ws, agent=server.ws, agent_rest=server.http
     )
-    return deepgram.AsyncDeepgramClient(api_key=key, environment=environment)
+    return deepgram.AsyncDeepgramClient(api_key=key, environment=environment, **options)
 
 
 @contextlib.asynccontextmanager
@@ -223,9 +227,6 @@ def test_a_delay_that_the_model_has_not(server: Running) -> None:
 
 def test_ten_seconds_without_a_frame(model: voxfast.Model, monkeypatch: Any) -> None:
     """A shorter limit of the server stands for the ten seconds of the protocol."""
-    from voxfast.serve.doors import DOORS
-    from voxfast.serve.hub import Limits
-
     (door,) = (door for door in DOORS if door.path == "/v1/listen")
     assert door.idle_seconds == 10
 
@@ -268,12 +269,62 @@ def test_keys(model: voxfast.Model, tmp_path: Path, eval_items: list[EvalItem]) 
                 return socket.subprotocol
 
         assert asyncio.run(browser()) == "token"
-        status, body, _ = fetch_listen(server)
+        status, body, _ = post(server, "", b"x")
         assert (status, body["err_code"]) == (401, "INVALID_AUTH")
 
 
-def fetch_listen(server: Running) -> tuple[int, Any, Any]:
-    import urllib.request
+# -- A whole recording
 
-    request = urllib.request.Request(f"{server.http}/v1/listen", data=b"x", method="POST")
-    return fetch(request)
+
+def post(server: Running, query: str, data: bytes, kind: str = "audio/wav") -> tuple[int, Any, Any]:
+    url, headers = f"{server.http}/v1/listen{query}", {"content-type": kind}
+    return fetch(urllib.request.Request(url, data, headers))
+
+
+def test_a_file(server: Running, model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+    item = eval_items[3]
+    data = item.path.read_bytes()
+
+    async def run() -> Any:
+        async with httpx.AsyncClient() as http:
+            media = client(server, httpx_client=http).listen.v1.media
+            return await media.transcribe_file(request=data, model="nova-3", utterances=True)
+
+    answer = asyncio.run(run())
+    expected = voxfast.transcribe(item.path, model=model)
+    (channel,) = answer.results.channels
+    (alternative,) = channel.alternatives
+    assert alternative.transcript == expected.text == item.transcript
+    assert [(word.start, word.end, word.confidence) for word in alternative.words] == [
+        (round(w.start, 3), round(w.end, 3), round(w.probability or 0, 4)) for w in expected.words
+    ]
+    assert len(answer.results.utterances) == len(expected.segments)
+    assert answer.results.utterances[0].transcript == expected.segments[0].text
+    assert answer.metadata.duration == pytest.approx(item.duration, abs=0.01)
+    assert answer.metadata.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "kind", "status", "says"),
+    [
+        ("", b"no audio at all", "audio/wav", 400, "not audio"),
+        ("", b"", "audio/wav", 400, "empty"),
+        ("", b'{"url": "http://example.org/a.wav"}', "application/json", 400, "fetches no url"),
+        ("?diarize=true", b"x", "audio/wav", 400, "diarize"),
+        ("?summarize=v2", b"x", "audio/wav", 400, "summarize"),
+        ("?model=tiny", b"x", "audio/wav", 404, "voxtral-numbers"),
+        ("?utterances=maybe", b"RIFF", "audio/wav", 400, "true or false"),
+    ],
+)
+def test_files_that_are_refused(
+    server: Running, query: str, data: bytes, kind: str, status: int, says: str
+) -> None:
+    got, body, headers = post(server, query, data, kind)
+    assert (got, body["request_id"]) == (status, headers["x-request-id"])
+    assert says in body["err_msg"]
+
+
+def test_a_file_that_is_too_large(model: voxfast.Model) -> None:
+    with serving(model, Limits(upload_bytes=1000)) as server:
+        status, body, _ = post(server, "", bytes(2000))
+    assert (status, body["err_code"]) == (413, "FILE_TOO_LARGE")

@@ -18,6 +18,7 @@ from voxfast.serve.dialect import Handshake, Problem
 from voxfast.serve.doors import DOORS, Door, openai_error
 from voxfast.serve.gate import App, Gate, headers_of, refuse
 from voxfast.serve.hub import Hub
+from voxfast.serve.listen_file import listen_file
 from voxfast.serve.metrics import CONTENT_TYPE
 from voxfast.serve.security import KEY_HEADERS, KEY_PARAMETERS, KEY_PROTOCOL, Policy
 from voxfast.serve.site import site_routes
@@ -43,6 +44,7 @@ def build_app(
             Route("/v1/models", _models(hub)),
             Route("/v1/models/{name:path}", _model(hub)),
             Route(transcriptions.PATH, transcriptions.endpoint(hub), methods=["POST"]),
+            Route("/v1/listen", listen_file(hub), methods=["POST"]),
             *site_routes(hub),
             *(WebSocketRoute(door.path, _socket(door, hub)) for door in doors),
             *routes,

@@ -16,16 +16,15 @@ transcript of the stream.
 import datetime
 import hashlib
 import math
-import re
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from voxfast._pcm import SampleFormat
 from voxfast._version import version
 from voxfast.serve import frames
+from voxfast.serve.deepgram_query import listening
 from voxfast.serve.dialect import (
     Action,
     Audio,
@@ -41,159 +40,17 @@ from voxfast.serve.dialect import (
     Processed,
     Send,
     Service,
-    Start,
     Started,
     Tentative,
 )
 from voxfast.timed import Segment, Word, join
 from voxfast.vad import SpeechEnded, SpeechStarted
 
-__all__ = ["DeepgramDialect", "Listening", "deepgram_error", "listening"]
+__all__ = ["DeepgramDialect", "alternative", "model_id", "model_info"]
 
-HOSTED = ("nova", "enhanced", "base", "general", "whisper")
-"""Beginnings of the names that Deepgram's own models have."""
 MOST_SECONDS = 5.0  # of words in a result
 INTERIM_SECONDS = 1.0  # of audio after which an interim result comes, if nothing has changed, too
-ENDPOINT_MS = 300.0  # Deepgram's default of 10 ms would end a turn inside of a word
-LEAST_ENDPOINT_MS = 100.0
-QUIET_MS = 1500.0  # ends a turn without anybody being told, for `vad_events` alone
 UNSURE_SECONDS = 1.0  # in which a word may still come, while someone speaks
-
-_ENCODINGS: dict[str, SampleFormat] = {
-    "linear16": "s16le",
-    "linear32": "s32le",
-    "mulaw": "mulaw",
-    "alaw": "alaw",
-}
-_TELEPHONE = ("mulaw", "alaw")
-# What would have to change the text, or send it elsewhere.
-_REFUSED = ("callback", "redact", "search", "replace", "diarize", "detect_entities", "multichannel")
-_KEYWORD = re.compile(r"(.+?)(?::(-?[0-9]+(?:\.[0-9]+)?))?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """What a client asks for in the query.
-
-    Attributes:
-        start: the session.
-        interim: whether interim results are sent.
-        tells_end: whether a result says that a turn has ended (``speech_final``).
-        tells_start: whether ``SpeechStarted`` is sent.
-        utterance_end: seconds without a word before ``UtteranceEnd``; None: it is not sent.
-    """
-
-    start: Start
-    interim: bool
-    tells_end: bool
-    tells_start: bool
-    utterance_end: float | None
-
-
-def listening(handshake: Handshake, service: Service) -> Listening:
-    """What the query of a connection asks for.
-
-    Raises:
-        Problem: for a value that cannot be, or what this server does not do.
-    """
-    for name in _REFUSED:
-        if (value := handshake.one(name)) not in (None, "", "false", "False"):
-            raise _refusal(name, value, "this server does not do it")
-    service.check_model(handshake.one("model"), HOSTED)
-    interim, tells_start = _flag(handshake, "interim_results"), _flag(handshake, "vad_events")
-    endpoint_ms = _endpoint(handshake)
-    utterance_ms = _number(handshake, "utterance_end_ms", 1000, 60_000)
-    if utterance_ms is not None and not interim:
-        raise _refusal("utterance_end_ms", str(utterance_ms), "it needs interim_results=true")
-    pause_ms: float | None = endpoint_ms
-    if pause_ms is None and (utterance_ms is not None or tells_start):
-        pause_ms = QUIET_MS if utterance_ms is None else utterance_ms
-    start = Start(
-        language=_language(handshake.one("language")),
-        vocabulary=frames.terms(
-            [*handshake.query.get("keyterm", ()), *_keywords(handshake)], "keyterm"
-        ),
-        endpoint_ms=pause_ms,
-        delay_ms=_number(handshake, "delay_ms", 0, 10_000),
-    )
-    return Listening(
-        start=_sound(handshake, start),
-        interim=interim,
-        tells_end=endpoint_ms is not None,
-        tells_start=tells_start,
-        utterance_end=None if utterance_ms is None else utterance_ms / 1000,
-    )
-
-
-def _sound(handshake: Handshake, start: Start) -> Start:
-    """The options with the form of the audio."""
-    name = handshake.one("encoding")
-    if name is None:
-        raise Problem(
-            "audio in a container is not accepted here: send PCM, and say "
-            f"encoding={', '.join(_ENCODINGS)} and sample_rate",
-            param="encoding",
-        )
-    if name not in _ENCODINGS:
-        raise _refusal("encoding", name, f"this server accepts {', '.join(_ENCODINGS)}")
-    rate = _number(handshake, "sample_rate", 1000, 192_000)
-    if rate is None:
-        if name not in _TELEPHONE:
-            raise Problem(f"encoding={name} needs a sample_rate", param="sample_rate")
-        rate = 8000
-    channels = _number(handshake, "channels", 1, 8) or 1
-    return replace(start, sample_rate=rate, sample_format=_ENCODINGS[name], channels=channels)
-
-
-def _endpoint(handshake: Handshake) -> float | None:
-    """Milliseconds of a pause that ends a turn; None: turns are not told."""
-    value = handshake.one("endpointing")
-    if value is None or value.lower() == "true":
-        return ENDPOINT_MS
-    if value.lower() == "false":
-        return None
-    return max(LEAST_ENDPOINT_MS, _number(handshake, "endpointing", 0, 60_000) or 0)
-
-
-def _keywords(handshake: Handshake) -> Iterator[str]:
-    """The words of ``keywords``; their weights are Deepgram's own."""
-    for value in handshake.query.get("keywords", ()):
-        match = _KEYWORD.fullmatch(value)
-        if match is None:
-            raise _refusal("keywords", value, "a keyword has letters")
-        if match[2] and float(match[2]) < 0:
-            raise _refusal("keywords", value, "words can be expected, not suppressed")
-        yield match[1]
-
-
-def _language(value: str | None) -> str | None:
-    return None if value is None or value.lower() == "multi" else value
-
-
-def _flag(handshake: Handshake, name: str) -> bool:
-    value = (handshake.one(name) or "false").lower()
-    if value not in ("true", "false"):
-        raise _refusal(name, value, "say true or false")
-    return value == "true"
-
-
-def _number(handshake: Handshake, name: str, least: int, most: int) -> int | None:
-    value = handshake.one(name)
-    if value is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII) or not least <= int(value) <= most:
-        raise _refusal(name, value, f"say {least} to {most}")
-    return int(value)
-
-
-def _refusal(name: str, value: str, remedy: str) -> Problem:
-    return Problem(f"{name}={value!r:.60}: {remedy}", param=name)
-
-
-def deepgram_error(problem: Problem, request_id: str) -> dict[str, Any]:
-    """The body of an HTTP error, in Deepgram's form."""
-    code = "INVALID_AUTH" if problem.status == 401 else problem.code.upper()
-    return {"err_code": code, "err_msg": problem.message, "request_id": request_id}
 
 
 class DeepgramDialect:
@@ -345,7 +202,7 @@ class DeepgramDialect:
         """The last result, and what the stream was."""
         if self._words:
             yield from self._final(event.duration, speech_final=self._asked.tells_end)
-        model = _model_id(self._model)
+        model = model_id(self._model)
         yield _send(
             type="Metadata",
             transaction_key="deprecated",
@@ -355,7 +212,7 @@ class DeepgramDialect:
             duration=_ms(event.duration),
             channels=1,
             models=[model],
-            model_info={model: _model_info(self._model)},
+            model_info={model: model_info(self._model)},
         )
         yield Close() if self._ends else Close(1001, "the server is ending")
 
@@ -391,15 +248,10 @@ class DeepgramDialect:
         from_finalize: bool = False,
         may_skip: bool = False,
     ) -> Send:
-        words = [*_words(self._words)]
-        tentative = "" if is_final else self._tentative
-        alternative = {
-            "transcript": (join(self._words) + tentative).strip(),
-            "confidence": _mean([word["confidence"] for word in words]),
-            "words": words,
-        }
+        found = alternative(self._words)
         if not is_final:
-            alternative["tentative"] = tentative
+            found["transcript"] = (found["transcript"] + self._tentative).strip()
+            found["tentative"] = self._tentative
         return _send(
             may_skip,
             type="Results",
@@ -409,11 +261,11 @@ class DeepgramDialect:
             is_final=is_final,
             speech_final=speech_final,
             from_finalize=from_finalize,
-            channel={"alternatives": [alternative]},
+            channel={"alternatives": [found]},
             metadata={
                 "request_id": self._id,
-                "model_info": _model_info(self._model),
-                "model_uuid": _model_id(self._model),
+                "model_info": model_info(self._model),
+                "model_uuid": model_id(self._model),
             },
         )
 
@@ -430,6 +282,16 @@ class DeepgramDialect:
 
 def _send(may_skip: bool = False, **message: Any) -> Send:
     return Send(frames.write(message), may_skip)
+
+
+def alternative(words: Sequence[Word]) -> dict[str, Any]:
+    """Words as a transcript in Deepgram's form."""
+    found = [*_words(words)]
+    return {
+        "transcript": join(words),
+        "confidence": _mean([word["confidence"] for word in found]),
+        "words": found,
+    }
 
 
 def _words(words: Sequence[Word]) -> Iterator[dict[str, Any]]:
@@ -474,10 +336,11 @@ def _ms(seconds: float) -> float:
     return round(max(0.0, seconds), 3)
 
 
-def _model_id(name: str) -> str:
-    """The same for the same name."""
+def model_id(name: str) -> str:
+    """A UUID of a model: the same for the same name."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"voxfast:{name}"))
 
 
-def _model_info(name: str) -> dict[str, str]:
+def model_info(name: str) -> dict[str, str]:
+    """What results say of a model."""
     return {"name": name, "version": version(), "arch": "voxfast"}

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from voxfast.serve.deepgram import DeepgramDialect, deepgram_error
+from voxfast.serve.deepgram import DeepgramDialect
+from voxfast.serve.deepgram_query import deepgram_error
 from voxfast.serve.dialect import Dialect, Handshake, Problem, Service
 from voxfast.serve.mistral_realtime import MistralRealtime
 from voxfast.serve.realtime import Realtime

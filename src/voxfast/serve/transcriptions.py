@@ -27,7 +27,7 @@ from voxfast.serve.hub import Hub, Seat
 from voxfast.serve.live import LiveSession
 from voxfast.timed import Segment, Transcript, Word
 
-__all__ = ["PATH", "endpoint"]
+__all__ = ["PATH", "Job", "endpoint", "limited_body", "note_session", "while_there"]
 
 PATH = "/v1/audio/transcriptions"
 DOOR = "transcriptions"
@@ -44,10 +44,10 @@ def endpoint(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
         stack = contextlib.AsyncExitStack()
         try:
             seat = stack.enter_context(hub.seat(DOOR, request.scope["voxfast.request_id"]))
-            stack.callback(_note, seat)
+            stack.callback(note_session, seat)
             wanted, file = await _read_form(request, hub, stack)
             hub.service.check_model(wanted.model, forms.HOSTED_MODELS)
-            job = _Job(hub, seat, wanted, stack)
+            job = Job(hub, seat, wanted, stack)
             await job.open(file)
             if wanted.stream:
                 return _ServerSentEvents(job, hub, stack.pop_all())
@@ -60,7 +60,8 @@ def endpoint(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
     return transcriptions
 
 
-def _note(seat: Seat) -> None:
+def note_session(seat: Seat) -> None:
+    """Log the end of a session."""
     log.note(
         "session",
         request_id=seat.request_id,
@@ -70,7 +71,7 @@ def _note(seat: Seat) -> None:
     )
 
 
-class _Job:
+class Job:
     """The transcription of one file."""
 
     def __init__(
@@ -193,14 +194,14 @@ def _blocks(file: BinaryIO, seconds: float) -> Generator[Samples, None, None]:
     yield from audio.stream_pcm(file, block_seconds=seconds, name=NAME)
 
 
-async def _whole(job: _Job, request: Request) -> Response:
+async def _whole(job: Job, request: Request) -> Response:
     """All of the transcript at once."""
 
     async def run() -> None:
         async for _ in job.events():
             pass
 
-    await _while_there(request.receive, run())
+    await while_there(request.receive, run())
     text, media = forms.to_body(job.wanted, job.transcript)
     return Response(text, media_type=media)
 
@@ -210,7 +211,7 @@ class _ServerSentEvents(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, job: _Job, hub: Hub, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, job: Job, hub: Hub, stack: contextlib.AsyncExitStack) -> None:
         super().__init__(headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._job, self._hub, self._stack = job, hub, stack
@@ -219,7 +220,7 @@ class _ServerSentEvents(Response):
         """An ASGI response."""
         async with self._stack:
             with contextlib.suppress(ClientDisconnect):
-                await _while_there(receive, self._answer(send))
+                await while_there(receive, self._answer(send))
 
     async def _answer(self, send: Any) -> None:
         async def put(data: bytes, *, more: bool = True) -> None:
@@ -246,7 +247,7 @@ class _ServerSentEvents(Response):
             self._hub.metrics.failed(DOOR, "slow_reader")
 
 
-async def _while_there(receive: Any, work: Coroutine[Any, Any, None]) -> None:
+async def while_there(receive: Any, work: Coroutine[Any, Any, None]) -> None:
     """Do the work as long as the client is there; else raise ClientDisconnect."""
 
     async def watch() -> None:
@@ -284,7 +285,7 @@ def _segment(segment: Segment, number: int) -> dict[str, Any]:
     }
 
 
-def _done(job: _Job) -> dict[str, Any]:
+def _done(job: Job) -> dict[str, Any]:
     transcript = job.transcript
     event: dict[str, Any] = {
         "type": "transcript.text.done",
@@ -316,7 +317,7 @@ async def _read_form(
             "the body must be multipart/form-data, with the audio as the field file",
             "invalid_form",
         )
-    body = _limited(request, most, hub.limits.idle_seconds)
+    body = limited_body(request, most, hub.limits.idle_seconds)
     parser = MultiPartParser(
         request.headers, body, max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
     )
@@ -333,7 +334,7 @@ async def _read_form(
     return forms.read_fields(fields), upload.file
 
 
-async def _limited(request: Request, most: int, idle: float) -> Any:
+async def limited_body(request: Request, most: int, idle: float) -> Any:
     """The body, as long as it comes, and no more of it than is allowed."""
     size = 0
     stream = request.stream()
