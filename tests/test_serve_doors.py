@@ -16,10 +16,14 @@ import voxfast
 from voxfast.serve.doors import DOORS
 from voxfast.serve.hub import Limits
 from voxfast.serve.server import Settings
+from voxfast.serve.site import OPEN_PATHS
 from voxfast.serve.transcriptions import PATH
 
-HTTP = ("/metrics", "/v1/models", "/v1/models/voxtral-numbers", PATH, "/nothing")
+ABOUT = "/page/about.json"
+HTTP = ("/metrics", "/v1/models", "/v1/models/voxtral-numbers", PATH, ABOUT, "/nothing")
 SOCKETS = tuple(door.path for door in DOORS)
+NEEDED = {"/v1/listen": "encoding=mulaw"}
+"""What the query must say on some paths."""
 LIMITS = Limits(message_bytes=1000, upload_bytes=1000, requests_per_minute=0, drain_seconds=5)
 
 
@@ -39,7 +43,7 @@ def ask(
     """The status with which a door answers, 101 for an open WebSocket; its body and headers."""
     if path in SOCKETS:
         try:
-            with connect(f"{server.ws}{path}{query}", additional_headers=headers):
+            with connect(address(server, path, query), additional_headers=headers):
                 return 101, None, {}
         except InvalidStatus as refused:
             response = refused.response
@@ -48,6 +52,12 @@ def ask(
     return fetch(
         urllib.request.Request(f"{server.http}{path}{query}", headers=headers, method=method)
     )
+
+
+def address(server: Running, path: str, query: str = "") -> str:
+    """The URL of a WebSocket."""
+    parts = [part for part in (query.removeprefix("?"), NEEDED.get(path)) if part]
+    return f"{server.ws}{path}?{'&'.join(parts)}"
 
 
 @pytest.mark.parametrize("path", [*HTTP, *SOCKETS])
@@ -91,6 +101,13 @@ def test_whoever_has_a_key(server: Running, path: str) -> None:
         assert ask(server, path, headers, query)[0] == welcome
 
 
+def test_files_of_the_page_need_no_key(server: Running) -> None:
+    for path in OPEN_PATHS:
+        assert server.get(path)[0] == 200
+    assert server.get("/page/../about.json")[0] == 401
+    assert server.get("/", Origin="https://evil.example")[0] == 403
+
+
 def test_health_needs_no_key(server: Running) -> None:
     assert server.get("/health")[:2] == (200, {"status": "ok"})
 
@@ -118,7 +135,7 @@ def test_other_pages_are_told_what_they_may(server: Running) -> None:
 @pytest.mark.parametrize("size", [1500, 100_000])
 def test_messages_that_are_too_long(server: Running, path: str, size: int) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
-    with connect(server.ws + path, additional_headers=headers) as client:
+    with connect(address(server, path), additional_headers=headers) as client:
         client.send("x" * size)
         said = []
         with contextlib.suppress(ConnectionClosed):
