@@ -9,6 +9,7 @@ from voxfast.serve import log
 from voxfast.serve.bridge import CLOSE_SECONDS, converse
 from voxfast.serve.dialect import Handshake, Problem, new_id
 from voxfast.serve.hub import Hub
+from voxfast.serve.transcriptions import note_session
 from voxfast.serve.wyoming import WyomingDialect, frame_bytes
 
 __all__ = ["LOOPBACK", "parse_address", "serve_wyoming"]
@@ -57,16 +58,11 @@ async def _serve(hub: Hub, stream: "_Stream") -> None:
     request_id = new_id("req")
     try:
         with hub.seat(_DOOR, request_id) as seat:
-            log.note("opened", door=_DOOR, request_id=request_id)
             dialect = WyomingDialect(Handshake(request_id), hub.service)
-            await converse(dialect, stream, hub, seat)
-            log.note(
-                "closed",
-                door=_DOOR,
-                request_id=request_id,
-                audio_seconds=round(seat.audio_seconds, 2),
-                words=seat.words,
-            )
+            try:
+                await converse(dialect, stream, hub, seat)
+            finally:
+                note_session(seat)
     except Problem as problem:  # no seat is free
         hub.metrics.failed(_DOOR, problem.code)
         error = frame_bytes("error", {"text": problem.message, "code": problem.code})

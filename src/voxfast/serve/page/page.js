@@ -84,6 +84,7 @@ function setBusy(busy) {
   at("record").textContent = busy ? "Stop" : "Start microphone";
   at("choose").disabled = busy;
   for (const field of at("options").querySelectorAll("input, select, textarea")) field.disabled = busy;
+  at("options").open &&= !busy; // the transcript moves into sight
   enableKeeping();
   if (!busy) at("level").value = QUIETEST;
 }
