@@ -2,18 +2,26 @@
 
 import contextlib
 import json
+import queue
 import runpy
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import soundfile
+from serving import serving
+
+import voxfast
+from voxfast.serve.hub import Hub
+from voxfast.serve.server import Server, Settings
+from voxfast.serve.tcp import serve_wyoming
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMAND = "turn up and open window"
@@ -131,6 +139,41 @@ def test_a_server_whose_clients_go_away() -> None:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client itself
+def test_deepgram_client(run: Callable[..., str]) -> None:
+    pytest.importorskip("deepgram")
+    with voxfast.load() as model, serving(model) as server:
+        lines = run("client_deepgram.py", "--url", server.ws, "--pace", "0").split("\r")
+    start, _, end, *words = lines[-1].split()
+    assert words == COMMAND.split()
+    assert 0 <= float(start) < float(end) < 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client itself
+def test_wyoming_client(run: Callable[..., str]) -> None:
+    pytest.importorskip("wyoming")
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    @contextlib.asynccontextmanager
+    async def listener() -> AsyncIterator[None]:
+        async with serve_wyoming(server.hub, "127.0.0.1", 0) as port:
+            ports.put(port)
+            yield
+
+    with voxfast.load() as model:
+        server = Server(Hub(model), Settings(port=0), [listener])
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            words, whole = run(
+                "client_wyoming.py", "--port", str(ports.get(timeout=30))
+            ).splitlines()
+        finally:
+            server.stop()
+            thread.join()
+    assert words == whole == COMMAND
 
 
 def test_the_readme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
