@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from websockets.exceptions import ConnectionClosed
 
 import voxfast
 from voxfast._pcm import Encoding, decode
+from voxfast.serve.dialect import Start
 from voxfast.serve.doors import DOORS
 from voxfast.serve.hub import Limits
 from voxfast.serve.server import Settings
 
 deepgram, httpx = pytest.importorskip("deepgram"), pytest.importorskip("httpx")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from deepgram.listen.v1.types import ListenV1Configure
 # The client imports names of websockets and pydantic that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -190,6 +195,45 @@ def test_finalize_and_go_on(server: Running, eval_items: list[EvalItem]) -> None
     said = " ".join(word for word, *_ in words(messages))
     assert said == " ".join(item.transcript for item in eval_items[:2])
     assert len([m for m in messages if m.type == "Results" and m.from_finalize]) == 2
+
+
+def test_keyterms_that_change_on_the_way(
+    server: Running,
+    model: voxfast.Model,
+    eval_items: list[EvalItem],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was said before is written to its end, and the times go on."""
+    chosen = []
+
+    def options(start: Start) -> dict[str, Any]:
+        chosen.append(start.vocabulary)
+        return {}
+
+    monkeypatch.setattr("voxfast.serve.live.session_options", options)
+    first, second = eval_items[:2]
+
+    async def run() -> list[Any]:
+        async with listening(server, keyterm=["one"], endpointing="false") as socket:
+            await socket.send_media(pcm(first.audio))
+            await socket.send_configure(ListenV1Configure(keyterms=["two", "three"]))
+            await socket.send_media(pcm(second.audio))
+            await socket.send_close_stream()
+            return [message async for message in socket]
+
+    messages = asyncio.run(run())
+    assert chosen == [("one",), ("two", "three")]
+    (done,) = (message for message in messages if message.type == "ConfigureSuccess")
+    assert done.keyterms == ["two", "three"]
+    assert messages[-1].duration == pytest.approx(first.duration + second.duration, abs=0.01)
+    said = words(messages)
+    assert [word for word, *_ in said] == f"{first.transcript} {second.transcript}".split()
+    expected = plain(model, pcm(second.audio), Encoding(16_000, 1, "s16le"))
+    for (_, start, end, _), (_, other_start, other_end, _) in zip(
+        said[-len(expected) :], expected, strict=True
+    ):
+        assert start - first.duration == pytest.approx(other_start, abs=0.01)
+        assert end - first.duration == pytest.approx(other_end, abs=0.01)
 
 
 @pytest.mark.parametrize(
