@@ -27,6 +27,7 @@ from voxfast.serve.dialect import (
     Start,
 )
 from voxfast.serve.hub import Hub, Limits
+from voxfast.serve.live import LiveSession
 
 
 class Plain:
@@ -215,6 +216,21 @@ def test_limits(
     assert run(client, Hub(model, limits)).endswith(f"!{code}")
     assert client.closed is not None
     assert client.closed[0] == closed
+
+
+def test_a_client_that_waits_for_its_words_is_not_idle(
+    model: voxfast.Model, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = LiveSession.events
+
+    async def slowly(session: LiveSession, **options: bool) -> object:
+        await asyncio.sleep(0.3)
+        return await events(session, **options)
+
+    monkeypatch.setattr(LiveSession, "events", slowly)
+    client = Client(clip.tobytes(), "finish")
+    hello, said = run(client, Hub(model, Limits(idle_seconds=0.1))).split(" ", 1)
+    assert (hello, said) == ("hello", f"{text(model, clip)}.")
 
 
 def test_options_that_the_model_does_not_take(model: voxfast.Model) -> None:

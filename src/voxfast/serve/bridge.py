@@ -96,7 +96,7 @@ class _Bridge:
         self._inbox = _Inbox()
         self._outbox = _Outbox()
         self._session: LiveSession | None = None
-        self._is_gone = self._is_draining = False
+        self._is_gone = self._is_draining = self._is_working = False
         seat.drain = self._drain
 
     async def run(self) -> None:
@@ -125,6 +125,8 @@ class _Bridge:
                 async with asyncio.timeout(self._idle_seconds):
                     frame = await self._transport.receive()
             except TimeoutError:
+                if self._is_working or self._inbox.is_waiting:
+                    continue  # it is the client that waits
                 self._fail(_idle(self._idle_seconds))
                 return
             if frame is None:
@@ -188,7 +190,9 @@ class _Bridge:
 
     async def _work(self) -> None:
         while True:
+            self._is_working = False
             command = await self._inbox.get()
+            self._is_working = True
             try:
                 await self._carry_out(command)
             except (InvalidOptionError, InvalidAudioError) as error:
