@@ -298,6 +298,16 @@ def test_a_key(chromium: Any, model: voxfast.Model, tmp_path: Path) -> None:
         assert page.locator("#words").inner_text().split() == COMMAND.split()
 
 
+def test_a_server_that_ends(chromium: Any, model: voxfast.Model) -> None:
+    options = {"permissions": ["microphone"], "accept_downloads": True}
+    with serving(model) as server, opened(chromium, server, **options) as page:
+        page.get_by_role("button", name="Start microphone").click()
+        page.locator("#words").get_by_text("up").wait_for()
+        server.server.stop()
+        page.get_by_role("alert").get_by_text("The server ended the connection").wait_for()
+        assert json.loads(saved(page, "JSON"))["complete"] is False
+
+
 def test_what_the_server_refuses_is_shown(chromium: Any, model: voxfast.Model) -> None:
     with serving(model, Limits(sessions=0)) as server, opened(chromium, server) as page:
         page.locator("#file").set_input_files(AUDIO / "command.flac")

@@ -18,12 +18,13 @@ export async function transcribe(source, { key, delay, language, vocabulary }, t
   let failure = null;
   let duration = null;
   let isOpen = false;
+  let isEnding = false; // CloseStream was sent
   let shown = 0; // words of the open result that were told
   let wake = () => {};
 
   const closed = new Promise((resolve) => {
     socket.onclose = ({ code, reason }) => {
-      if (duration === null) {
+      if (duration === null || !isEnding) {
         failure ??= new Error(isOpen
           ? `The server ended the connection (${code}${reason && `: ${reason}`}).`
           : "The server does not take the connection: it may be full. Try again in a while.");
@@ -70,7 +71,10 @@ export async function transcribe(source, { key, delay, language, vocabulary }, t
         await woken();
       }
     }
-    if (socket.readyState === WebSocket.OPEN) socket.send('{"type":"CloseStream"}');
+    if (socket.readyState === WebSocket.OPEN) {
+      socket.send('{"type":"CloseStream"}');
+      isEnding = true;
+    }
     await closed;
   } finally {
     clearInterval(alive);

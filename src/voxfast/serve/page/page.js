@@ -50,26 +50,27 @@ async function record(open, name) {
   complain("");
   say("Connecting…");
   setBusy(true);
-  let complete = false;
+  const isFirst = !words.length;
+  let complete = true;
   try {
     source = await open();
-    complete = true;
     const { duration } = await transcribe(source, chosen(), {
       onOpen: () => say(name ? `Transcribing ${name}.` : "Listening."),
       onWords: show,
-      onSegment: (text) => { at("spoken").textContent = text; },
+      onSegment: speak,
       onFigures: showFigures,
     });
     offset += duration;
     say("Done.");
   } catch (error) {
-    complete = false;
+    complete = source === null; // nothing was heard, and nothing is missing
     say("");
     complain(error.message);
     offset = words.at(-1)?.end ?? offset;
   }
-  saved = { source: name, model: about.model, language: at("language").value.trim() || null,
-    complete: complete && (saved.complete || !words.length) };
+  saved = { source: isFirst ? name : null, model: about.model,
+    language: at("language").value.trim() || null,
+    complete: complete && (isFirst || saved.complete) };
   at("tentative").textContent = "";
   source = null;
   setBusy(false);
@@ -116,6 +117,14 @@ function show(certain, tentative) {
   at("tentative").textContent = words.length ? tentative : tentative.trimStart();
   if (certain.length) enableKeeping();
   if (follows) box.scrollTop = box.scrollHeight;
+}
+
+/** Lets screen readers tell a line that is final, behind those before it. */
+function speak(text) {
+  const line = document.createElement("span");
+  line.textContent = `${text} `;
+  at("spoken").append(line);
+  if (at("spoken").childElementCount > 20) at("spoken").firstElementChild.remove();
 }
 
 /** Seconds of a recording as those of the transcript, to the millisecond. */
