@@ -151,7 +151,7 @@ def test_a_request() -> None:
         "transcript",
         "transcript-stop",
     ]
-    assert "".join(frame.data["text"] for frame in got[1:4]).strip() == got[4].data["text"]
+    assert "".join(frame.data["text"] for frame in got[1:4]).rstrip() == got[4].data["text"]
     assert got[4].data == {"text": "one, two", "language": "en"}
     # The next request of the same connection.
     again, _ = made.receive(wire("transcribe") + wire("audio-start", FORM) + wire("audio-stop"))

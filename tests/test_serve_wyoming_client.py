@@ -167,6 +167,27 @@ def test_hostile_bytes_hurt_nobody_else(model: voxfast.Model, eval_items: list[E
     assert asyncio.run(run()) == eval_items[1].transcript
 
 
+def test_clients_that_are_left_are_cut_off_at_the_end(model: voxfast.Model) -> None:
+    async def run() -> None:
+        hub = Hub(model)
+        async with serve_wyoming(hub, "127.0.0.1", 0) as port:
+            client = AsyncTcpClient("127.0.0.1", port, read_timeout=30)
+            await client.connect()
+            await client.write_event(AudioStart(16_000, 2, 1).event())
+            while not hub.sessions:
+                await asyncio.sleep(0.01)
+        assert hub.sessions == 0
+        with contextlib.suppress(ConnectionError):
+            while await client.read_event() is not None:
+                pass
+        with contextlib.suppress(ConnectionError):
+            await client.disconnect()
+        with pytest.raises(ConnectionRefusedError):
+            await AsyncTcpClient("127.0.0.1", port).connect()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
 def test_the_server_listens_and_lets_last_words_be_written(
     model: voxfast.Model, eval_items: list[EvalItem]
 ) -> None:

@@ -41,16 +41,29 @@ async def serve_wyoming(hub: Hub, host: str, port: int) -> AsyncIterator[int]:
         OSError: if the address cannot be used.
     """
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client may go away at any time.
-        with contextlib.suppress(OSError):
-            await _serve(hub, _Stream(reader, writer, min(READ_BYTES, hub.limits.message_bytes)))
-        writer.transport.abort()  # what could be sent was
+    size = min(READ_BYTES, hub.limits.message_bytes)
+    open_ones: dict[asyncio.StreamWriter, asyncio.Event] = {}
 
-    async with await asyncio.start_server(serve, host, port, limit=READ_BYTES) as server:
-        bound: int = server.sockets[0].getsockname()[1]
-        log.note("listening", door=_DOOR, host=host, port=bound)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over = open_ones[writer] = asyncio.Event()
+        try:
+            with contextlib.suppress(OSError):  # a client may go away at any time
+                await _serve(hub, _Stream(reader, writer, size))
+        finally:
+            writer.transport.abort()  # what could be sent was
+            del open_ones[writer]
+            over.set()
+
+    server = await asyncio.start_server(serve, host, port, limit=READ_BYTES)
+    bound: int = server.sockets[0].getsockname()[1]
+    log.note("listening", door=_DOOR, host=host, port=bound)
+    try:
         yield bound
+    finally:
+        server.close()
+        for writer, over in [*open_ones.items()]:
+            writer.transport.abort()
+            await over.wait()
 
 
 async def _serve(hub: Hub, stream: "_Stream") -> None:
