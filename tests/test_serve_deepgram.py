@@ -311,8 +311,12 @@ def test_configure() -> None:
     (done,) = told(made, Started())
     assert (done["type"], done["keyterms"]) == ("ConfigureSuccess", ["two", "three"])
     assert told(made, Started()) == []
-    made.receive('{"type": "Configure", "keyterms": ["x"]}')
-    (failure,) = told(made, Failed(Problem("no vocabulary", "invalid_value"), is_final=False))
+    (start,) = made.receive('{"type": "Configure", "keyterms": ["x"]}')
+    assert isinstance(start, Start)
+    problem = Problem("no vocabulary", "invalid_value")
+    (error,) = told(made, Failed(problem, False, Audio(b"12")))  # of something else
+    assert error["type"] == "Error"
+    (failure,) = told(made, Failed(problem, False, start))
     assert (failure["type"], failure["code"], failure["description"]) == (
         "ConfigureFailure",
         "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
@@ -321,6 +325,16 @@ def test_configure() -> None:
     for wrong in ('"keyterms": [1]', '"keyterms": "a"', '"features": {"numerals": true}'):
         (failure,) = messages(made.receive(f'{{"type": "Configure", {wrong}}}'))
         assert failure["type"] == "ConfigureFailure"
+
+
+def test_configure_before_the_session_is_open() -> None:
+    made = DeepgramDialect(shake(), SERVICE)
+    made.open()
+    (start,) = made.receive('{"type": "Configure", "keyterms": ["two"]}')
+    assert told(made, Started()) == []
+    problem = Problem("no vocabulary", "invalid_value")
+    (failure,) = told(made, Failed(problem, False, start))
+    assert failure["type"] == "ConfigureFailure"
 
 
 def test_errors() -> None:

@@ -18,6 +18,7 @@ import hashlib
 import math
 import unicodedata
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ from voxfast.serve.dialect import (
     Processed,
     Send,
     Service,
+    Start,
     Started,
     Tentative,
 )
@@ -70,7 +72,7 @@ class DeepgramDialect:
         self._created = datetime.datetime.now(datetime.UTC)
         self._received = hashlib.sha256()
         self._is_open = self._ends = False  # the session; CloseStream has come
-        self._configuring: tuple[str, ...] | None = None
+        self._starts: deque[tuple[str, ...] | None] = deque()  # under way; keyterms of Configure
         # -- The open result
         self._words: list[Word] = []
         self._start = 0.0
@@ -84,6 +86,7 @@ class DeepgramDialect:
 
     def open(self) -> Iterable[Action]:
         """The connection is there."""
+        self._starts.append(None)
         return [self._asked.start]
 
     # -- What the client sends
@@ -114,15 +117,16 @@ class DeepgramDialect:
         return [self._error(f"there is no message of type {kind!r:.60}", "UNKNOWN_MESSAGE")]
 
     def _configure(self, message: dict[str, Any]) -> list[Action]:
-        if self._configuring is not None:
+        if any(terms is not None for terms in self._starts):
             return [self._not_configured("CONFIGURE_ALREADY_PENDING", "wait for the answer")]
         if message.get("features"):
             return [self._not_configured("CONFIGURE_INTERNAL_ERROR", "there are no features")]
         try:
-            self._configuring = frames.terms(message.get("keyterms"), "keyterms")
+            terms = frames.terms(message.get("keyterms"), "keyterms")
         except Problem as problem:
             return [self._not_configured("CONFIGURE_KEYTERM_LIMIT_EXCEEDED", problem.message)]
-        return [replace(self._asked.start, vocabulary=self._configuring)]
+        self._starts.append(terms)
+        return [replace(self._asked.start, vocabulary=terms)]
 
     # -- What happens in the session
 
@@ -218,14 +222,15 @@ class DeepgramDialect:
 
     def _started(self) -> Iterator[Action]:
         self._is_open = True
-        terms, self._configuring = self._configuring, None
+        terms = self._starts.popleft() if self._starts else None
         if terms is not None:
             yield _send(type="ConfigureSuccess", request_id=self._id, keyterms=list(terms))
 
     def _failed(self, event: Failed) -> Iterator[Action]:
-        problem = event.problem
-        if self._configuring is not None and not event.is_final:
-            self._configuring = None
+        problem, terms = event.problem, None
+        if isinstance(event.command, Start) and self._starts:
+            terms = self._starts.popleft()
+        if terms is not None:
             yield self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", problem.message)
         elif problem.code == "idle_timeout":
             yield Close(
