@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable
 
 import pytest
+from fakes import FakeModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxfast.cli import main
 from voxfast.errors import InvalidOptionError
 from voxfast.serve.dialect import (
     Action,
@@ -252,3 +254,11 @@ def test_addresses() -> None:
     for wrong in ("", ":10300", "x", "1:", "70000", "-1", "٣", "localhost"):
         with pytest.raises(InvalidOptionError, match="HOST:PORT"):
             parse_address(wrong)
+
+
+def test_an_address_that_cannot_be_is_told_before_a_model_is_loaded(
+    model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--wyoming", "nowhere"]) == 2
+    assert "HOST:PORT" in capsys.readouterr().err
+    assert model.loads == []

@@ -131,7 +131,9 @@ def run(args: argparse.Namespace) -> int:
     from voxfast.serve import log
     from voxfast.serve.hub import Hub
     from voxfast.serve.server import Server, Settings
+    from voxfast.serve.tcp import parse_address
 
+    wyoming = None if args.wyoming is None else parse_address(args.wyoming)
     settings = Settings(
         host=args.host,
         port=args.port,
@@ -145,19 +147,17 @@ def run(args: argparse.Namespace) -> int:
     log.configure()
     with contextlib.closing(options.load_model(args)) as model:
         hub = Hub(model, _limits(args), aliases=tuple(args.alias))
-        server = Server(hub, settings, _listeners(args.wyoming, hub))
+        server = Server(hub, settings, _listeners(wyoming, hub))
         if not args.quiet:
             note(f"voxfast: {model.name} on {server.url}; Ctrl-C ends")
         return 0 if server.run() else 1
 
 
-def _listeners(wyoming: str | None, hub: "Hub") -> "list[Listener]":
-    """Protocols that have sockets of their own."""
-    if wyoming is None:
-        return []
-    from voxfast.serve.tcp import parse_address, serve_wyoming
+def _listeners(wyoming: tuple[str, int] | None, hub: "Hub") -> "list[Listener]":
+    """Protocols that have sockets of their own; (host, port) of each."""
+    from voxfast.serve.tcp import serve_wyoming
 
-    return [partial(serve_wyoming, hub, *parse_address(wyoming))]
+    return [] if wyoming is None else [partial(serve_wyoming, hub, *wyoming)]
 
 
 def check_extra() -> None:
