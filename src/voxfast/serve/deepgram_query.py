@@ -23,7 +23,10 @@ __all__ = [
 
 HOSTED = ("nova", "enhanced", "base", "general", "whisper")
 """Beginnings of the names that Deepgram's own models have."""
-ENDPOINT_MS = 300.0  # Deepgram's default of 10 ms would end a turn inside of a word
+# Deepgram's default of 10 ms would end turns inside of words. Of voxtral-numbers' words in the 40
+# evaluation clips, 2.7 % are wrong without endpoints, 5.3 % with 32 ms, 3.1 % with 100, 2.7 % with
+# 200 and 300.
+ENDPOINT_MS = 300.0
 LEAST_ENDPOINT_MS = 100.0
 QUIET_MS = 1500.0  # ends a turn without anybody being told, for `vad_events` alone
 
