@@ -176,6 +176,16 @@ def test_wyoming_client(run: Callable[..., str]) -> None:
     assert words == whole == COMMAND
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the frameworks themselves
+def test_voice_agents(run: Callable[..., str]) -> None:
+    with voxfast.load() as model, serving(model) as server:
+        pytest.importorskip("livekit.plugins.deepgram")
+        said = run("client_livekit.py", "--url", server.http).split()
+        assert said[3:] == COMMAND.split()
+        pytest.importorskip("pipecat.services.deepgram.stt")
+        assert run("client_pipecat.py", "--url", server.ws).strip() == COMMAND
+
+
 def test_the_readme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     root = EXAMPLES.parent
     text = (root / "README.md").read_text(encoding="utf-8")
