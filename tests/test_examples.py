@@ -178,11 +178,11 @@ def test_wyoming_client(run: Callable[..., str]) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the frameworks themselves
 def test_voice_agents(run: Callable[..., str]) -> None:
+    pytest.importorskip("livekit.plugins.deepgram")
+    pytest.importorskip("pipecat.services.deepgram.stt")
     with voxfast.load() as model, serving(model) as server:
-        pytest.importorskip("livekit.plugins.deepgram")
         said = run("client_livekit.py", "--url", server.http).split()
         assert said[3:] == COMMAND.split()
-        pytest.importorskip("pipecat.services.deepgram.stt")
         assert run("client_pipecat.py", "--url", server.ws).strip() == COMMAND
 
 
