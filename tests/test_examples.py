@@ -145,8 +145,9 @@ def test_a_server_whose_clients_go_away() -> None:
 def test_deepgram_client(run: Callable[..., str]) -> None:
     pytest.importorskip("deepgram")
     with voxfast.load() as model, serving(model) as server:
-        lines = run("client_deepgram.py", "--url", server.ws, "--pace", "0").split("\r")
-    start, _, end, *words = lines[-1].split()
+        shown = run("client_deepgram.py", "--url", server.ws, "--pace", "0")
+    (final,) = (line for line in shown.replace("\r", "\n").splitlines() if " - " in line)
+    start, _, end, *words = final.split()
     assert words == COMMAND.split()
     assert 0 <= float(start) < float(end) < 3
 

@@ -151,7 +151,7 @@ def test_turns(server: Running, talk: np.ndarray, eval_items: list[EvalItem]) ->
     )
     kinds = [message.type for message in messages]
     assert kinds.count("SpeechStarted") >= 4
-    assert kinds.count("UtteranceEnd") == 4
+    assert kinds.count("UtteranceEnd") >= 4
     results = [message for message in messages if message.type == "Results"]
     ends = [result for result in results if result.speech_final]
     assert len(ends) >= 4
@@ -172,7 +172,8 @@ def test_turns(server: Running, talk: np.ndarray, eval_items: list[EvalItem]) ->
     for item in eval_items[:4]:
         spans.append((begin, begin + item.duration + 0.5))
         begin += item.duration + 1.5
-    assert all(low < end < high for end, (low, high) in zip(last, spans, strict=True))
+    places = [[n for n, (low, high) in enumerate(spans) if low < end < high] for end in last]
+    assert sorted({place for (place,) in places}) == [0, 1, 2, 3]
 
 
 def test_finalize_and_go_on(server: Running, eval_items: list[EvalItem]) -> None:

@@ -405,17 +405,19 @@ def test_interrupts_lose_no_events(tiny: voxfast.Model, eval_items: list[EvalIte
     truth = events(tiny.session(endpoint_ms=300))
     words = [event for event in truth if isinstance(event, Word)]
     assert words
+    count = 0
     for seed in range(12):
         session = tiny.session(endpoint_ms=300)
         with Interrupts(seed) as interrupts:
             found = events(session)
-        assert interrupts.count > 3
+        count += interrupts.count
         for kind in (Word, SpeechStarted, SpeechEnded):
             assert [e for e in found if isinstance(e, kind)] == [
                 e for e in truth if isinstance(e, kind)
             ]
         segments = [event for event in found if isinstance(event, voxfast.Segment)]
         assert [word for segment in segments for word in segment.words] == words
+    assert count > 20
 
 
 def test_interrupts_leave_words_or_return_them(tiny: voxfast.Model) -> None:

@@ -171,7 +171,7 @@ def test_rings_that_have_wrapped_can_give_a_phrase_back(
     args = network.args
     small = replace(args, decoder=replace(args.decoder, sliding_window=8))
     monkeypatch.setattr(network, "args", small)
-    changes = {0: RIVALS}
+    changes = {0: [(phrase, 18.0) for phrase, _ in RIVALS]}
     expected = Run(network, tokenizer, voxtral_folder, changes, None).feed(audio, 1280)
     assert undone
     found = Run(network, tokenizer, voxtral_folder, changes, lambda due: due).feed(audio, 50_000)
