@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -32,7 +31,6 @@ from voxfast.serve.transcriptions import PATH
 
 UPDATE = json.dumps({"type": "session.update", "model": "voxtral-numbers"})
 FINAL = json.dumps({"type": "input_audio_buffer.commit", "final": True})
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +277,6 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         [sys.executable, "-m", "voxfast", "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )
     try:
         assert process.stderr is not None
