@@ -234,3 +234,20 @@ def test_a_session_that_others_have_served_does_not_wait_for_the_owner(
     for session, audio, found in zip(sessions, clips, words, strict=False):
         found += [*session.feed(audio[48_640:]), *session.finish()]
     assert words == alone[:4]
+
+
+def test_the_memory_of_a_closed_session_is_free_at_once(
+    model: voxfast.Model, clips: list[np.ndarray]
+) -> None:
+    """No cycle of references keeps its rings until the garbage collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        session = model.session()
+        session.feed(clips[0])
+        held = weakref.ref(session._stream)
+        session.finish()
+        del session
+        assert held() is None
+    finally:
+        gc.enable()

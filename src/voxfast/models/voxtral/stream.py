@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from voxfast.models.voxtral.script_lock import ScriptLock
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
 from voxfast.models.voxtral.tokens import BlankGuard, TokenStream
 from voxfast.models.voxtral.words import WordAssembler
+from voxfast.online.clock import Clock
 from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Token
 
@@ -69,8 +71,9 @@ class VoxtralStream(QueuedStream):
             lock=lock,
         )
         self._language = None if lock is None else lock.language
-        self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, self._end_time, traits)
-        self._end_offset = traits.timing.end_offset
+        # No method of this stream: a cycle would keep a closed session's memory for long.
+        end_time = partial(_end_time, self._clock, self._position, traits.timing.end_offset)
+        self._assembler = WordAssembler(tokenizer.word, tokenizer.piece, end_time, traits)
         self._is_ended = False
         # Samples of the model's audio at which utterances end; blocks before them may be partial.
         self._ends: deque[int] = deque()
@@ -189,9 +192,10 @@ class VoxtralStream(QueuedStream):
             return False
         return self._ends[0] - self._taken < self._position
 
-    def _end_time(self, k: int) -> float:
-        sample = (k + self._end_offset) * self._position
-        return self._clock.real(max(0.0, sample))
+
+def _end_time(clock: Clock, position: int, offset: float, k: int) -> float:
+    """The second at which the word of token k ends; ``position`` in samples."""
+    return clock.real(max(0.0, (k + offset) * position))
 
 
 def step(streams: Sequence[VoxtralStream]) -> None:
