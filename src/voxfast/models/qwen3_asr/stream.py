@@ -86,9 +86,10 @@ class Qwen3Stream(QueuedStream):
             context_tokens=tuning.context_tokens,
         )
         self._block = options.block_ms * SAMPLE_RATE // 1000
-        self._decoder = Decoder(model, head, heads)
+        self._decoder = decoder = Decoder(model, head, heads)
+        # It holds nothing of this stream: a cycle would keep a closed session's memory for long.
         self._new_utterance: Callable[[], Utterance] = lambda: Utterance(
-            model, tokenizer, self._decoder, tail, policy, limits, traits, language
+            model, tokenizer, decoder, tail, policy, limits, traits, language
         )
         self._utterance = self._new_utterance()
         self._n_encoded = 0  # frames, in finished utterances
