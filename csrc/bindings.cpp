@@ -56,15 +56,12 @@ void run_voice_network(const voxfast::VoiceNetwork& network, const Vector& sampl
                        const Written& hidden, const Written& cell,
                        const Written& probabilities) {
   size_t frames = probabilities.shape(0);
-  if (frames > (size_t{1} << 30) / voxfast::VOICE_FRAME) {
-    voxfast::reject("VoiceNetwork", "too many frames: ", frames);
-  }
   check_length("samples", samples.shape(0),
                voxfast::VOICE_CONTEXT + frames * voxfast::VOICE_FRAME);
   check_length("hidden", hidden.shape(0), voxfast::VOICE_HIDDEN);
   check_length("cell", cell.shape(0), voxfast::VOICE_HIDDEN);
   nb::gil_scoped_release release;
-  network.run(samples.data(), static_cast<int>(frames), hidden.data(), cell.data(),
+  network.run(samples.data(), static_cast<int64_t>(frames), hidden.data(), cell.data(),
               probabilities.data());
 }
 

@@ -157,7 +157,12 @@ void run(std::vector<Part>& parts) {
   const auto& kernel = kernels();
   Tasks write(kernel.sliding_attention_write), attend(kernel.sliding_attention_attend),
       merge(kernel.sliding_attention_merge);
-  size_t partials_size = 0;
+  auto partials_of = [](const SlidingAttentionArguments& a) {
+    return a.runs == 1 ? int64_t{0}
+                       : int64_t{a.batch} * a.kv_heads * a.tiles * a.splits *
+                             a.tile_queries * a.partial_size;
+  };
+  int64_t partials_size = 0;
   for (auto& part : parts) {
     auto& a = part.arguments;
     if (a.offset == nullptr) {
@@ -173,19 +178,14 @@ void run(std::vector<Part>& parts) {
     attend.add(a, tiles * a.runs, output_size * std::min<int64_t>(span, a.window));
     if (a.runs > 1) {
       merge.add(a, tiles, output_size * a.splits);
-      partials_size +=
-          static_cast<size_t>(tiles * a.splits * a.tile_queries * a.partial_size);
     }
+    partials_size += partials_of(a);
   }
-  partials.resize(std::max(partials.size(), partials_size));
+  partials.resize(std::max(partials.size(), static_cast<size_t>(partials_size)));
   float* free = partials.data();
   for (auto& part : parts) {
-    auto& a = part.arguments;
-    if (a.runs > 1) {
-      a.partials = free;
-      free += int64_t{a.batch} * a.kv_heads * a.tiles * a.splits * a.tile_queries *
-              a.partial_size;
-    }
+    part.arguments.partials = free;
+    free += partials_of(part.arguments);
   }
   write.run();
   attend.run();
@@ -266,6 +266,20 @@ std::optional<RingCopy> donate_ring(const mx::array& ring, mx::array& out,
                   ring.itemsize()};
 }
 
+// Donates inputs `first_in` ... to outputs `first_out` ..., rings all of them. Returns
+// the copies to make.
+std::vector<RingCopy> donate_rings(const std::vector<mx::array>& inputs, size_t first_in,
+                                   std::vector<mx::array>& outputs, size_t first_out,
+                                   size_t count, const mx::Stream& s) {
+  std::vector<RingCopy> to_copy;
+  for (size_t i = 0; i < count; ++i) {
+    if (auto copy = donate_ring(inputs[first_in + i], outputs[first_out + i], s)) {
+      to_copy.push_back(std::move(*copy));
+    }
+  }
+  return to_copy;
+}
+
 void set_strides(int64_t* to, const mx::array& x) {
   std::copy(x.strides().begin(), x.strides().end(), to);
 }
@@ -312,12 +326,7 @@ void SlidingAttention::eval_cpu(const std::vector<mx::array>& inputs,
   const auto& offset = inputs[5];
   DropSiblingInputs siblings(inputs, outputs);
   outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
-  std::vector<RingCopy> to_copy;
-  for (int i : {1, 2}) {
-    if (auto copy = donate_ring(inputs[i + 2], outputs[i], stream())) {
-      to_copy.push_back(std::move(*copy));
-    }
-  }
+  auto to_copy = donate_rings(inputs, 3, outputs, 1, 2, stream());
   auto a = arguments_of(inputs[0], inputs[1], inputs[2], inputs[3]);
   a.window = window_, a.scale = scale_;
   a.traditional = traditional_, a.causal = causal_;
@@ -337,12 +346,7 @@ void SlidingAttentions::eval_cpu(const std::vector<mx::array>& inputs,
   size_t rings = inputs.size() - 2 * lengths_.size();  // the first ring among the inputs
   DropSiblingInputs siblings(inputs, outputs);
   outputs[0].set_data(allocate(NAME, outputs[0].nbytes()));
-  std::vector<RingCopy> to_copy;
-  for (size_t i = 0; i < 2 * lengths_.size(); ++i) {
-    if (auto copy = donate_ring(inputs[rings + i], outputs[1 + i], stream())) {
-      to_copy.push_back(std::move(*copy));
-    }
-  }
+  auto to_copy = donate_rings(inputs, rings, outputs, 1, 2 * lengths_.size(), stream());
   std::vector<Part> parts;
   int64_t first = 0;  // row of the stream among all rows
   for (size_t i = 0; i < lengths_.size(); first += lengths_[i++]) {

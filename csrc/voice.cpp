@@ -15,10 +15,10 @@ constexpr double PI = 3.14159265358979323846;
 
 // Outputs and inputs of the layers.
 constexpr std::array<std::pair<int, int>, VOICE_CONVS + 1> SIZES{{
-    {128, 3 * VOICE_BINS},
-    {64, 3 * 128},
-    {64, 2 * 64},
-    {VOICE_HIDDEN, 64},
+    {VOICE_WIDE, 3 * VOICE_BINS},
+    {VOICE_NARROW, 3 * VOICE_WIDE},
+    {VOICE_NARROW, 2 * VOICE_NARROW},
+    {VOICE_HIDDEN, VOICE_NARROW},
     {4 * VOICE_HIDDEN, 2 * VOICE_HIDDEN},
 }};
 
@@ -63,7 +63,7 @@ VoiceNetwork::VoiceNetwork(const std::vector<Dense>& layers, const float* output
   }
 }
 
-void VoiceNetwork::run(const float* samples, int frames, float* hidden, float* cell,
+void VoiceNetwork::run(const float* samples, int64_t frames, float* hidden, float* cell,
                        float* probabilities) const {
   VoiceArguments a{};
   a.samples = samples, a.frames = frames;

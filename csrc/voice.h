@@ -25,7 +25,7 @@ class VoiceNetwork {
 
   // The probabilities of `frames` frames; samples: [VOICE_CONTEXT + frames *
   // VOICE_FRAME]. hidden, cell: [VOICE_HIDDEN], updated. Any thread may call it.
-  void run(const float* samples, int frames, float* hidden, float* cell,
+  void run(const float* samples, int64_t frames, float* hidden, float* cell,
            float* probabilities) const;
 
  private:

@@ -139,20 +139,21 @@ inline void step_lstm(const VoiceArguments& a, float* x) {
 }
 
 inline float detect_voice(const VoiceArguments& a, const float* samples) {
-  // The convolutions see zeros before and behind the four frames.
-  float padded[(VOICE_SPECTRA + 2) * 128 + 2 * VOICE_BINS]{}, x[4 * 128]{}, y[2 * 64];
+  constexpr int W = VOICE_WIDE, N = VOICE_NARROW;
+  // The first two convolutions see a frame of zeros before and behind the four frames.
+  float padded[(VOICE_SPECTRA + 2) * VOICE_BINS]{}, x[VOICE_SPECTRA * W], y[2 * N];
   Spectra spectra;
   load_spectra(a, samples, spectra);
   transform(a, spectra);
   magnitudes(a, spectra, padded + VOICE_BINS);
-  multiply<4, 1>(a.convs[0], padded, VOICE_BINS, x);
-  relu(x, 4 * 128);
+  multiply<VOICE_SPECTRA, 1>(a.convs[0], padded, VOICE_BINS, x);
+  relu(x, VOICE_SPECTRA * W);
   std::memset(padded, 0, sizeof padded);
-  std::memcpy(padded + 128, x, 4 * 128 * sizeof(float));
-  multiply<2, 2>(a.convs[1], padded, 2 * 128, y);  // every second frame
-  relu(y, 2 * 64);
+  std::memcpy(padded + W, x, sizeof x);
+  multiply<2, 2>(a.convs[1], padded, 2 * W, y);  // every second frame
+  relu(y, 2 * N);
   multiply<1, 4>(a.convs[2], y, 0, x);
-  relu(x, 64);
+  relu(x, N);
   multiply<1, 4>(a.convs[3], x, 0, padded);
   relu(padded, VOICE_HIDDEN);
   step_lstm(a, padded);
@@ -164,7 +165,7 @@ inline float detect_voice(const VoiceArguments& a, const float* samples) {
 }
 
 void voice(const VoiceArguments& a) {
-  for (int f = 0; f < a.frames; ++f) {
+  for (int64_t f = 0; f < a.frames; ++f) {
     a.probabilities[f] = detect_voice(a, a.samples + f * VOICE_FRAME);
   }
 }

@@ -5,6 +5,8 @@
 // Matrices are in blocks of VOICE_OUTPUTS outputs: [outputs / VOICE_OUTPUTS][inputs]
 // [VOICE_OUTPUTS], contiguous.
 
+#include <cstdint>
+
 namespace voxfast {
 
 constexpr int VOICE_FRAME = 512;   // samples
@@ -12,8 +14,10 @@ constexpr int VOICE_CONTEXT = 64;  // samples before a frame that are looked at 
 constexpr int VOICE_FFT = 256;     // samples of a spectrum, VOICE_FFT / 2 apart
 constexpr int VOICE_SPECTRA = 4;   // of a frame
 constexpr int VOICE_BINS = VOICE_FFT / 2 + 1;
-constexpr int VOICE_HIDDEN = 128;  // of the LSTM
 constexpr int VOICE_CONVS = 4;
+constexpr int VOICE_WIDE = 128;    // channels behind the first convolution
+constexpr int VOICE_NARROW = 64;   // behind the second and the third
+constexpr int VOICE_HIDDEN = 128;  // behind the fourth, and of the LSTM
 constexpr int VOICE_OUTPUTS = 16;
 
 struct VoiceConv {
@@ -23,7 +27,7 @@ struct VoiceConv {
 
 struct VoiceArguments {
   const float* samples;  // [VOICE_CONTEXT + frames * VOICE_FRAME]
-  int frames;
+  int64_t frames;
   const float *window, *cos, *sin;  // [VOICE_FFT], twice [VOICE_FFT / 2]: of 2 pi k / 256
   VoiceConv convs[VOICE_CONVS];
   VoiceConv gates;      // of the input and the hidden state: input, forget, output, cell

@@ -27,14 +27,12 @@ HIDDEN = 128
 
 Array = npt.NDArray[np.float32]
 
-
 # Frames that the convolutions get: 4, 4, 2 and 1. Of two frames, the first output sees no third
 # one before; of a single one, neither neighbour. What only ever meets the zeros beyond the ends is
 # left out.
 TAPS = (slice(0, 3), slice(0, 3), slice(1, 3), slice(1, 2))
 
 
-@cache
 def load_layers() -> tuple[list[tuple[Array, Array]], Array, float]:
     """The weights that voxfast ships: ``silero_16k.npz`` of ``tools/silero_vad.py``.
 
