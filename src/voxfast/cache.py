@@ -79,7 +79,7 @@ class SlidingKVCache:
             ValueError: for L above max_rows, and for shapes or dtypes that do not match each
                 other or the stored rows. The cache is then unchanged.
         """
-        keys, values = self._rings_with_room(k, v, None)
+        keys, values = self._rings_with_room(k, v)
         out, keys, values = sliding_attention(
             q,
             k,
@@ -146,15 +146,13 @@ class SlidingKVCache:
         return 0 if self._rings is None else int(self._rings[0].shape[2])
 
     def _written(self, rings: Rings, length: int) -> None:
+        """Keep rings to which ``length`` positions have been written."""
         self._rings = rings
         self._rows += length
         self._reached = max(self._reached, self._rows)
 
-    def _rings_with_room(self, k: mx.array, v: mx.array, length: int | None) -> Rings:
-        """The rings, grown if they need more rows for ``length`` positions like those of k and v.
-
-        None stands for all positions of k.
-        """
+    def _rings_with_room(self, k: mx.array, v: mx.array, length: int | None = None) -> Rings:
+        """The rings, grown if the positions of k and v, or ``length`` of them, need more rows."""
         if k.ndim != 4 or v.ndim != 4:
             raise ValueError(
                 f"[SlidingKVCache] keys and values must have 4 dimensions; got {k.shape} and "

@@ -420,6 +420,7 @@ class Session:
         return False
 
     def _note_settled(self) -> None:
+        """Note the applied calls as done, if no step is due."""
         if not self._stream.due:
             self._settled = self._applied
 
