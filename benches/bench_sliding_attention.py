@@ -7,6 +7,9 @@
 and a banded mask (several), and call ``mx.fast.scaled_dot_product_attention``. The roofline is
 one read of the window's keys and values on all threads or, where that takes longer, the
 window's multiplications at the rate of a float32 product in NumPy.
+
+Sixteen streams of one position each: ``sliding_attentions``, its composition, and "each", an op
+for each stream with the rows split and joined again.
 """
 
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import pytest
 from roofline import product_rate, read_seconds
 
 from voxfast._native import _ext
-from voxfast.ops import sliding_attention, use_native
+from voxfast.ops import sliding_attention, sliding_attentions, use_native
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -127,6 +130,71 @@ def test_sliding_attention(benchmark, case, dtype, backend):
     benchmark.extra_info["backend"] = backend
     benchmark.extra_info["roofline"] = CASES[case].roofline(DTYPES[dtype])
     step = BACKENDS[backend](CASES[case], DTYPES[dtype])
+    before = _ext.ring_copies()
+    benchmark(step)
+    assert _ext.ring_copies() == before  # written in place
+
+
+STREAMS = 16
+OF_STREAMS = {"numbers": Case(1, 4, 2, 64, 128), "decode-short": CASES["decode-short"]}
+
+
+class Streams:
+    """The rings of several streams, whose positions are computed by one op, or by one each."""
+
+    def __init__(self, case: Case, dtype: mx.Dtype, native: bool, each: bool) -> None:
+        self.case, self.native, self.each = case, native, each
+        rows = [new_positions(case, dtype) for _ in range(STREAMS)]
+        self.new = [mx.concatenate(parts, axis=1) for parts in zip(*rows, strict=True)]
+        shape = (1, case.kv_heads, case.window, case.size)
+        self.rings = [
+            (mx.random.normal(shape).astype(dtype), mx.random.normal(shape).astype(dtype))
+            for _ in range(STREAMS)
+        ]
+        mx.eval(self.new, self.rings)
+        self.offset = case.window
+
+    def __call__(self) -> None:
+        with use_native(self.native):
+            rings, self.rings = self.rings, []
+            out, self.rings = self._one_each(rings) if self.each else self._one(rings)
+            del rings
+        self.offset += 1
+        mx.eval(out, self.rings)
+
+    def _one(self, rings):
+        return sliding_attentions(
+            *self.new,
+            rings,
+            [self.offset] * STREAMS,
+            [1] * STREAMS,
+            window=self.case.window,
+            scale=0.1,
+        )
+
+    def _one_each(self, rings):
+        parts = zip(*(mx.split(x, STREAMS, axis=1) for x in self.new), rings, strict=True)
+        found = [
+            sliding_attention(q, k, v, *ring, self.offset, window=self.case.window, scale=0.1)
+            for q, k, v, ring in parts
+        ]
+        return mx.concatenate([out for out, *_ in found], axis=1), [
+            (keys, values) for _, keys, values in found
+        ]
+
+
+STREAM_BACKENDS = {"native": (True, False), "each": (True, True), "composed": (False, False)}
+
+
+@pytest.mark.parametrize("backend", STREAM_BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", OF_STREAMS)
+def test_streams(benchmark, case, dtype, backend):
+    mx.set_default_device(mx.cpu)
+    benchmark.group = f"sliding_attentions, {STREAMS} streams, {case}, {dtype}"
+    benchmark.extra_info["backend"] = backend
+    benchmark.extra_info["roofline"] = STREAMS * OF_STREAMS[case].roofline(DTYPES[dtype])
+    step = Streams(OF_STREAMS[case], DTYPES[dtype], *STREAM_BACKENDS[backend])
     before = _ext.ring_copies()
     benchmark(step)
     assert _ext.ring_copies() == before  # written in place

@@ -29,6 +29,7 @@ import mlx.core as mx
 import numpy as np
 from models import weights_of
 from numpy.typing import NDArray
+from parallel import BITS, HISTORY, run_pass
 from roofline import product_rate, read_seconds
 
 import voxfast
@@ -36,16 +37,13 @@ from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.measure import resident_mb
 from voxfast.bench.random_models import random_voxtral
 from voxfast.cache import SlidingKVCache
-from voxfast.models.voxtral.network import DecoderRows, DecoderState, Voxtral
-from voxfast.ops import greedy
+from voxfast.models.voxtral.passes import MAX_ROWS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import EVAL_FOLDER
 
 Audio = NDArray[np.float32]
 CLIP = EVAL_FOLDER / "eval_long_180s.flac"
-BITS = {"4bit": 4, "8bit": 8, "bfloat16": None}
-HISTORY, PREFILL = 750, 48  # positions in the rings at full size, and those written at once
 
 
 def pieces(count: int, seconds: float) -> list[Audio]:
@@ -109,9 +107,9 @@ def seconds_of(function: Callable[[], object]) -> float:
 
 def full(options: argparse.Namespace) -> dict[str, object]:
     model = random_voxtral(BITS[options.full])
-    states = [model.decoder_state(6, PREFILL) for _ in range(options.sessions)]
-    for _ in range(0, HISTORY, PREFILL):
-        run_pass(model, states[:1], PREFILL)
+    states = [model.decoder_state(6, MAX_ROWS) for _ in range(options.sessions)]
+    for _ in range(0, HISTORY, MAX_ROWS):
+        run_pass(model, states[:1], MAX_ROWS)
     for state in states[1:]:
         state.caches = [copied(cache) for cache in states[0].caches]
     one, many = [], []
@@ -130,13 +128,6 @@ def full(options: argparse.Namespace) -> dict[str, object]:
         "least_ms": round(1000 * least, 1),
         "ratio_to_least": round(together / least, 2),
     }
-
-
-def run_pass(model: Voxtral, states: list[DecoderState], rows: int = 1) -> None:
-    audio = mx.zeros((rows, model.args.decoder.dim), model.dtype)
-    tokens = mx.arange(rows, dtype=mx.int32)
-    logits = model.decode([DecoderRows(audio, tokens, state, rows) for state in states])
-    mx.eval(*greedy(logits), [state.arrays() for state in states])
 
 
 def copied(cache: SlidingKVCache) -> SlidingKVCache:

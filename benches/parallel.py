@@ -203,10 +203,7 @@ class FullDecoder:
             self._run(MAX_ROWS)
 
     def _run(self, rows: int) -> None:
-        audio = mx.zeros((rows, self._model.args.decoder.dim), self._model.dtype)
-        tokens = mx.arange(rows, dtype=mx.int32)
-        logits = self._model.decode([DecoderRows(audio, tokens, self._state, rows)])
-        mx.eval(*greedy(logits), self._state.arrays())
+        run_pass(self._model, [self._state], rows)
 
     def cost(self, rows: int) -> float:
         """Seconds of a pass, the median."""
@@ -224,6 +221,14 @@ class FullDecoder:
             self._run(rows)
             self._state.trim(rows - kept)
         return time.perf_counter() - begin
+
+
+def run_pass(model: Voxtral, states: list[DecoderState], rows: int = 1) -> None:
+    """A pass of the decoder with so many rows of each stream, and its logits."""
+    audio = mx.zeros((rows, model.args.decoder.dim), model.dtype)
+    tokens = mx.arange(rows, dtype=mx.int32)
+    logits = model.decode([DecoderRows(audio, tokens, state, rows) for state in states])
+    mx.eval(*greedy(logits), [state.arrays() for state in states])
 
 
 def main() -> None:
