@@ -233,6 +233,30 @@ def test_an_end_within_a_trial_leaves_nothing_out(
         assert tokens._speller.held == 0
 
 
+@pytest.mark.parametrize(("rival", "is_said"), [("stop", True), ("stop now", False)])
+def test_an_end_within_a_phrase_of_the_models_own_leaves_nothing_out(
+    network: Voxtral, tokenizer: VoxtralTokenizer, voxtral_folder: Path, rival: str, is_said: bool
+) -> None:
+    """The model itself may have begun a phrase; then another one waits behind it."""
+    run = Run(network, tokenizer, voxtral_folder, {}, None)
+    tokens = run.stream._tokens
+    phrases = [("two go", 20.0), (rival, 20.0)]
+    tokens.use_vocabulary(compile_vocabulary(phrases, tokenizer.encode, tokenizer.piece), -100)
+    (own,), (stop, *_) = (tokenizer.encode(text) for text in (" two", " stop"))
+    logits = np.full(1408, -9.0)
+    logits[own], logits[stop] = 0.0, -1.0
+    tokens._change_vocabulary(0)
+    choice = tokens._speller.choose(own, 0.6, lambda t: logits[t])
+    assert (choice.token, choice.written) == (own, [])
+    taken_back: list[int] = []
+    tokens._decoder.trim = taken_back.append  # type: ignore[method-assign,assignment]
+    found = tokens.end_text()
+    assert [token.id for token in found] == [stop if is_said else own]
+    assert tokens._speller.held == 0
+    assert not any(taken_back)  # no position was computed with a token that is held back
+    assert tokens._input.item() == found[-1].id
+
+
 # Both families
 
 

@@ -145,13 +145,15 @@ class TokenStream:
 
         Else positions are due again.
         """
-        choice = self._speller.finish()
-        if choice is None:
-            return []
-        if choice.undone:
-            self._go_back(choice.undone - 1)  # the position of its last token was not computed
-            self._input = mx.array([choice.token])
-        return self._number(choice.written)
+        written: list[Written] = []
+        while (choice := self._speller.finish()) is not None:
+            written += choice.written
+            if choice.undone:
+                self._go_back(choice.undone - 1)  # the position of its last token was not computed
+                self._input = mx.array([choice.token])
+            if choice.undone > 1:
+                break
+        return self._number(written)
 
     def decode(self, alone: bool = True) -> list[Token]:
         """The tokens of one pass that stay. Only when one is due.
