@@ -13,6 +13,7 @@ from voxfast.models.vocabulary import (
     DEFAULT_WEIGHT,
     LONGEST_PHRASE,
     Vocabulary,
+    VocabularyCompiler,
     compile_vocabulary,
     read_vocabulary,
 )
@@ -264,3 +265,23 @@ def test_an_endless_list_is_refused() -> None:
 def test_special_tokens_are_refused() -> None:
     with pytest.raises(InvalidOptionError, match="special tokens; got 'a'"):
         compile_vocabulary(["a"], lambda text: [0], PIECES.__getitem__)
+
+
+def test_the_last_vocabulary_is_compiled_once() -> None:
+    encoded: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        encoded.append(text)
+        return list(text.encode())
+
+    compiler = VocabularyCompiler(encode, lambda token: bytes([token]))
+    first = compiler(["one", ("two", 2.0)])
+    count = len(encoded)
+    assert compiler([("one", 4.0), " two ", ("two", 2.0)]) is not first  # "two" weighs 4 here
+    assert len(encoded) > count
+    again = compiler(["one", ("two", 2.0)])
+    count = len(encoded)
+    assert compiler((("one", 4), ("two", 2))) is again
+    assert compiler([]) is None
+    assert compiler(["one", ("two", 2.0)]) is again
+    assert len(encoded) == count

@@ -33,7 +33,6 @@ class Reference:
     ) -> None:
         self.model, self.pieces, self.pauses = model, pieces, pauses
         self.spellings, self.count = spellings, count
-        self.trials = 0
 
     def decode(self) -> list[int]:
         text: list[int] = []
@@ -63,7 +62,6 @@ class Reference:
             return [own]
         best = min(left, key=lambda token: (-left[token], token))
         already = self.along(paths, own)
-        self.trials += 1
         if already and self.worth(already) >= left[best]:
             found = self.follow(text, own, already, 0.0, own_only=True)
             if found is not None:

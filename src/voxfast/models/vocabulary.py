@@ -22,6 +22,7 @@ __all__ = [
     "Phrase",
     "Piece",
     "Vocabulary",
+    "VocabularyCompiler",
     "VocabularyEntry",
     "compile_vocabulary",
     "read_vocabulary",
@@ -133,6 +134,23 @@ def compile_vocabulary(
     """
     phrases, piece = read_vocabulary(entries), lru_cache(1 << 14)(piece)
     return Vocabulary(phrases, encode, piece) if phrases else None
+
+
+class VocabularyCompiler:
+    """:func:`compile_vocabulary` for a tokenizer, which keeps the last one: sessions share it."""
+
+    def __init__(self, encode: Callable[[str], Sequence[int]], piece: Piece) -> None:
+        self._encode, self._piece = encode, piece
+        self._last: Vocabulary | None = None
+
+    def __call__(self, entries: object) -> Vocabulary | None:
+        """As :func:`compile_vocabulary`; from any thread."""
+        phrases = read_vocabulary(entries)
+        last = self._last
+        if last is None or last.phrases != phrases:
+            last = Vocabulary(phrases, self._encode, self._piece) if phrases else None
+            self._last = last or self._last
+        return last if phrases else None
 
 
 def read_vocabulary(entries: object) -> tuple[Phrase, ...]:

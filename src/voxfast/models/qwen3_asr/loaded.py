@@ -16,7 +16,7 @@ from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.traits import AttentionTiming, read_traits
-from voxfast.models.vocabulary import Vocabulary, compile_vocabulary
+from voxfast.models.vocabulary import Vocabulary, VocabularyCompiler
 
 __all__ = ["LoadedQwen3ASR"]
 
@@ -34,6 +34,7 @@ class LoadedQwen3ASR:
         self._config = read_json(folder / "config.json")
         self._model = load_qwen3_asr(folder, dtype, self._config)
         self._tokenizer = Qwen3ASRTokenizer(folder, self._model.args.text.vocab_size)
+        self._compile = VocabularyCompiler(self._tokenizer.encode, self._tokenizer.piece)
         self.description = self._traits.description or f"Qwen3-ASR, from {folder}"
         self.is_demo = self._traits.demo
         self.languages = ("en",) if self.is_demo else tuple(sorted(LANGUAGES.values()))
@@ -43,7 +44,7 @@ class LoadedQwen3ASR:
         return self._model.dtype
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
-        return compile_vocabulary(entries, self._tokenizer.encode, self._tokenizer.piece)
+        return self._compile(entries)
 
     def stream(self, **options: Any) -> Qwen3Stream:
         chosen = read_options(self._name, options)

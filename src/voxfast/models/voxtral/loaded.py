@@ -11,7 +11,7 @@ from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
-from voxfast.models.vocabulary import Vocabulary, compile_vocabulary
+from voxfast.models.vocabulary import Vocabulary, VocabularyCompiler
 from voxfast.models.voxtral.passes import PassCosts
 from voxfast.models.voxtral.script_lock import (
     LANGUAGES,
@@ -69,6 +69,7 @@ class LoadedVoxtral:
         self.is_demo = self._traits.demo
         self.delays_ms = self._traits.delays_ms
         self.languages = ("en",) if self.is_demo else LANGUAGES
+        self._compile = VocabularyCompiler(self._tokenizer.encode, self._tokenizer.piece)
         self._costs = PassCosts()
         self._locks: dict[tuple[str, bool], ScriptLock] = {}
         self._check_times(folder)
@@ -78,7 +79,7 @@ class LoadedVoxtral:
         return self._model.dtype
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
-        return compile_vocabulary(entries, self._tokenizer.encode, self._tokenizer.piece)
+        return self._compile(entries)
 
     def stream(self, **options: Any) -> VoxtralStream:
         check_names(self._name, options, VoxtralOptions)
