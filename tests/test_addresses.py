@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from encoded import encoded
 
+import voxfast
 from voxfast import audio
 from voxfast._addresses import check_address, is_address, listed, without_secrets
 from voxfast.batch import collect, transcribe_files
@@ -29,6 +30,7 @@ def test_secrets_are_not_shown():
     assert without_secrets("https://me:pw@host:1/a/b.wav?sig=1#x") == "https://host:1/a/b.wav"
     assert without_secrets("s3://bucket/a?b#c.wav") == "s3://bucket/a?b#c.wav"
     assert without_secrets("http://[::1/a.wav?sig=1") == "http://[::1/a.wav"
+    assert without_secrets("http://me:pw@[::1/a.wav?sig=1") == "http://[::1/a.wav"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,23 @@ def test_folders_and_patterns_of_a_store(tmp_path):
     ]
     assert found.left_out == {".txt": 1}
     assert next(iter(found.recordings)) == f"file{tmp_path}/a/b/y.flac"
+    for nothing in (f"{root}/c/", f"{root}/a/*.mp3"):
+        with pytest.raises(DatasetError, match="there is nothing at file://"):
+            collect([f"{root}/a/", nothing])
+
+
+@pytest.mark.parametrize("name", ["flac", "m4a", "m4a-index-first"])
+def test_an_object_is_opened_once(tmp_path, monkeypatch, name):
+    (tmp_path / "x").write_bytes(encoded(name))
+    opened, open_file = [], fsspec.open
+
+    def noting(*arguments: str) -> object:
+        opened.append(arguments)
+        return open_file(*arguments)
+
+    monkeypatch.setattr(fsspec, "open", noting)
+    voxfast.transcribe(f"file://{tmp_path}/x")
+    assert len(opened) == 1
 
 
 class Quiet(SimpleHTTPRequestHandler):

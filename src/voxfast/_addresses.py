@@ -1,7 +1,6 @@
 """Objects of stores (S3, Google Cloud Storage, web servers) by their address, through fsspec."""
 
 import re
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -24,7 +23,9 @@ def without_secrets(address: str) -> str:
         parts = urlsplit(address)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
-        return address.partition("?")[0]
+        scheme, _, rest = address.partition("?")[0].partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
     path = parts.path if parts.scheme in ("http", "https") else address_path(address)
     return f"{parts.scheme}://{host}{path}"
 
@@ -57,7 +58,7 @@ def listed(address: str) -> list[str]:
 
     Raises:
         AudioFileError, ImportError: as :func:`check_address`.
-        OSError: if the store does not answer, or has no such folder.
+        OSError: if the store does not answer.
     """
     check_address(address)
     from fsspec.core import url_to_fs
@@ -66,7 +67,7 @@ def listed(address: str) -> list[str]:
     try:
         found = store.glob(path) if "*" in path else store.find(path)
     except Exception as error:  # stores raise what they like
-        raise OSError(f"{without_secrets(address)} cannot be listed: {error}") from error
+        raise OSError(f"{without_secrets(address)} cannot be listed: {_reason(error)}") from error
     return sorted(str(store.unstrip_protocol(name)) for name in found)
 
 
@@ -100,12 +101,7 @@ class RemoteFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

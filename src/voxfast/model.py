@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxfast import audio as audio_io
+from voxfast._addresses import is_address
 from voxfast._channels import Channel
 from voxfast.errors import AudioFileError, InvalidAudioError, InvalidOptionError
 from voxfast.hub import DEFAULT_MODEL, resolve
@@ -224,7 +225,8 @@ def _blocks(
                 "channel 'each': a transcript is of one channel; for each of them, "
                 "say channel=1, channel=2 and so on"
             )
-        total = audio_io.duration(audio)
+        # An object of a store does not say its length, and is opened once.
+        total = None if is_address(str(audio)) else audio_io.duration(audio)
         return audio_io.stream_file(audio, block_seconds=seconds, channel=channel), total
     samples = audio_io.check_samples(audio)
     size = int(seconds * Model.sample_rate)
