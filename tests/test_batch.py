@@ -281,3 +281,19 @@ def test_a_step_of_a_pipeline(tmp_path):
     assert got["duration"][0] == pytest.approx(expected.duration, abs=1e-3)
     assert np.isnan(got["duration"][1])
     assert json.loads(got["json"][0])["text"] == expected.text
+
+
+def test_rows_that_are_no_recordings_fail_alone():
+    step = TranscribeBatch(option_columns=["delay_ms", "vocabulary"])
+    clip = str(EVAL_FOLDER / "eval_00.flac")
+    lists = np.empty(5, object)
+    lists[:] = [np.array(["door"], object), None, None, None, {"a": 1}]
+    batch = {
+        "path": np.array([clip, None, "", "a\udcff\0.wav", clip], object),
+        "delay_ms": np.array([480.0, np.nan, np.nan, np.nan, 480.0]),
+        "vocabulary": lists,
+    }
+    errors = list(step(batch)["error"])
+    assert errors[0] == ""
+    assert all("path" in error or "id" in error for error in errors[1:4])
+    assert "no list of phrases" in errors[4]

@@ -202,6 +202,39 @@ def test_results_of_other_settings_are_not_mixed(pool, tmp_path):
             transcribe_files(["a.wav"], "out", **other)
 
 
+def test_a_failed_recording_may_have_other_options_the_next_time(pool, tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    pool.failing = {"a.wav"}
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,delay_ms\na.wav,7\nb.wav,480\n")
+    assert transcribe_files([manifest], "out").failed == 1
+    manifest.write_text("path,delay_ms\na.wav,480\nb.wav,480\n")
+    with pytest.raises(InvalidOptionError, match="repeat those options"):
+        transcribe_files([manifest], "out")
+    pool.failing.clear()
+    state = transcribe_files([manifest], "out", retry=True)
+    assert (state.done, state.failed, state.earlier) == (1, 0, 1)
+
+
+def test_a_long_vocabulary_makes_no_long_lines(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    phrases = [f"phrase {number}" for number in range(1000)]
+    transcribe_files(["a.wav"], "out", vocabulary=phrases)
+    (line,) = lines_of(tmp_path / "out/index.jsonl")
+    assert line["options"]["vocabulary"].startswith("1000 phrases, SHA-256 ")
+    assert len(json.dumps(line)) < 500
+    same = [(phrase, 4.0) for phrase in reversed(phrases)]
+    assert transcribe_files(["a.wav"], "out", vocabulary=same).earlier == 1
+    with pytest.raises(InvalidOptionError, match="999 phrases"):
+        transcribe_files(["a.wav"], "out", vocabulary=phrases[1:])
+
+
+def test_workers_are_of_this_machine(tmp_path):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(InvalidOptionError, match="with a cluster, say its actors"):
+        transcribe_files([tmp_path / "a.wav"], tmp_path / "out", workers=2, cluster=Cluster())
+
+
 def test_a_model_in_a_folder_is_found_from_everywhere(pool, tmp_path):
     touch(tmp_path, "a.wav", "models/m/config.json", "voxtral-numbers/config.json")
     transcribe_files(["a.wav"], "out", model="models/m")
@@ -388,6 +421,8 @@ def test_an_interrupt_keeps_what_is_finished(pool, tmp_path, capsys):
         (["--shard", "x"], "not a part"),
         (["--actors", "4,2"], "the least and the most"),
         (["--actor-cpus", "-1"], "not 0 to"),
+        (["--actors", "1,2"], "say --ray, or --workers"),
+        (["--actor-gpus", "1", "--workers", "2"], "say --ray, or --workers"),
         (["--format", "doc"], "invalid choice"),
     ],
 )

@@ -21,6 +21,7 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
     assert list(found.recordings) == ["a/talk.wav", "b/talk.wav", "b/c/x.MP3", "odd.bin"]
     assert found.left_out == {".pdf": 1, "no suffix": 1}
     assert found.recordings["b/talk.wav"].path == str(tmp_path / "b/talk.wav")
+    assert collect(["*", "odd.bin"]).left_out == {"folders": 2, ".bin": 1}
     assert set(collect(["**/*.wav"]).recordings) == {"a/talk.wav", "b/talk.wav"}
     assert set(collect(["./a/talk.wav", "a"]).recordings) == {"a/talk.wav"}
     assert set(collect([tmp_path / "a"]).recordings) == {f"{tmp_path}/a/talk.wav"[1:]}

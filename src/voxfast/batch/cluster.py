@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from voxfast._version import version
-from voxfast.batch.pools import Loss, WorkersLostError
+from voxfast.batch.pools import MOST_FAILED_STARTS, THREAD_VARIABLES, Loss, WorkersLostError
 from voxfast.batch.recordings import Recording
 from voxfast.batch.transcriber import Result, Settings, Transcriber
 from voxfast.errors import InvalidOptionError, VoxfastError
@@ -18,7 +18,6 @@ from voxfast.errors import InvalidOptionError, VoxfastError
 __all__ = ["ActorPool", "Cluster"]
 
 _log = logging.getLogger(__name__)
-_MOST_FAILED_STARTS = 3
 _PATIENCE = 60.0  # seconds without any actor, after which the log says so
 
 
@@ -165,9 +164,9 @@ class ActorPool:
         reason = " ".join(str(error).split())
         if not actor.is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
+            if self._failed_starts >= MOST_FAILED_STARTS:
                 raise WorkersLostError(
-                    f"{_MOST_FAILED_STARTS} actors ended before they had loaded the model: {reason}"
+                    f"{MOST_FAILED_STARTS} actors ended before they had loaded the model: {reason}"
                 )
         return [] if lost is None else [Loss(lost, f"its actor was lost: {reason:.300}")]
 
@@ -196,14 +195,12 @@ class _Actor:
 
     def __init__(self, threads: int) -> None:
         # Read when MLX and the extension are loaded, which is later.
-        for name in ("VOXFAST_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        for name in THREAD_VARIABLES:
             os.environ[name] = str(max(1, threads))
 
     def start(self, settings: Settings) -> str:
         """Load the model; returns voxfast's version."""
-        self._transcriber = Transcriber(
-            settings.model, settings.formats, settings.dtype, **settings.options
-        )
+        self._transcriber = Transcriber.of(settings)
         return version()
 
     def transcribe(self, recording: Recording) -> Result:

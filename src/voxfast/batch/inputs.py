@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxfast._addresses import check_address, is_address, listed
+from voxfast._addresses import check_address, is_address, listed, without_secrets
 from voxfast.batch.manifest import MANIFESTS, read_manifest
 from voxfast.batch.recordings import Recording, id_of, place_of
 from voxfast.errors import DatasetError
@@ -68,6 +68,7 @@ def collect(inputs: Iterable[str | os.PathLike[str]]) -> Found:
     Raises:
         DatasetError: if an input is not there, if there are no recordings at all, if a manifest
             is wrong, or if two recordings have one id.
+        AudioFileError: for an address of a kind that is not read.
         ImportError: if an address or a manifest needs a package that is missing.
         OSError: if a folder cannot be read.
     """
@@ -83,7 +84,7 @@ def collect(inputs: Iterable[str | os.PathLike[str]]) -> Found:
             found.add(recording)
             is_empty = False
         if is_empty:
-            found.empty.append(name)
+            found.empty.append(without_secrets(name) if is_address(name) else name)
     if not found.recordings:
         others = f", only other files ({', '.join(sorted(found.left_out))})" * bool(found.left_out)
         raise DatasetError(f"no recordings in {', '.join(found.empty) or 'no inputs'}{others}")
@@ -102,7 +103,10 @@ def _files(name: str, left_out: Counter[str]) -> Iterator[str]:
         if not name.endswith("/") and "*" not in name:
             yield name
             return
-        yield from _audio_only(listed(name), left_out)
+        objects = listed(name)
+        if not objects:
+            raise DatasetError(f"there is nothing at {without_secrets(name)}")
+        yield from _audio_only(objects, left_out)
     elif Path(name).is_dir():
         yield from _audio_only(_below(name), left_out)
     elif Path(name).exists():
@@ -111,7 +115,10 @@ def _files(name: str, left_out: Counter[str]) -> Iterator[str]:
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # absolute ones, too
         if not matches:
             raise DatasetError(f"no file matches {name}")
-        yield from _audio_only([path for path in matches if Path(path).is_file()], left_out)
+        files = [path for path in matches if Path(path).is_file()]
+        if len(files) < len(matches):
+            left_out["folders"] += len(matches) - len(files)
+        yield from _audio_only(files, left_out)
     else:
         raise DatasetError(f"{name} does not exist")
 

@@ -107,7 +107,7 @@ def transcribe_files(
         workers: processes on this machine; None: as many as it has processors and memory for,
             with a GPU one.
         cluster: Ray's actors instead of processes.
-        retry: take recordings again that failed.
+        retry: take recordings again that failed, also with other options than before.
         limit: how many recordings to take, of those that are left.
         shard: (i, n): take only the i-th of n parts, counted from 1; each recording is in
             exactly one.
@@ -121,6 +121,7 @@ def transcribe_files(
     Raises:
         DatasetError: if an input is not usable, ids get into one another's way, or another
             process fills the folder.
+        AudioFileError: for an address of a kind that is not read.
         InvalidOptionError: for an option that cannot be, or if the folder has results with
             other options or of another model.
         ModelNotFoundError, CheckpointError: see :func:`voxfast.load`.
@@ -130,6 +131,8 @@ def transcribe_files(
     plain = {key: value for key, value in options.items() if value is not None}
     settings = Settings(_model_name(model), check_formats(formats), dtype, plain)
     _check(workers=workers, limit=limit, attempts=attempts, shard=shard)
+    if workers is not None and cluster is not None:
+        raise InvalidOptionError("workers are of this machine; with a cluster, say its actors")
     recordings = _chosen(inputs, shard)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +208,7 @@ def _left(
     left, earlier, failed = [], 0, 0
     for recording in recordings:
         entry = index.entries.get(recording.id)
-        if entry is None:
+        if entry is None or (entry.is_failed and retry):
             left.append(recording)
             continue
         wanted = settings_key(settings.model, settings.described(recording))
@@ -214,11 +217,9 @@ def _left(
                 f"{folder} has {recording.id!r} with {entry.settings}, not {wanted}; repeat those "
                 f"options, or name another folder"
             )
-        if entry.is_failed and not retry:
+        if entry.is_failed:
             failed += 1
-        elif not entry.is_failed and all(
-            (folder / f"{recording.id}.{suffix}").exists() for suffix in suffixes
-        ):
+        elif all((folder / f"{recording.id}.{suffix}").exists() for suffix in suffixes):
             earlier += 1
         else:
             left.append(recording)

@@ -14,12 +14,11 @@ from voxfast.batch.recordings import Recording, check_id, id_of, place_of
 from voxfast.errors import DatasetError, InvalidOptionError
 from voxfast.models.vocabulary import read_vocabulary
 
-__all__ = ["MANIFESTS", "read_manifest"]
+__all__ = ["MANIFESTS", "OPTIONS", "read_manifest", "read_option", "without_empty"]
 
 Row = Mapping[str, Any]
 
 _PATH_COLUMNS = ("path", "file", "audio", "audio_filepath", "address", "url")
-_LONGEST_CELL = 1 << 20
 
 
 def read_manifest(name: str, unused: set[str]) -> Iterator[Recording]:
@@ -53,7 +52,7 @@ def read_manifest(name: str, unused: set[str]) -> Iterator[Recording]:
 
 def _recording(row: Row, folder: Path, unused: set[str]) -> Recording:
     """The recording of a row."""
-    cells = {key: value for key, value in row.items() if not _is_empty(value)}
+    cells = without_empty(row)
     named = [key for key in _PATH_COLUMNS if key in cells]
     if len(named) != 1:
         columns = ", ".join(named or _PATH_COLUMNS)
@@ -64,18 +63,28 @@ def _recording(row: Row, folder: Path, unused: set[str]) -> Recording:
     id_ = cells.get("id")
     if isinstance(id_, bool) or not isinstance(id_, str | int | None):
         raise DatasetError(f"the id {id_!r:.80} is neither a text nor a whole number")
-    options = {}
-    for column, convert in _OPTIONS.items():
-        if column in cells:
-            options[column] = convert(column, cells[column])
-    unused.update(map(str, cells.keys() - {named[0], "id"} - _OPTIONS.keys()))
+    options = {name: read_option(name, cells[name]) for name in OPTIONS if name in cells}
+    unused.update(map(str, cells.keys() - {named[0], "id"} - OPTIONS.keys()))
     place = path if is_address(path) else str(folder / path)
     return Recording(id_of(path) if id_ is None else check_id(str(id_)), place_of(place), options)
 
 
+def without_empty(row: Row) -> dict[str, Any]:
+    """The cells of a row that say something; a table without a value there may have NaN."""
+    return {key: value for key, value in row.items() if not _is_empty(value)}
+
+
 def _is_empty(value: object) -> bool:
-    """Whether a cell says nothing; a table without a value there may have NaN."""
     return value is None or value == "" or value != value
+
+
+def read_option(name: str, cell: object) -> Any:
+    """An option of a recording from a cell of a table.
+
+    Raises:
+        DatasetError: if it is none of its kind.
+    """
+    return OPTIONS[name](name, cell)
 
 
 def _text(column: str, value: object) -> str:
@@ -121,11 +130,10 @@ def _phrases(column: str, value: object) -> list[Any]:
 
 
 def _channel(column: str, value: object) -> int | str:
-    channel = check_channel("mix" if value == "mix" else _whole(column, value))
-    return channel
+    return check_channel("mix" if value == "mix" else _whole(column, value))
 
 
-_OPTIONS: dict[str, Callable[[str, object], Any]] = {
+OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "language": _text,
     "prompt": _text,
     "vocabulary": _phrases,

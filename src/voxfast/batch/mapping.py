@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from voxfast.batch.manifest import OPTIONS, read_option, without_empty
 from voxfast.batch.recordings import Recording, id_of, place_of
-from voxfast.batch.transcriber import Transcriber
+from voxfast.batch.transcriber import Result, Transcriber
+from voxfast.errors import DatasetError
 from voxfast.formats import SUFFIXES
 from voxfast.hub import DEFAULT_MODEL
 
@@ -59,11 +61,7 @@ class TranscribeBatch:
         self._transcriber = Transcriber(model, formats, dtype, **options)
 
     def __call__(self, batch: Mapping[str, Column]) -> dict[str, Column]:
-        """Transcribe the recordings of a batch; columns are [B].
-
-        Raises:
-            DatasetError: if a path cannot be one.
-        """
+        """Transcribe the recordings of a batch; columns are [B]."""
         suffixes = [SUFFIXES[name] for name in self._transcriber.settings.formats]
         rows = [self._row(batch, i, suffixes) for i in range(len(batch[self._path_column]))]
         kinds = {**_COLUMNS, **dict.fromkeys(suffixes, np.dtype(object))}
@@ -72,15 +70,12 @@ class TranscribeBatch:
 
     def _row(self, batch: Mapping[str, Column], i: int, suffixes: list[str]) -> dict[str, Any]:
         """The new columns of one recording."""
-        path = str(batch[self._path_column][i])
-        cells = {name: batch[name][i] for name in self._option_columns}
-        options = {
-            # NumPy's numbers and texts are no options.
-            name: cell.item() if isinstance(cell, np.generic) else cell
-            for name, cell in cells.items()
-            if cell is not None and cell == cell and cell != ""
-        }
-        result = self._transcriber(Recording(id_of(path), place_of(path), options))
+        path = _plain(batch[self._path_column][i])
+        try:
+            cells = {name: _plain(batch[name][i]) for name in self._option_columns}
+            result = self._transcriber(_recording(path, without_empty(cells)))
+        except DatasetError as error:  # one row is no reason to stop
+            result = Result(Recording("", str(path)), error=str(error))
         line = result.line(self._transcriber.settings)
         return {
             **{name: line[name] for name in _COLUMNS if name != "text"},
@@ -91,6 +86,23 @@ class TranscribeBatch:
             "warnings": "; ".join(line["warnings"]),
             **{suffix: result.texts.get(suffix, "") for suffix in suffixes},
         }
+
+
+def _plain(cell: Any) -> Any:
+    """A cell without NumPy's types."""
+    return cell.tolist() if isinstance(cell, np.generic | np.ndarray) else cell
+
+
+def _recording(path: object, cells: Mapping[str, Any]) -> Recording:
+    if not isinstance(path, str):
+        raise DatasetError(f"{path!r:.80} is no path")
+    options = {
+        name: read_option(name, cell) if name in OPTIONS else cell for name, cell in cells.items()
+    }
+    try:
+        return Recording(id_of(path), place_of(path), options)
+    except UnicodeError as error:
+        raise DatasetError(f"{path!r:.80} is no path: {error}") from error
 
 
 _COLUMNS = {

@@ -8,8 +8,19 @@ from voxfast.batch.recordings import Recording
 from voxfast.batch.transcriber import Result
 from voxfast.errors import VoxfastError
 
-__all__ = ["READY", "Loss", "Pool", "WorkersLostError"]
+__all__ = [
+    "MOST_FAILED_STARTS",
+    "READY",
+    "THREAD_VARIABLES",
+    "Loss",
+    "Pool",
+    "WorkersLostError",
+]
 
+MOST_FAILED_STARTS = 3
+"""Workers in a row that may end before they have loaded the model."""
+THREAD_VARIABLES = ("VOXFAST_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Of the environment: how many threads a worker takes."""
 READY = "ready"
 """What a worker says when it has loaded the model."""
 

@@ -13,15 +13,19 @@ from socket import socketpair
 from typing import Self
 
 import voxfast
-from voxfast.batch.pools import READY, Loss, WorkersLostError
+from voxfast.batch.pools import (
+    MOST_FAILED_STARTS,
+    READY,
+    THREAD_VARIABLES,
+    Loss,
+    WorkersLostError,
+)
 from voxfast.batch.recordings import Recording
 from voxfast.batch.transcriber import Result, Settings
 
 __all__ = ["ProcessPool", "processors", "sensible_workers"]
 
-_MOST_FAILED_STARTS = 3
 _SECONDS_TO_END = 5.0
-_THREAD_VARIABLES = ("VOXFAST_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _BESIDE_WEIGHTS = 0.4e9  # bytes of a worker, weights apart
 _OVER_WEIGHTS = 1.3  # weights in memory for one byte on disk, at the most
 
@@ -93,9 +97,9 @@ class ProcessPool:
         reason = worker.end()
         if not worker.is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
+            if self._failed_starts >= MOST_FAILED_STARTS:
                 raise WorkersLostError(
-                    f"{_MOST_FAILED_STARTS} workers ended before they had loaded the model, the "
+                    f"{MOST_FAILED_STARTS} workers ended before they had loaded the model, the "
                     f"last one by {reason}; is there memory for so many? --workers 1 takes least"
                 )
         lost = worker.recording
@@ -149,7 +153,7 @@ def _environment(threads: int) -> dict[str, str]:
     own = str(Path(voxfast.__file__).parent.parent)
     paths = [own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
-        **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
     }

@@ -1,12 +1,12 @@
 """One recording after the other, with one model: what a worker does."""
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from voxfast import formats as transcript_formats
@@ -16,6 +16,7 @@ from voxfast.batch.recordings import Recording
 from voxfast.errors import InvalidOptionError, VoxfastError
 from voxfast.formats import FORMATS, SUFFIXES
 from voxfast.hub import DEFAULT_MODEL
+from voxfast.models.vocabulary import read_vocabulary
 from voxfast.timed import Transcript
 
 __all__ = ["Result", "Settings", "Transcriber", "check_formats"]
@@ -43,6 +44,8 @@ class Settings:
         """What the results of a recording depend on, beside the model, as plain JSON."""
         kind = {} if self.dtype is None else {"dtype": self.dtype}
         options = {**kind, **self.options, **recording.options}
+        if options.get("vocabulary"):
+            options["vocabulary"] = _digest(options["vocabulary"])
         text = json.dumps(options, default=repr)
         plain: dict[str, Any] = json.loads(text, parse_constant=str)  # JSON has no NaN
         return plain
@@ -125,15 +128,15 @@ class Transcriber:
             self._model.close()
             raise
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings of another one say."""
+        return cls(settings.model, settings.formats, settings.dtype, **settings.options)
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._model.close()
 
     def __call__(self, recording: Recording) -> Result:
@@ -149,13 +152,11 @@ class Transcriber:
                 transcript, error = self._transcribe(recording.path, **options)
             except Exception as raised:  # one recording is no reason to stop
                 error = raised
-        has_heard = transcript is not None and transcript.duration > 0
+        heard = transcript if transcript is not None and transcript.duration > 0 else None
         return Result(
             recording,
-            self._written(recording, transcript, error is None)
-            if transcript is not None and has_heard
-            else {},
-            transcript if has_heard else None,
+            {} if heard is None else self._written(recording, heard, error is None),
+            heard,
             None if error is None else _reason(error),
             tuple(warnings.found),
             time.perf_counter() - begin,
@@ -216,6 +217,16 @@ class _Warnings(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("voxfast").removeHandler(self)
+
+
+def _digest(entries: object) -> str:
+    """A vocabulary in a few letters: it may have thousands of phrases, and the index many lines."""
+    try:
+        phrases = sorted(read_vocabulary(entries))
+    except InvalidOptionError:  # an error of the recording, which has the reason
+        return "not valid"
+    text = json.dumps(phrases)
+    return f"{len(phrases)} phrases, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _reason(error: Exception) -> str:

@@ -28,9 +28,7 @@ def main() -> None:
         return
     threading.Thread(target=_listen, args=(connection, recordings), daemon=True).start()
     try:
-        transcriber = Transcriber(
-            settings.model, settings.formats, settings.dtype, **settings.options
-        )
+        transcriber = Transcriber.of(settings)
     except (VoxfastError, ImportError) as error:
         connection.send(error)
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, note
 from voxfast.formats import FORMATS
+from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from voxfast.batch import Cluster, Progress
@@ -18,8 +19,8 @@ Tell = Callable[["Progress"], None]
 
 _EPILOG = """\
 A manifest (.jsonl, .csv, .tsv, .parquet) has a recording in each row: path (a file, relative to
-the manifest, or an address), and optionally id, language, prompt, delay_ms, endpoint_ms,
-skip_silence, channel. Without one, the id of a file is its path as it is given here.
+the manifest, or an address), and optionally id, language, prompt, vocabulary, delay_ms,
+endpoint_ms, skip_silence, channel. Without one, the id of a file is its path as it is given here.
 
 The same command again goes on where the last one ended.
 
@@ -95,12 +96,12 @@ def add_parser(subparsers: options.Subparsers) -> None:
         help='actors of Ray (pip install "voxfast[ray]") at auto, HOST:PORT or ray://HOST:PORT; '
         "without an address: RAY_ADDRESS, or this machine alone",
     )
+    group.add_argument("--actors", type=_range, metavar="MIN,MAX", help="with --ray; default: 1,16")
+    group.add_argument("--actor-cpus", type=_amount, metavar="N", help="with --ray; default: 1")
+    group.add_argument("--actor-gpus", type=_amount, metavar="N", help="with --ray; default: 0")
     group.add_argument(
-        "--actors", type=_range, default=(1, 16), metavar="MIN,MAX", help="default: 1,16"
+        "--actor-memory", type=_amount, metavar="GB", help="with --ray; default: not reserved"
     )
-    group.add_argument("--actor-cpus", type=_amount, default=1.0, metavar="N", help="default: 1")
-    group.add_argument("--actor-gpus", type=_amount, default=0.0, metavar="N", help="default: 0")
-    group.add_argument("--actor-memory", type=_amount, metavar="GB", help="default: not reserved")
     options.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     if args.channel == "each":
         raise UsageError("--channel each: a recording has one transcript here; name one, or mix")
     cluster = _cluster(args)
-    if args.model == options.DEFAULT_MODEL and not args.quiet:
+    if args.model == DEFAULT_MODEL and not args.quiet:
         note(f"voxfast: {args.model} is a demonstration that knows 71 words; name one as --model")
     latest: list[Progress] = []
     try:
@@ -159,7 +160,14 @@ def _cluster(args: argparse.Namespace) -> "Cluster | None":
     """The cluster that was asked for."""
     from voxfast.batch import Cluster
 
+    memory = None if args.actor_memory is None else round(args.actor_memory * 1e9)
+    asked = {
+        "actors": args.actors, "cpus": args.actor_cpus, "gpus": args.actor_gpus, "memory": memory,
+    }  # fmt: skip
+    asked = {name: value for name, value in asked.items() if value is not None}
     if args.ray is None:
+        if asked:
+            raise UsageError("--actors and --actor-… are for a cluster: say --ray, or --workers")
         return None
     if args.workers is not None:
         raise UsageError("--workers is for this machine without Ray; with --ray say --actors")
@@ -167,8 +175,7 @@ def _cluster(args: argparse.Namespace) -> "Cluster | None":
         raise UsageError(
             f"--ray takes an address, and {args.ray} is a file: put --ray behind the inputs"
         )
-    memory = None if args.actor_memory is None else round(args.actor_memory * 1e9)
-    return Cluster(args.ray or None, args.actors, args.actor_cpus, args.actor_gpus, memory)
+    return Cluster(args.ray or None, **asked)
 
 
 def _summary(state: "Progress") -> str:

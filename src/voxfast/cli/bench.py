@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import voxfast
 from voxfast.cli import options
 from voxfast.cli.console import UsageError, note, say
+from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from voxfast.bench.dataset import Clip
@@ -229,7 +230,7 @@ def _plans(args: argparse.Namespace) -> list[dict[str, Any]]:
             },
         }
         for model, mode, chunk_ms, delay_ms in itertools.product(
-            args.model or [options.DEFAULT_MODEL],
+            args.model or [DEFAULT_MODEL],
             args.mode or _MODES[:1],
             args.chunk_ms or [80],
             args.delay_ms or [None],

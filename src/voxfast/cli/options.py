@@ -11,6 +11,7 @@ from voxfast.cli.console import note
 from voxfast.cli.vocabulary import vocabulary
 from voxfast.errors import InvalidAudioError
 from voxfast.formats import FORMATS
+from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from voxfast.model import Model
     from voxfast.online.session import Session
 
-DEFAULT_MODEL = "voxtral-numbers"
 DELAY_HELP = (
     "how long the model listens before it decides; more is surer. Voxtral: 80 to 1200 in steps "
     "of 80, or 2400 (voxtral-numbers: 240, 320, 480, 640, 800, 960), default 480; Qwen3-ASR: 0 "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voxfast.cli import options
 from voxfast.cli.console import note
+from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from voxfast.serve.hub import Hub, Limits
@@ -62,7 +63,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        default=options.DEFAULT_MODEL,
+        default=DEFAULT_MODEL,
         metavar="NAME",
         help="as for transcribe (default: %(default)s, a small demonstration)",
     )
