@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -148,6 +149,32 @@ def test_long_work_is_done_in_slices(owner: OwnerThread, clock: list[float]) -> 
     stream.on_step = lambda: clock.__setitem__(0, clock[0] + 0.02)
     assert len(session.feed(np.zeros(60 * 16000, np.float32))) == 60
     assert calls == 20  # of 50 ms, begun ones included
+
+
+def test_a_slice_ends_when_another_session_waits(owner: OwnerThread, clock: list[float]) -> None:
+    """Even if it has done one step only, in no time: nobody waits for another's backlog."""
+    busy, quick = SlowStream(), SlowStream()
+    backlog, live = Session(busy, owner, Peers()), Session(quick, owner, Peers())
+    stepping, order = threading.Event(), []
+
+    def on_busy_step() -> None:
+        order.append("backlog")
+        stepping.set()
+        for _ in range(30_000):  # half a minute, by a clock that no test moves
+            if len(order) > 1 or owner.is_wanted:
+                break
+            time.sleep(0.001)
+
+    busy.on_step, quick.on_step = on_busy_step, lambda: order.append("live")
+    backlog.insert(np.zeros(60 * 16000, np.float32))
+    words: list[Word] = []
+    worker = threading.Thread(target=lambda: words.extend(backlog.process()))
+    worker.start()
+    assert stepping.wait(30)
+    assert texts(live.feed(SECOND)) == " 1"
+    worker.join()
+    assert order[:2] == ["backlog", "live"]
+    assert len(words) == 60
 
 
 def test_a_buffer_may_be_used_again(owner: OwnerThread) -> None:

@@ -85,6 +85,11 @@ class OwnerThread:
                 raise VoxfastError("the model is closed; load it again")
             self._jobs.put((reply, function))
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether other functions wait for the one that runs."""
+        return not self._jobs.empty()
+
     def close(self) -> None:
         """End the thread after the queued functions."""
         self._stop()

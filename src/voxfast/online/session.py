@@ -401,6 +401,8 @@ class Session:
     def _slice(self, last: int, then: Callable[[], None] | None = None) -> bool:
         """Apply queued calls, up to number ``last``, then run steps; :data:`SLICE_SECONDS` of it.
 
+        Only one step while others wait, so that no session waits for another's backlog.
+
         Returns:
             Whether work remains; else ``then`` was called.
         """
@@ -409,7 +411,8 @@ class Session:
         end = time.monotonic() + SLICE_SECONDS
         try:
             while self._apply(last) or self._step():
-                if time.monotonic() >= end and (self._applied < last or self._stream.due):
+                is_over = self._owner.is_wanted or time.monotonic() >= end
+                if is_over and (self._applied < last or self._stream.due):
                     return True
         except Exception as error:
             self._stream.error = error  # also if nobody waits for this slice any more
