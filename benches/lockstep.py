@@ -2,6 +2,7 @@
 
     python benches/lockstep.py [--sessions 16] [--seconds 20] [--chunk-ms 80] [--threads]
     python benches/lockstep.py --full 4bit [--sessions 16]
+    python benches/lockstep.py --backlog 60 [--sessions 16]
     python benches/lockstep.py --live 64 [--minutes 10]
 
 The race: so many live sessions get their audio in chunks, in turn, all on one thread (or each
@@ -12,18 +13,25 @@ before and after. Every session's words must be those of the same audio alone.
 session against one of one session, each with a minute of history, in turns; and says what the
 least possible is: one read of the weights, or the products of all rows at NumPy's rate in float32.
 
+``--backlog`` lets one session catch up with so many seconds, on a thread of its own, while the
+others are live; and counts the passes that ran while a live session waited for its words.
+
 ``--live`` feeds sessions at the speed of speech and prints the largest lag.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
@@ -37,7 +45,9 @@ from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.measure import resident_mb
 from voxfast.bench.random_models import random_voxtral
 from voxfast.cache import SlidingKVCache
+from voxfast.models.voxtral import tokens
 from voxfast.models.voxtral.passes import MAX_ROWS
+from voxfast.online.owner import OwnerThread
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import EVAL_FOLDER
@@ -139,6 +149,73 @@ def copied(cache: SlidingKVCache) -> SlidingKVCache:
     return new
 
 
+def backlog(options: argparse.Namespace) -> dict[str, object]:
+    chunk, counter = options.chunk_ms * SAMPLE_RATE // 1000, PassCounter()
+    with voxfast.load(options.model, dtype=mx.float32) as model, counter.counting():
+        late, *audio = pieces(options.sessions, options.backlog)
+        expected = [in_turn(model, [samples], chunk)[0] for samples in (late, *audio)]
+        sessions = [model.session() for _ in audio]
+        words: list[list[voxfast.Word]] = [[] for _ in audio]
+        waited: list[int] = []
+        with ThreadPoolExecutor(1) as pool:
+            catching_up = pool.submit(in_turn, model, [late], len(late))
+            for at in range(0, len(late), chunk):
+                for session, samples in zip(sessions, audio, strict=True):
+                    session.insert(samples[at : at + chunk])
+                is_beside = not catching_up.done()
+                for session, found in zip(sessions, words, strict=True):
+                    counter.waited = 0
+                    found += session.process()
+                    if is_beside:
+                        waited.append(counter.waited)
+            written = catching_up.result()
+        for session, found in zip(sessions, words, strict=True):
+            found += session.finish()
+    return {
+        "model": options.model,
+        "sessions": options.sessions,
+        "backlog_s": options.backlog,
+        "chunk_ms": options.chunk_ms,
+        "passes_waited": {str(passes): waited.count(passes) for passes in sorted(set(waited))},
+        "words_equal": [*written, *words] == expected,
+    }
+
+
+class PassCounter:
+    """Counts the passes of Voxtral's decoder, of all streams together.
+
+    Attributes:
+        passes: so far.
+        waited: those that ran between a call of the main thread and its reply, on the owner
+            thread. (Until the main thread sees the reply it may wait for Python's lock.)
+    """
+
+    def __init__(self) -> None:
+        self.passes = self.waited = 0
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """The time in which passes are counted."""
+        run, post = tokens.run, OwnerThread.post
+
+        def counted(*args: Any) -> Any:
+            self.passes += 1
+            return run(*args)
+
+        def noted(owner: OwnerThread, reply: Any, function: Callable[[], Any]) -> None:
+            asked, is_main = self.passes, threading.current_thread() is threading.main_thread()
+
+            def waited_for() -> Any:
+                result = function()
+                self.waited += self.passes - asked
+                return result
+
+            post(owner, reply, waited_for if is_main else function)
+
+        with patch.object(tokens, "run", counted), patch.object(OwnerThread, "post", noted):
+            yield
+
+
 def live(options: argparse.Namespace) -> dict[str, object]:
     chunk, step = 1280, 0.08
     largest, busy = 0.0, 0.0
@@ -181,10 +258,17 @@ def main() -> None:
     parser.add_argument("--threads", action="store_true")
     parser.add_argument("--full", choices=tuple(BITS))
     parser.add_argument("--passes", type=int, default=10, help="of a race at full size")
+    parser.add_argument("--backlog", type=float, metavar="SECONDS")
     parser.add_argument("--live", type=int)
     parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
-    run = live if options.live else full if options.full else race
+    run = race
+    if options.live:
+        run = live
+    elif options.backlog:
+        run = backlog
+    elif options.full:
+        run = full
     print(json.dumps(run(options)))
 
 
