@@ -1,12 +1,13 @@
-"""Hours of speech with pauses through one session: memory, time per step, errors, clock.
+"""Hours of speech with pauses through sessions: memory, time per step, errors, clock.
 
-    python benches/soak.py [--model NAME] [--hours 2] [--json FILE] [--plot FILE]
+    python benches/soak.py [--model NAME] [--hours 2] [--sessions 1] [--json FILE] [--plot FILE]
     python benches/soak.py --draw FILE [FILE ...] --plot FILE
 
 The stream is made of the evaluation clips in random order, with pauses of 0.3 to 4 s of
 silence or faint noise between them. It is fed as fast as it is taken, in chunks of one step:
-80 ms to Voxtral, a position; 500 ms to Qwen3-ASR, an inference. ``--draw`` measures nothing:
-it draws what ``--json`` wrote, a column for each file.
+80 ms to Voxtral, a position; 500 ms to Qwen3-ASR, an inference. Several sessions hear streams of
+their own, and share the steps that are measured. ``--draw`` measures nothing: it draws what
+``--json`` wrote, a column for each file.
 """
 
 import argparse
@@ -129,8 +130,10 @@ class Texts:
         for word in words:
             (self._now if word.end > self._begin else self._before).heard.append(word)
 
-    def finish(self) -> None:
-        """Nothing more comes; ten minutes that are not complete are left out."""
+    def finish(self, end: float) -> None:
+        """Nothing was heard after ``end``; ten minutes that are not complete are left out."""
+        for ten in (self._before, self._now):
+            ten.said = [word for word in ten.said if word.end < end]
         self._next()
         self._next()
         self.scores = [score for score in self.scores if score["words"] > 100]
@@ -173,30 +176,49 @@ class Steps:
         return minute
 
 
-def soak(session: voxfast.Session, seconds: float, size: int) -> tuple[list[Minute], Texts]:
-    """Feed the whole stream; returns its minutes and its texts."""
-    texts, minutes, steps = Texts(), [], Steps(session)
-    fed = 0
+class Listener:
+    """A session, the stream that it hears, and its texts.
 
-    def pieces() -> Iterator[np.ndarray]:
-        samples_before = 0
-        for samples, clip in speech(seconds):
+    Attributes:
+        chunks: of ``size`` samples; the texts are told what is said as they are taken.
+    """
+
+    def __init__(self, session: voxfast.Session, seconds: float, size: int, seed: int) -> None:
+        self.session, self.texts = session, Texts()
+        self.chunks = chunks(self._pieces(seconds, seed), size)
+
+    def _pieces(self, seconds: float, seed: int) -> Iterator[np.ndarray]:
+        before = 0
+        for samples, clip in speech(seconds, seed):
             if clip is not None:
-                texts.said(clip, samples_before / SAMPLE_RATE)
-            samples_before += len(samples)
+                self.texts.said(clip, before / SAMPLE_RATE)
+            before += len(samples)
             yield samples
 
-    for chunk in chunks(pieces(), size):
-        texts.heard(steps.feed(chunk))
+    def finish(self, fed: int) -> None:
+        """The stream ends after so many samples."""
+        self.texts.heard(self.session.flush())
+        self.texts.finish(fed / SAMPLE_RATE)
+        assert self.session.heard == self.session.processed == fed / SAMPLE_RATE  # to the sample
+
+
+def soak(first: Listener, others: list[Listener]) -> list[Minute]:
+    """Feed the whole stream of the first, and as much to the others; returns its minutes."""
+    minutes, steps, fed = [], Steps(first.session), 0
+    for chunk in first.chunks:
+        for other in others:
+            other.session.insert(next(other.chunks))
+        first.texts.heard(steps.feed(chunk))
+        for other in others:
+            other.texts.heard(other.session.process())
         fed += len(chunk)
-        if session.heard // 60 > len(minutes):
+        if first.session.heard // 60 > len(minutes):
             minutes.append(steps.minute())
             if len(minutes) % 10 == 0:
                 print(asdict(minutes[-1]), flush=True)
-    texts.heard(session.flush())
-    texts.finish()
-    assert session.heard == session.processed == fed / SAMPLE_RATE  # to the sample
-    return minutes, texts
+    for listener in [first, *others]:
+        listener.finish(fed)
+    return minutes
 
 
 def race(model: voxfast.Model, old: voxfast.Session, size: int) -> dict[str, float]:
@@ -255,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default=voxfast.DEFAULT_MODEL)
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--sessions", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--draw", type=Path, nargs="+", metavar="FILE")
@@ -267,10 +290,16 @@ def main() -> None:
     if args.hours < 0.2:
         parser.error(f"--hours must be 0.2 or more, for ten minutes at least; got {args.hours}")
     with voxfast.load(args.model) as model, model.session() as session:
-        size = chunk_size(model)
+        size, length = chunk_size(model), args.hours * 3600
+        first = Listener(session, length, size, seed=0)
+        others = [  # a minute more: the first stream is over when its last clip is
+            Listener(model.session(), length + 60, size, seed) for seed in range(1, args.sessions)
+        ]
         start = time.perf_counter()
-        minutes, texts = soak(session, args.hours * 3600, size)
+        minutes = soak(first, others)
         seconds = time.perf_counter() - start
+        for other in others:
+            other.session.close()
         raced = race(model, session, size)
     tens = by_ten_minutes([minute.ms_per_step for minute in minutes])
     undisturbed = by_ten_minutes([minute.undisturbed_ms for minute in minutes])
@@ -280,6 +309,7 @@ def main() -> None:
         "model": Path(args.model).name,
         "ms_of_audio_per_step": size / 16,
         "hours": args.hours,
+        "sessions": args.sessions,
         "real_time_factor": seconds / (args.hours * 3600),
         "ms_per_step_by_ten_minutes": tens,
         "undisturbed_ms_by_ten_minutes": undisturbed,
@@ -289,9 +319,12 @@ def main() -> None:
         "race_at_the_end": raced,
         "resident_growth_mb": resident[-1] - resident[0],
         "resident_spread_mb": max(resident) - min(resident),
-        "word_error_rate_by_ten_minutes": [ten["error_rate"] for ten in texts.scores],
-        "words_end_late_by_ten_minutes": [ten["late"] for ten in texts.scores],
-        "lateness_size_95_by_ten_minutes": [ten["late_size_95"] for ten in texts.scores],
+        "word_error_rate_by_ten_minutes": [ten["error_rate"] for ten in first.texts.scores],
+        "words_end_late_by_ten_minutes": [ten["late"] for ten in first.texts.scores],
+        "lateness_size_95_by_ten_minutes": [ten["late_size_95"] for ten in first.texts.scores],
+        "word_error_rates_of_others": [
+            float(np.mean([ten["error_rate"] for ten in other.texts.scores])) for other in others
+        ],
     }
     print(json.dumps(summary, indent=2))
     run = summary | {"minutes": [asdict(minute) for minute in minutes]}
