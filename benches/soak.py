@@ -292,8 +292,8 @@ def main() -> None:
     with voxfast.load(args.model) as model, model.session() as session:
         size, length = chunk_size(model), args.hours * 3600
         first = Listener(session, length, size, seed=0)
-        others = [  # a minute more: the first stream is over when its last clip is
-            Listener(model.session(), length + 60, size, seed) for seed in range(1, args.sessions)
+        others = [  # a clip more: the first stream is over when its last clip is
+            Listener(model.session(), length + 200, size, seed) for seed in range(1, args.sessions)
         ]
         start = time.perf_counter()
         minutes = soak(first, others)
