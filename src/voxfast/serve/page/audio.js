@@ -1,6 +1,7 @@
 // Where audio comes from: the microphone, or a file that the browser can decode.
 //
-// A source has `rate` (Hz) and `blocks()`, which yields {pcm: ArrayBuffer, peak}: 16-bit mono.
+// A source has `rate` (Hz), `blocks()`, which yields {pcm: ArrayBuffer, peak}: 16-bit mono, and
+// `stop()`, which ends the blocks and frees the microphone.
 
 const FILE_RATE = 16000;
 const FILE_BLOCK = 8000; // samples
@@ -26,37 +27,41 @@ export async function openMicrophone() {
     throw new Error(reasons[error.name] ?? `The microphone cannot be used: ${error.message}`);
   }
   const context = new AudioContext();
+  const release = () => {
+    for (const track of stream.getTracks()) track.stop();
+    return context.close();
+  };
+  try {
+    return await recorded(stream, context, release);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+async function recorded(stream, context, release) {
   await context.audioWorklet.addModule("page/worklet.js");
   const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
   const queue = [];
-  let wake = () => {};
   let ended = false;
-  const put = (block) => { queue.push(block); wake(); };
+  let wake = () => {};
   node.port.onmessage = ({ data }) => {
     if (ended) return;
-    put(data);
-    if (stopping) { ended = true; wake(); }
+    queue.push(data);
+    ended = data.isLast; // blocks that were on their way when `stop` was called come before it
+    if (ended) release();
+    wake();
   };
-  let stopping = false;
-  const stop = () => {
-    if (stopping) return;
-    stopping = true;
-    node.port.postMessage("end");
-  };
+  const stop = () => node.port.postMessage("end");
   stream.getAudioTracks()[0].onended = stop; // it was unplugged
   context.createMediaStreamSource(stream).connect(node);
   await context.resume();
 
   async function* blocks() {
-    try {
-      for (;;) {
-        while (queue.length) yield queue.shift();
-        if (ended) return;
-        await new Promise((resolve) => { wake = resolve; });
-      }
-    } finally {
-      for (const track of stream.getTracks()) track.stop();
-      await context.close();
+    for (;;) {
+      while (queue.length) yield queue.shift();
+      if (ended) return;
+      await new Promise((resolve) => { wake = resolve; });
     }
   }
   return { rate: context.sampleRate, blocks, stop };

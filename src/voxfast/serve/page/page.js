@@ -67,13 +67,15 @@ async function record(open, name) {
     say("");
     complain(error.message);
     offset = words.at(-1)?.end ?? offset;
+  } finally {
+    source?.stop();
+    source = null;
+    saved = { source: isFirst ? name : null, model: about.model,
+      language: at("language").value.trim() || null,
+      complete: complete && (isFirst || saved.complete) };
+    at("tentative").textContent = "";
+    setBusy(false);
   }
-  saved = { source: isFirst ? name : null, model: about.model,
-    language: at("language").value.trim() || null,
-    complete: complete && (isFirst || saved.complete) };
-  at("tentative").textContent = "";
-  source = null;
-  setBusy(false);
 }
 
 function chosen() {

@@ -9,7 +9,7 @@ class Recorder extends AudioWorkletProcessor {
     this.block = new Int16Array(this.size);
     this.filled = 0;
     this.peak = 0;
-    this.port.onmessage = () => this.send(); // the recording ends: what is left
+    this.port.onmessage = () => this.send(true); // the recording ends: what is left
   }
 
   process([channels]) {
@@ -25,9 +25,9 @@ class Recorder extends AudioWorkletProcessor {
     return true;
   }
 
-  send() {
+  send(isLast = false) {
     const pcm = this.block.slice(0, this.filled).buffer;
-    this.port.postMessage({ pcm, peak: this.peak }, [pcm]);
+    this.port.postMessage({ pcm, peak: this.peak, isLast }, [pcm]);
     this.filled = this.peak = 0;
   }
 }
