@@ -210,9 +210,11 @@ def main() -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
-            found = None
-            while found is None:
-                found = re.search(r"http(://\S+:\d+);", server.stderr.readline())
+            for line in server.stderr:
+                if found := re.search(r"http(://\S+:\d+);", line):
+                    break
+            else:
+                raise SystemExit(f"the server did not start: {server.wait()}")
             # The log is read, so that the server never waits for its reader.
             discarded = subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL)
 
@@ -220,11 +222,14 @@ def main() -> None:
                 pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
                 return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-            print(json.dumps(asyncio.run(run(f"ws{found[1]}", memory, options))))
+            figures = asyncio.run(run(f"ws{found[1]}", memory, options))
+            print(json.dumps(figures))
         finally:
             server.terminate()
         discarded.wait()
     print(f"the server ended with {server.returncode}", file=sys.stderr)
+    if server.returncode or figures["wrong"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def serving(
         server.stop()
         thread.join(30)
     assert not thread.is_alive()
-    assert ended
+    assert ended == [True]
 
 
 def key_file(folder: Path) -> Path:

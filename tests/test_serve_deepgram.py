@@ -354,6 +354,17 @@ def test_errors() -> None:
     assert len(close.reason.encode()) <= 120
 
 
+@pytest.mark.parametrize("code", ["audio_too_long", "idle_timeout"])
+def test_the_words_until_an_end_by_a_problem_are_sent(code: str) -> None:
+    made = dialect(endpointing="false")
+    assert told(made, ONE, TWO) == []
+    problem = Problem("no more", code)
+    found = told(made, Failed(problem))
+    assert text(found[0]) == "“One,” two"
+    assert found[0]["is_final"]
+    assert [message["type"] for message in found[1:]] == ["Error"] * (code != "idle_timeout")
+
+
 def test_options_that_the_model_does_not_take_close_the_connection() -> None:
     made = DeepgramDialect(shake(keyterm="x"), SERVICE)
     made.open()

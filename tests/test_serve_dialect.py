@@ -9,7 +9,7 @@ import pytest
 from evaluation import EvalItem
 
 import voxfast
-from voxfast.serve.bridge import converse
+from voxfast.serve.bridge import _Inbox, converse
 from voxfast.serve.dialect import (
     Action,
     Audio,
@@ -243,6 +243,28 @@ def test_options_that_the_model_does_not_take(model: voxfast.Model) -> None:
     for language in ("de", "xx", ""):
         said = run(Client("finish"), Hub(model), Plain(Start(language=language)))
         assert said == ("hello!invalid_value." if language else "hello.")
+
+
+def test_a_session_that_begins_as_the_server_ends(model: voxfast.Model) -> None:
+    hub = Hub(model, Limits(drain_seconds=5))
+
+    async def one() -> bool:
+        with hub.seat("test", "r") as seat:
+            drained = asyncio.create_task(hub.drain())
+            await asyncio.sleep(0)  # the seat has no bridge yet
+            await asyncio.wait_for(converse(Plain(), Client(), hub, seat), 3)
+        return await drained
+
+    assert asyncio.run(one())
+
+
+def test_how_much_audio_waits_depends_on_its_form() -> None:
+    inbox = _Inbox()
+    for sample_format, channels, width in (("mulaw", 1, 1), ("s24le", 2, 6), ("f32le", 1, 4)):
+        inbox.put(Start(16_000, sample_format, channels))  # type: ignore[arg-type]
+        before = inbox.seconds
+        inbox.put(Audio(bytes(8_000 * width)))
+        assert inbox.seconds - before == 0.5
 
 
 def test_draining_writes_the_last_words(model: voxfast.Model, clip: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def test_strangers(server: Running, path: str) -> None:
         (ask(server, path, {**with_key, "Origin": "null"}), 403),
     ):
         assert refused[0] == status
-        assert json.dumps(refused[1])
+        assert refused[1]
         assert refused[2]["x-request-id"]
 
 
@@ -151,6 +151,7 @@ def test_uploads_that_are_too_long(server: Running) -> None:
     request = urllib.request.Request(server.http + PATH, bytes(2000), headers)
     status, body, _ = fetch(request)
     assert (status, body["error"]["code"]) == (413, "file_too_large")
-    chunks = (bytes(300) for _ in range(20))  # of unknown length
-    status, body, _ = fetch(urllib.request.Request(server.http + PATH, chunks, headers))
-    assert status in (400, 413)
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    chunks = (head, *(bytes(300) for _ in range(4)))  # of unknown length
+    status, body, _ = fetch(urllib.request.Request(server.http + PATH, iter(chunks), headers))
+    assert (status, body["error"]["code"]) == (413, "file_too_large")

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from voxfast.serve.dialect import (
     Audio,
+    Close,
     Commit,
     Failed,
     Finish,
+    Finished,
     Handshake,
     LanguageFound,
     Problem,
@@ -139,6 +141,16 @@ def test_after_the_end_there_is_no_audio() -> None:
     client.send(APPEND, END)
     (refused,) = client.send(APPEND)
     assert "ended" in refused["error"]["message"]
+
+
+def test_an_end_that_the_client_did_not_ask_for_is_told() -> None:
+    ended, cut = talk(), talk()
+    ended.send(APPEND, END)
+    assert ended.closed == Close()
+    cut.send(APPEND)
+    (done,) = cut.tell(Finished(1.0))
+    assert done["text"] == "w1"
+    assert cut.closed == Close(1001, "the server is ending")
 
 
 def test_a_problem_of_the_server_is_an_error() -> None:

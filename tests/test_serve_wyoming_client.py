@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -210,9 +209,13 @@ def test_the_server_listens_and_lets_last_words_be_written(
                 await asyncio.sleep(0.01)
             server.stop()
             found = [event async for event in answers(client)]
+            ending = await client.read_event()
+            assert ending is not None
+            assert ending.type == "error"  # more audio was to come
+            assert "ending" in ending.data["text"]
         assert await serving
         return found
 
     hub = Hub(model, Limits(drain_seconds=20))
-    events = asyncio.run(run(Server(hub, Settings(port=0), [partial(listener)])))
+    events = asyncio.run(run(Server(hub, Settings(port=0), [listener])))
     assert text(events) == eval_items[1].transcript

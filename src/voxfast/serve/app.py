@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -10,17 +9,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from voxfast.serve import log, transcriptions
-from voxfast.serve.bridge import converse
+from voxfast.serve import transcriptions
+from voxfast.serve.bridge import broken, converse
 from voxfast.serve.dialect import Handshake, Problem
 from voxfast.serve.doors import DOORS, Door, openai_error
 from voxfast.serve.gate import App, Gate, headers_of, refuse
 from voxfast.serve.hub import Hub
 from voxfast.serve.listen_file import listen_file
 from voxfast.serve.metrics import CONTENT_TYPE
-from voxfast.serve.security import KEY_HEADERS, KEY_PARAMETERS, KEY_PROTOCOL, Policy
+from voxfast.serve.security import KEY_HEADERS, Policy, query_of
 from voxfast.serve.site import site_routes
 
 __all__ = ["build_app"]
@@ -101,21 +100,15 @@ def _socket(door: Door, hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
             dialect = door.new(_handshake(socket), hub.service)
             with hub.seat(door.name, request_id) as seat:
                 await socket.accept(_protocol(socket, door))
-                try:
-                    await converse(
-                        dialect, _Socket(socket), hub, seat, idle_seconds=door.idle_seconds
-                    )
-                finally:
-                    log.note(
-                        "session",
-                        request_id=request_id,
-                        door=door.name,
-                        audio_seconds=round(seat.audio_seconds, 3),
-                        words=seat.words,
-                    )
-        except Problem as problem:
+                transport = _Socket(socket)
+                await converse(dialect, transport, hub, seat, idle_seconds=door.idle_seconds)
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else broken(door.name, request_id)
             hub.metrics.failed(door.name, problem.code)
-            await refuse(problem, door, socket.scope, socket.receive, socket.send)
+            if socket.application_state is WebSocketState.CONNECTED:
+                await socket.close(problem.close_code, problem.message)
+            elif socket.application_state is WebSocketState.CONNECTING:
+                await refuse(problem, door, socket.scope, socket.receive, socket.send)
 
     return endpoint
 
@@ -127,16 +120,9 @@ def _protocol(socket: WebSocket, door: Door) -> str | None:
 
 
 def _handshake(socket: WebSocket) -> Handshake:
-    query: dict[str, tuple[str, ...]] = {}
-    for name, value in parse_qsl(socket.url.query, keep_blank_values=True):
-        if name not in KEY_PARAMETERS:
-            query[name] = (*query.get(name, ()), value)
     headers = headers_of(socket.scope)
-    # Subprotocols may say what is wanted, but for the keys among them.
-    offered = [p for p in socket.scope.get("subprotocols", []) if not p.startswith(KEY_PROTOCOL)]
     headers = {name: value for name, value in headers.items() if name not in KEY_HEADERS}
-    headers["sec-websocket-protocol"] = ", ".join(offered[:1])
-    return Handshake(socket.scope["voxfast.request_id"], query, headers)
+    return Handshake(socket.scope["voxfast.request_id"], query_of(socket.url.query), headers)
 
 
 # -- HTTP
@@ -210,12 +196,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    """What a client is told of a fault of the server."""
-    request_id = request.scope["voxfast.request_id"]
-    problem = Problem(
-        f"the server failed; its log says why, under request {request_id}",
-        "internal_error",
-        500,
-        "server_error",
-    )
-    return await _problem(request, problem)
+    return await _problem(request, broken("http", request.scope["voxfast.request_id"]))

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from voxfast import _pcm
 from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import InvalidAudioError, InvalidOptionError
 from voxfast.serve import log
@@ -41,7 +42,7 @@ from voxfast.serve.dialect import (
 from voxfast.serve.hub import Hub, Seat
 from voxfast.serve.live import LiveSession
 
-__all__ = ["Transport", "converse"]
+__all__ = ["Transport", "broken", "converse"]
 
 PIECE = SAMPLE_RATE // 2  # samples after which words are looked for
 CLOSE_SECONDS = 5.0
@@ -97,16 +98,22 @@ class _Bridge:
         self._outbox = _Outbox()
         self._session: LiveSession | None = None
         self._is_gone = self._is_draining = self._is_working = False
-        seat.drain = self._drain
+        self._reader: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        reader = asyncio.create_task(self._read())
+        self._ask(self._dialect.open)
+        self._seat.drain = self._drain
+        if self._hub.is_draining:  # since the seat was taken
+            self._drain()
+        self._reader = asyncio.create_task(self._read())
         writer = asyncio.create_task(self._write())
-        tasks = {reader, writer, asyncio.create_task(self._work())}
+        tasks = pending = {self._reader, writer, asyncio.create_task(self._work())}
         try:
             while not writer.done() and not self._is_gone:
-                waiting = tasks if not reader.done() else {writer}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if not task.cancelled():
+                        task.result()  # raises what the task has raised
         finally:
             for task in tasks:
                 task.cancel()
@@ -119,7 +126,6 @@ class _Bridge:
 
     async def _read(self) -> None:
         """Read frames until the client goes, or the connection is to be closed."""
-        self._ask(self._dialect.open)
         while not self._outbox.is_closed:
             try:
                 async with asyncio.timeout(self._idle_seconds):
@@ -134,7 +140,7 @@ class _Bridge:
                 return
             if self._is_draining:
                 continue
-            if _length(frame) > self._limits.message_bytes:
+            if len(frame) > self._limits.message_bytes:
                 self._fail(_too_long(self._limits.message_bytes))
                 return
             self._ask(partial(self._dialect.receive, frame))
@@ -145,7 +151,7 @@ class _Bridge:
         try:
             actions = [*question()]
         except Exception:
-            self._fail(_broken(self._seat))
+            self._fail(broken(self._seat.door, self._seat.request_id))
             return
         for action in actions:
             if self._outbox.is_closed:
@@ -201,7 +207,7 @@ class _Bridge:
             except Problem as problem:
                 self._fail(problem)
             except Exception:
-                self._fail(_broken(self._seat))
+                self._fail(broken(self._seat.door, self._seat.request_id))
             if self._is_draining and not self._inbox.is_waiting:
                 self._outbox.put(Close(1001, "the server is ending"))
 
@@ -272,7 +278,8 @@ class _Bridge:
     ) -> None:
         """Tell the dialect what the session has written."""
         events, delays = await session.events(flush=flush, finish=finish)
-        self._hub.metrics.wrote(self._seat.door, delays)
+        self._hub.metrics.wrote(self._seat.door, len(delays))
+        self._hub.metrics.delayed(self._seat.door, delays)
         self._seat.words += len(delays)
         self._tell(*events)
 
@@ -288,6 +295,7 @@ class _Bridge:
             action = await self._outbox.get()
             try:
                 if isinstance(action, Close):
+                    await self._stop_reading()
                     async with asyncio.timeout(CLOSE_SECONDS):
                         await self._transport.close(action.code, action.reason)
                     return
@@ -300,6 +308,12 @@ class _Bridge:
                 self._outbox.cut(Close(1008, "the client reads too slowly"))
             except OSError:
                 return  # the client has gone
+
+    async def _stop_reading(self) -> None:
+        """To close a connection may take reading what is left of it, and one reads at a time."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
 
 
 class _Inbox:
@@ -320,7 +334,8 @@ class _Inbox:
     def put(self, command: Command) -> None:
         seconds = 0.0
         if isinstance(command, Start):
-            self._bytes_per_second = _bytes_per_second(command)
+            form = _pcm.Encoding(command.sample_rate, command.channels, command.sample_format)
+            self._bytes_per_second = max(1, form.rate * form.frame_bytes)
         elif isinstance(command, Audio):
             seconds = len(command.data) / self._bytes_per_second
         self._commands.append((command, seconds))
@@ -375,8 +390,8 @@ class _Outbox:
         if isinstance(action, Send):
             if action.may_skip and isinstance(last, Send) and last.may_skip:
                 self._actions.pop()
-                self.size -= _length(last.frame)
-            self.size += _length(action.frame)
+                self.size -= len(last.frame)
+            self.size += len(action.frame)
         else:
             self.is_closed = True
         self._actions.append(action)
@@ -394,17 +409,8 @@ class _Outbox:
             await self._has_come.wait()
         action = self._actions.popleft()
         if isinstance(action, Send):
-            self.size -= _length(action.frame)
+            self.size -= len(action.frame)
         return action
-
-
-def _length(frame: str | bytes) -> int:
-    return len(frame)
-
-
-def _bytes_per_second(options: Start) -> int:
-    width = 1 if options.sample_format in ("mulaw", "alaw", "u8", "s8") else 2
-    return max(1, width * options.sample_rate * options.channels)
 
 
 def _param(error: Exception, command: Command) -> str | None:
@@ -416,10 +422,10 @@ def _param(error: Exception, command: Command) -> str | None:
     return None
 
 
-def _broken(seat: Seat) -> Problem:
-    """What a client is told of a fault of the server; the log has the rest."""
-    log.exception("failed", door=seat.door, request_id=seat.request_id)
-    message = f"the server failed; its log says why, under request {seat.request_id}"
+def broken(door: str, request_id: str) -> Problem:
+    """What a client is told of a fault of the server, which is logged; in an ``except`` block."""
+    log.exception("failed", door=door, request_id=request_id)
+    message = f"the server failed; its log says why, under request {request_id}"
     return Problem(message, "internal_error", 500, "server_error")
 
 

@@ -232,7 +232,10 @@ class DeepgramDialect:
             terms = self._starts.popleft()
         if terms is not None:
             yield self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", problem.message)
-        elif problem.code == "idle_timeout":
+            return
+        if event.is_final:
+            yield from self._final()  # the words until here
+        if problem.code == "idle_timeout":
             yield Close(
                 1011,
                 "NET-0001: the server did not receive audio or a text message within the timeout",

@@ -67,7 +67,7 @@ class Start:
     and the times go on. After :class:`Finish` another stream begins, at second 0.
 
     Attributes:
-        sample_rate: of the audio, in Hz, 1000 to 768000.
+        sample_rate: of the audio, in Hz, 1000 to 192000.
         sample_format: of its samples: a name of :data:`voxfast._pcm.SAMPLE_FORMATS`.
         channels: interleaved; their mean is heard.
         language: code or name; of those that the model knows.

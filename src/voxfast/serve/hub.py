@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from voxfast.hub import repository_of
+from voxfast.serve import log
 from voxfast.serve.dialect import Problem, Service
 from voxfast.serve.metrics import Metrics
 
@@ -91,7 +92,7 @@ class Hub:
 
     @contextlib.contextmanager
     def seat(self, door: str, request_id: str) -> Iterator[Seat]:
-        """A place for a session, as long as it lasts.
+        """A place for a session, as long as it lasts; then it is logged.
 
         Raises:
             Problem: if all are taken, or the server ends.
@@ -120,6 +121,13 @@ class Hub:
         finally:
             self._seats.discard(seat)
             self.metrics.session_ended(door)
+            log.note(
+                "session",
+                request_id=request_id,
+                door=door,
+                audio_seconds=round(seat.audio_seconds, 3),
+                words=seat.words,
+            )
 
     @property
     def sessions(self) -> int:

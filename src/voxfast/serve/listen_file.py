@@ -8,7 +8,6 @@ import tempfile
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -26,8 +25,8 @@ from voxfast.serve.deepgram_query import (
 from voxfast.serve.dialect import Handshake, Problem
 from voxfast.serve.forms import Wanted
 from voxfast.serve.hub import Hub
-from voxfast.serve.security import KEY_PARAMETERS
-from voxfast.serve.transcriptions import Job, limited_body, note_session, while_there
+from voxfast.serve.security import query_of
+from voxfast.serve.transcriptions import Job, limited_body, while_there
 from voxfast.timed import Transcript
 
 __all__ = ["listen_file"]
@@ -57,14 +56,13 @@ def listen_file(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _answer(request: Request, hub: Hub, request_id: str) -> Response:
-    handshake = _handshake(request, request_id)
+    handshake = Handshake(request_id, query_of(request.url.query))
     wanted, utterances = _wanted(handshake), flag(handshake, "utterances")
     hub.service.check_model(wanted.model, HOSTED)
     if request.headers.get("content-type", "").startswith("application/json"):
         raise Problem("this server fetches no url: send the audio as the body", param="url")
     async with contextlib.AsyncExitStack() as stack:
         seat = stack.enter_context(hub.seat(DOOR, request_id))
-        stack.callback(note_session, seat)
         file = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115
         digest = await _receive(request, hub, file)  # type: ignore[arg-type]
         job = Job(hub, seat, wanted, stack)
@@ -76,14 +74,6 @@ async def _answer(request: Request, hub: Hub, request_id: str) -> Response:
 
         await while_there(request.receive, run())
         return JSONResponse(_document(job.transcript, request_id, digest, utterances))
-
-
-def _handshake(request: Request, request_id: str) -> Handshake:
-    query: dict[str, tuple[str, ...]] = {}
-    for name, value in parse_qsl(request.url.query, keep_blank_values=True):
-        if name not in KEY_PARAMETERS:
-            query[name] = (*query.get(name, ()), value)
-    return Handshake(request_id, query)
 
 
 def _wanted(handshake: Handshake) -> Wanted:

@@ -21,9 +21,11 @@ __all__ = ["LiveSession", "session_options"]
 class LiveSession:
     """An open session with its sound: bytes in, events out. Made by :meth:`open`."""
 
-    def __init__(self, model: "Model", session: AsyncSession, options: Start) -> None:
-        self._model, self._session, self.options = model, session, options
-        self._sound = _converter(options)
+    def __init__(
+        self, model: "Model", session: AsyncSession, options: Start, sound: SoundConverter
+    ) -> None:
+        self._model, self._session, self._sound = model, session, sound
+        self.options = options
         self._tentative = ""
         self._language: str | None = None
 
@@ -35,10 +37,10 @@ class LiveSession:
             InvalidOptionError: for options that the model does not take.
             InvalidAudioError: for a form of audio that cannot be.
         """
-        _converter(options)
+        sound = SoundConverter(options.sample_rate, options.sample_format, options.channels)
         # On a thread, because the model's own may be busy with a step of other sessions.
         session = await asyncio.to_thread(_open, model, options)
-        return cls(model, await session.__aenter__(), options)
+        return cls(model, await session.__aenter__(), options, sound)
 
     def convert(self, data: bytes) -> npt.NDArray[np.float32]:
         """Bytes of the client to [N] samples."""
@@ -98,10 +100,6 @@ class LiveSession:
     def language(self) -> str | None:
         """As asked for or detected."""
         return self._session.language
-
-
-def _converter(options: Start) -> SoundConverter:
-    return SoundConverter(options.sample_rate, options.sample_format, options.channels)
 
 
 def _open(model: "Model", options: Start) -> Any:

@@ -58,9 +58,12 @@ class Metrics:
         """So much audio of a live session waits."""
         self._lag.labels(door).observe(seconds)
 
-    def wrote(self, door: str, delays: list[float]) -> None:
-        """Words were written, with so much audio received behind their ends."""
-        self._words.labels(door).inc(len(delays))
+    def wrote(self, door: str, words: int) -> None:
+        """So many words were written."""
+        self._words.labels(door).inc(words)
+
+    def delayed(self, door: str, delays: list[float]) -> None:
+        """Words of a live session were written, with so much audio received behind their ends."""
         for delay in delays:
             self._delay.labels(door).observe(max(0.0, delay))
 

@@ -147,7 +147,7 @@ class MistralRealtime:
                 yield _send("transcription.segment", **_segment(event))
             case Finished(duration):
                 yield self._done(duration)
-                yield Close()
+                yield Close() if self._has_ended else Close(1001, "the server is ending")
             case Failed(problem, _, command):
                 if isinstance(command, Start):
                     self._pending.popleft()

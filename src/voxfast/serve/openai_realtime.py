@@ -217,7 +217,7 @@ class OpenAIRealtime:
         form = self._acknowledged.to_beta if self._is_beta else self._acknowledged.to_session
         # vLLM's clients read id and created beside the session.
         fields = {"id": self._id, "created": self._service.created}
-        return _send(kind, **fields, session={"id": self._id, **form(self._service)})
+        return _send(kind, **fields, session={"id": self._id, **form()})
 
 
 class _Items:

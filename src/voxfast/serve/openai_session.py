@@ -63,7 +63,7 @@ class SessionOptions:
             delay_ms=None if delay is None else service.nearest_delay(delay),
         )
 
-    def to_session(self, service: Service) -> dict[str, Any]:
+    def to_session(self) -> dict[str, Any]:
         """The present form, with what is in effect."""
         format_: dict[str, Any] = {"type": self.format}
         if self.format == "audio/pcm":
@@ -86,7 +86,7 @@ class SessionOptions:
             },
         }
 
-    def to_beta(self, service: Service) -> dict[str, Any]:
+    def to_beta(self) -> dict[str, Any]:
         """The form of the beta."""
         return {
             "object": "realtime.transcription_session",

@@ -13,12 +13,19 @@ from urllib.parse import parse_qsl, urlsplit
 from voxfast.errors import InvalidOptionError
 from voxfast.serve.dialect import Problem
 
-__all__ = ["KEY_PARAMETERS", "Policy", "RateLimit", "bearer_keys", "read_keys"]
+__all__ = [
+    "KEY_HEADERS",
+    "LOCAL_HOSTS",
+    "Policy",
+    "RateLimit",
+    "bearer_keys",
+    "query_of",
+    "read_keys",
+]
 
-KEY_PARAMETERS = frozenset({"api_key", "key", "token", "access_token"})
-"""Parameters of a query that hold a key; they go no further than the gate."""
+_KEY_PARAMETERS = frozenset({"api_key", "key", "token", "access_token"})
 KEY_HEADERS = frozenset({"authorization", "x-api-key", "sec-websocket-protocol", "cookie"})
-KEY_PROTOCOL = "openai-insecure-api-key."
+_KEY_PROTOCOL = "openai-insecure-api-key."
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 LEAST_KEY = 16
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -134,12 +141,21 @@ def bearer_keys(headers: Mapping[str, str], query: str) -> list[str]:
     keys.append(headers.get("x-api-key", ""))
     protocols = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",")]
     for name, following in zip(protocols, [*protocols[1:], ""], strict=True):
-        if name.startswith(KEY_PROTOCOL):
-            keys.append(name.removeprefix(KEY_PROTOCOL))
+        if name.startswith(_KEY_PROTOCOL):
+            keys.append(name.removeprefix(_KEY_PROTOCOL))
         elif name.lower() in ("token", "bearer"):
             keys.append(following)
-    keys += [value for name, value in parse_qsl(query) if name in KEY_PARAMETERS]
+    keys += [value for name, value in parse_qsl(query) if name in _KEY_PARAMETERS]
     return [key for key in keys if key]
+
+
+def query_of(query: str) -> dict[str, tuple[str, ...]]:
+    """The values of each parameter of a query, but for keys, which go no further than the gate."""
+    values: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _KEY_PARAMETERS:
+            values[name] = (*values.get(name, ()), value)
+    return values
 
 
 class RateLimit:

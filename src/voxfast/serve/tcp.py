@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 
 from voxfast.errors import InvalidOptionError
 from voxfast.serve import log
-from voxfast.serve.bridge import CLOSE_SECONDS, converse
+from voxfast.serve.bridge import CLOSE_SECONDS, broken, converse
 from voxfast.serve.dialect import Handshake, Problem, new_id
 from voxfast.serve.hub import Hub
-from voxfast.serve.transcriptions import note_session
 from voxfast.serve.wyoming import WyomingDialect, frame_bytes
 
 __all__ = ["LOOPBACK", "parse_address", "serve_wyoming"]
@@ -47,8 +46,7 @@ async def serve_wyoming(hub: Hub, host: str, port: int) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         over = open_ones[writer] = asyncio.Event()
         try:
-            with contextlib.suppress(OSError):  # a client may go away at any time
-                await _serve(hub, _Stream(reader, writer, size))
+            await _serve(hub, _Stream(reader, writer, size))
         finally:
             writer.transport.abort()  # what could be sent was
             del open_ones[writer]
@@ -72,17 +70,18 @@ async def _serve(hub: Hub, stream: "_Stream") -> None:
     try:
         with hub.seat(_DOOR, request_id) as seat:
             dialect = WyomingDialect(Handshake(request_id), hub.service)
-            try:
-                await converse(dialect, stream, hub, seat)
-            finally:
-                note_session(seat)
+            await converse(dialect, stream, hub, seat)
     except Problem as problem:  # no seat is free
         hub.metrics.failed(_DOOR, problem.code)
         error = frame_bytes("error", {"text": problem.message, "code": problem.code})
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await stream.send(error)
                 await stream.close(problem.close_code, problem.message)
+    except OSError:
+        pass  # a client may go away at any time
+    except Exception:
+        broken(_DOOR, request_id)
 
 
 class _Stream:

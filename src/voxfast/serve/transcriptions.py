@@ -19,7 +19,7 @@ from voxfast._sniff import demuxer_of
 from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError, InvalidOptionError
 from voxfast.model import OFFLINE_ENDPOINT_MS
-from voxfast.serve import forms, log
+from voxfast.serve import forms
 from voxfast.serve.bridge import PIECE
 from voxfast.serve.dialect import Event, Problem, Start
 from voxfast.serve.forms import Wanted
@@ -27,7 +27,7 @@ from voxfast.serve.hub import Hub, Seat
 from voxfast.serve.live import LiveSession
 from voxfast.timed import Segment, Transcript, Word
 
-__all__ = ["PATH", "Job", "endpoint", "limited_body", "note_session", "while_there"]
+__all__ = ["PATH", "Job", "endpoint", "limited_body", "while_there"]
 
 PATH = "/v1/audio/transcriptions"
 DOOR = "transcriptions"
@@ -44,7 +44,6 @@ def endpoint(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
         stack = contextlib.AsyncExitStack()
         try:
             seat = stack.enter_context(hub.seat(DOOR, request.scope["voxfast.request_id"]))
-            stack.callback(note_session, seat)
             wanted, file = await _read_form(request, hub, stack)
             hub.service.check_model(wanted.model, forms.HOSTED_MODELS)
             job = Job(hub, seat, wanted, stack)
@@ -58,17 +57,6 @@ def endpoint(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
             await stack.aclose()
 
     return transcriptions
-
-
-def note_session(seat: Seat) -> None:
-    """Log the end of a session."""
-    log.note(
-        "session",
-        request_id=seat.request_id,
-        door=seat.door,
-        audio_seconds=round(seat.audio_seconds, 3),
-        words=seat.words,
-    )
 
 
 class Job:
@@ -120,7 +108,7 @@ class Job:
                     failure = _too_long(self._hub.limits.audio_seconds)
                     break
                 self._seat.audio_seconds += seconds
-                self._hub.metrics.heard(DOOR, seconds)
+                self._hub.metrics.heard(self._seat.door, seconds)
                 self.session.insert(piece)
                 async for event in self._written():
                     yield event
@@ -142,7 +130,7 @@ class Job:
             if isinstance(event, Word):
                 self.words.append(event)
                 self._seat.words += 1
-                self._hub.metrics.wrote(DOOR, [0.0])
+                self._hub.metrics.wrote(self._seat.door, 1)
             yield event
 
     async def _next(self) -> Samples | None:

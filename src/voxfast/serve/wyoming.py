@@ -37,6 +37,7 @@ from voxfast.timed import Word, join
 __all__ = ["Frame", "FrameReader", "WyomingDialect", "frame_bytes"]
 
 MOST_HEADER = 1 << 16
+_ENDING = "the server is ending; the transcript holds what was said until then"
 MOST_DATA = 1 << 20
 _WIDTHS: dict[int, SampleFormat] = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}
 _LINK = "https://github.com/voxfast/voxfast"
@@ -153,6 +154,7 @@ class WyomingDialect:
         self._asked = Start()  # by the last `transcribe`
         self._sound: Start | None = None  # of the audio that is coming
         self._languages: deque[str | None] = deque()  # of the transcripts that are due
+        self._due = 0  # transcripts for which an audio-stop has come
         self._is_over = False
         self._words: list[Word] = []
         self._is_begun = False  # a chunk of the transcript was sent
@@ -197,6 +199,7 @@ class WyomingDialect:
                 if self._sound is None:  # a transcript of nothing
                     yield self._open({"rate": 16_000, "width": 2, "channels": 1})
                 self._sound = None
+                self._due += 1
                 yield Finish()
 
     def _transcribe(self, data: dict[str, Any]) -> Start:
@@ -227,13 +230,7 @@ class WyomingDialect:
             case Word():
                 return self._word(event)
             case Finished():
-                text = {"text": join(self._words), **self._language()}
-                if self._languages:
-                    self._languages.popleft()
-                return [
-                    Send(frame_bytes("transcript", text)),
-                    Send(frame_bytes("transcript-stop")),
-                ]
+                return self._transcript()
             case Failed(problem=problem):
                 return self._refuse(problem)
         return []
@@ -246,6 +243,16 @@ class WyomingDialect:
             return []
         self._is_begun = True
         return [Send(frame_bytes("transcript-chunk", {"text": text}))]
+
+    def _transcript(self) -> list[Action]:
+        """The whole; an error follows it if more audio was to come."""
+        text = {"text": join(self._words), **self._language()}
+        told = [Send(frame_bytes("transcript", text)), Send(frame_bytes("transcript-stop"))]
+        if not self._due:
+            return [*told, *self._refuse(Problem(_ENDING, "server_ending", 503))]
+        self._due -= 1
+        self._languages.popleft()
+        return [*told]
 
     def _language(self) -> dict[str, str]:
         """The code that the client gave: it would not know the model's name of it."""
