@@ -1,199 +1,328 @@
-"""Live sessions of ``voxfast serve``, in mixed dialects, at the speed of speech.
+"""Sessions of ``voxfast serve`` in mixed dialects, at the speed of speech.
 
     python benches/serve.py [--sessions 32] [--minutes 30] [--rude 0.2]
 
-Every client says a clip, reads its words, and comes again. Word latency is the time at which a
-word arrives, behind the time at which its last sample was sent. Clients that are rude go away at
-random, do not read, or send garbage; the others' words must be those of the clip alone all the
-same. The server's memory is taken at the start, in the middle and at the end.
+A sixth of the clients each speaks OpenAI's realtime interface, vLLM's, Mistral's, Deepgram's and
+Wyoming, live, in pieces of 80 ms; the others upload files, one per length of a file. Every client
+says a clip, reads its words, and comes again with another. Clients that are rude go away at
+random, do not read, or send garbage, in all dialects in turn; the others' words must be those of
+the clip alone all the same.
+
+The result is JSON. Per dialect: clips, those whose words were wrong, and the latency of words,
+which is the time at which a word arrives, behind its end in the live audio; for files, the time
+from the end of the upload to the text. In all: memory of the server at the start, after each tenth
+of the run, and at the end, when all clients have left; its lag, which is the audio that waited
+when a piece of it was begun; and how late the clients themselves were with their audio: latencies
+count from when it was due. Exit code 1 if a word was wrong, a client failed, or the server did.
 """
 
 import argparse
 import asyncio
-import base64
 import contextlib
+import io
+import itertools
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+import soundfile
+from prometheus_client.parser import text_string_to_metric_families
+from serve_clients import DIALECTS, RATE, Address, Live, upload, upload_rudely
+from websockets.exceptions import WebSocketException
 
 import voxfast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from evaluation import EvalItem, load_eval_items
+from evaluation import load_eval_items
 from serving import pcm
 
 PIECE_SECONDS = 0.08
-RATE = 16_000
+PIECE_BYTES = round(PIECE_SECONDS * RATE) * 2
+FILES = "upload"
+MANNERS = ("goes away", "does not read", "sends garbage")
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """What a client says, and how it reads the answers."""
+class Clip:
+    """A recording, and what a plain session hears in it.
 
-    path: str
-    opening: tuple[dict[str, Any], ...]
-    append: str
-    ending: dict[str, Any]
-    delta: str
-    done: str
+    Attributes:
+        data: samples of 16 bits.
+        file: the same as WAV.
+        ends: of its words, in seconds.
+    """
 
-
-DIALECTS = {
-    "openai": Dialect(
-        "/v1/realtime?intent=transcription",
-        (
-            {
-                "type": "session.update",
-                "session": {
-                    "type": "transcription",
-                    "audio": {
-                        "input": {
-                            "format": {"type": "audio/pcm", "rate": RATE},
-                            "turn_detection": None,
-                        }
-                    },
-                },
-            },
-        ),
-        "input_audio_buffer.append",
-        {"type": "input_audio_buffer.commit"},
-        "conversation.item.input_audio_transcription.delta",
-        "conversation.item.input_audio_transcription.completed",
-    ),
-    "vllm": Dialect(
-        "/v1/realtime",
-        ({"type": "session.update", "model": "voxtral-numbers"},),
-        "input_audio_buffer.append",
-        {"type": "input_audio_buffer.commit", "final": True},
-        "transcription.delta",
-        "transcription.done",
-    ),
-    "mistral": Dialect(
-        "/v1/audio/transcriptions/realtime",
-        (),
-        "input_audio.append",
-        {"type": "input_audio.end"},
-        "transcription.text.delta",
-        "transcription.done",
-    ),
-}
+    data: bytes
+    file: bytes
+    seconds: float
+    text: str
+    ends: tuple[float, ...]
 
 
 @dataclass
-class Result:
-    """What the clients have seen."""
+class Seen:
+    """What the clients of a dialect have seen; latencies in seconds."""
 
-    latencies: list[float] = field(default_factory=list)
     clips: int = 0
     wrong: int = 0
-    rude: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
 
 
-async def speak(socket: ClientConnection, dialect: Dialect, data: bytes, begin: float) -> None:
-    size = int(PIECE_SECONDS * RATE) * 2
-    for number, at in enumerate(range(0, len(data), size), 1):
-        await asyncio.sleep(begin + number * PIECE_SECONDS - time.perf_counter())
-        audio = base64.b64encode(data[at : at + size]).decode()
-        await socket.send(json.dumps({"type": dialect.append, "audio": audio}))
-    await socket.send(json.dumps(dialect.ending))
+class Load:
+    """The clients of one run."""
 
+    def __init__(self, address: Address, clips: list[Clip]) -> None:
+        self._address, self._clips = address, clips
+        self.seen: dict[str, Seen] = {name: Seen() for name in (*DIALECTS, FILES)}
+        self.rude: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.late: list[float] = []
+        self._rude_turn = itertools.cycle(self.seen)
 
-async def say(url: str, dialect: Dialect, item: EvalItem, text: str, result: Result) -> None:
-    """One clip of a client that knows how to behave."""
-    async with connect(url + dialect.path) as socket:
-        for event in dialect.opening:
-            await socket.send(json.dumps(event))
-        begin, arrived = time.perf_counter(), []
-        speaking = asyncio.create_task(speak(socket, dialect, pcm(item.audio), begin))
-        async for frame in socket:
-            event = json.loads(frame)
-            if event["type"] == dialect.delta:
-                arrived.append(time.perf_counter() - begin)
-            elif event["type"] == dialect.done:
-                break
-        await speaking
-    result.clips += 1
-    result.wrong += " ".join(word["word"] for word in event["words"]) != text
-    result.latencies += [
-        time_ - word["end"] for time_, word in zip(arrived, event["words"], strict=True)
-    ]
+    async def client(self, number: int, end: float, *, is_rude: bool) -> None:
+        """One clip after the other, until the end."""
+        names = [*self.seen]
+        await asyncio.sleep(random.random())
+        while time.perf_counter() < end:
+            clip = random.choice(self._clips)
+            if is_rude:
+                with contextlib.suppress(WebSocketException, OSError):
+                    await self._offend(next(self._rude_turn), clip)
+                continue
+            name = names[number % len(names)]
+            try:
+                text = await (self._upload(clip) if name == FILES else self._say(name, clip))
+            except Exception as error:
+                self.failed[f"{name}: {type(error).__name__}: {error}"[:200]] += 1
+                await asyncio.sleep(1)
+                continue
+            self.seen[name].clips += 1
+            self.seen[name].wrong += text.split() != clip.text.split()
 
+    async def _say(self, name: str, clip: Clip) -> str:
+        """A clip, live; its text."""
+        arrived: list[float] = []
+        text = None
+        async with DIALECTS[name](self._address) as live:
+            begin = time.perf_counter()
+            speaking = asyncio.create_task(self._speak(live, clip, begin))
+            async for answer in live.answers():
+                if isinstance(answer, str):
+                    text = answer
+                    break
+                arrived += [time.perf_counter() - begin] * answer
+            await speaking
+        if text is None:
+            raise RuntimeError("the connection ended without the text")
+        # Unequal numbers only where the words are wrong, which is counted.
+        latencies = (time_ - end for time_, end in zip(arrived, clip.ends, strict=False))
+        self.seen[name].latencies += latencies
+        return text
 
-async def offend(url: str, dialect: Dialect, item: EvalItem, result: Result) -> None:
-    """One clip of a client that does not."""
-    manner = random.choice(["goes away", "does not read", "sends garbage"])
-    result.rude[manner] += 1
-    async with connect(url + dialect.path, close_timeout=0.1) as socket:
-        for event in dialect.opening:
-            await socket.send(json.dumps(event))
-        if manner == "sends garbage":
-            for _ in range(200):
-                await socket.send(random.randbytes(random.randrange(1, 3000)))
-                await socket.send('{"type": "' + "x" * random.randrange(3000))
-                await asyncio.sleep(0.01)
-            return
+    async def _speak(self, live: Live, clip: Clip, begin: float) -> None:
+        for number, at in enumerate(range(0, len(clip.data), PIECE_BYTES), 1):
+            due = begin + number * PIECE_SECONDS
+            await asyncio.sleep(due - time.perf_counter())
+            await live.say(clip.data[at : at + PIECE_BYTES])
+            self.late.append(time.perf_counter() - due)
+        await live.end()
+
+    async def _upload(self, clip: Clip) -> str:
         begin = time.perf_counter()
-        speaking = asyncio.create_task(speak(socket, dialect, pcm(item.audio), begin))
-        leaving = random.uniform(0, item.duration) if manner == "goes away" else item.duration + 5
-        await asyncio.sleep(leaving)
-        speaking.cancel()
-        socket.transport.abort()
+        text = await upload(self._address, clip.file)
+        took = time.perf_counter() - begin
+        self.seen[FILES].latencies.append(took)
+        await asyncio.sleep(max(0.0, clip.seconds - took))
+        return text
+
+    async def _offend(self, name: str, clip: Clip) -> None:
+        """A clip of a client that does not know how to behave."""
+        manner = random.choice(MANNERS)
+        self.rude[f"{name} {manner}"] += 1
+        staying = random.uniform(0, clip.seconds) if manner == "goes away" else clip.seconds + 5
+        if name == FILES:
+            await upload_rudely(self._address, manner, clip.file, staying)
+            return
+        async with DIALECTS[name](self._address) as live:
+            if manner == "sends garbage":
+                for _ in range(200):
+                    await live.send_garbage()
+                    await asyncio.sleep(0.01)
+                return
+            speaking = asyncio.create_task(self._speak(live, clip, time.perf_counter()))
+            await asyncio.sleep(staying)
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+            live.abort()
+
+    def figures(self) -> dict[str, Any]:
+        """What was seen."""
+        return {
+            "dialects": {
+                name: {
+                    "clips": seen.clips,
+                    "wrong": seen.wrong,
+                    **({} if name == FILES else {"words": len(seen.latencies)}),
+                    "latency_s": spread(seen.latencies),
+                }
+                for name, seen in self.seen.items()
+            },
+            "clips": sum(seen.clips for seen in self.seen.values()),
+            "wrong": sum(seen.wrong for seen in self.seen.values()),
+            "latency_s": spread(
+                [s for name, seen in self.seen.items() if name != FILES for s in seen.latencies]
+            ),
+            "failed": dict(self.failed),
+            "rude": dict(sorted(self.rude.items())),
+            "clients_late_s": spread(self.late),
+        }
 
 
-async def client(
-    url: str, number: int, end: float, is_rude: bool, texts: dict[str, str], result: Result
-) -> None:
-    items = [item for item in load_eval_items() if item.name in texts]
-    dialect = [*DIALECTS.values()][number % len(DIALECTS)]
-    await asyncio.sleep(random.random())
-    while time.perf_counter() < end:
-        item = random.choice(items)
-        if is_rude:
-            with contextlib.suppress(ConnectionClosed, InvalidStatus, OSError):
-                await offend(url, dialect, item, result)
-        else:
-            await say(url, dialect, item, texts[item.name], result)
+def spread(seconds: list[float]) -> dict[str, float] | None:
+    """Median and 99 % quantile."""
+    if not seconds:
+        return None
+    middle, most = np.quantile(seconds, (0.5, 0.99))
+    return {"median": round(float(middle), 3), "99 %": round(float(most), 3)}
 
 
-async def run(url: str, memory: Callable[[], float], options: argparse.Namespace) -> dict[str, Any]:
+class Process:
+    """The server.
+
+    Attributes:
+        complaints: lines of its log that are more than notes.
+    """
+
+    def __init__(self, sessions: int) -> None:
+        options = ["--port", "0", "--wyoming", "0", "--requests-per-minute", "0"]
+        options += ["--max-sessions", str(2 * sessions)]
+        command = [sys.executable, "-m", "voxfast", "serve", *options]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        self._lines = self._process.stderr
+        self.complaints: list[str] = []
+        self.address = Address(
+            self._port(r"http://127.0.0.1:(\d+)"), self._port(r'"wyoming".*"port": (\d+)')
+        )
+        # The log is read, so that the server never waits for its reader.
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _port(self, pattern: str) -> int:
+        for line in self._lines:
+            if found := re.search(pattern, line):
+                return int(found[1])
+        raise SystemExit(f"the server did not start: {self._process.wait()}")
+
+    def _read(self) -> None:
+        self.complaints += [line for line in self._lines if '"level": "info"' not in line]
+
+    def resident_mb(self) -> int:
+        """Its memory now."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Samples by name and the values of their labels."""
+        url = f"http://127.0.0.1:{self.address.http}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            text = answer.read().decode()
+        found: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found[sample.name][tuple(sample.labels.values())] = sample.value
+        return found
+
+    def end(self) -> int:
+        """End it in order; its exit code."""
+        self._process.terminate()
+        code = self._process.wait(60)
+        self._reader.join()
+        return code
+
+
+def lag(metrics: dict[str, dict[tuple[str, ...], float]]) -> dict[str, float] | None:
+    """Median and 99 % of a histogram of all doors, by linear interpolation in a bucket."""
+    counts: Counter[float] = Counter()
+    for (_, bound), count in metrics.get("voxfast_lag_seconds_bucket", {}).items():
+        counts[float(bound)] += round(count)
+    bounds = sorted(counts)
+    if not bounds or not counts[bounds[-1]]:
+        return None
+
+    def quantile(part: float) -> float:
+        wanted, below, lower = part * counts[bounds[-1]], 0, 0.0
+        for bound in bounds:
+            if counts[bound] >= wanted:
+                if np.isinf(bound):
+                    break
+                inside = (wanted - below) / (counts[bound] - below)
+                return round(lower + inside * (bound - lower), 3)
+            below, lower = counts[bound], bound
+        return lower  # or more
+
+    return {"median": quantile(0.5), "99 %": quantile(0.99)}
+
+
+def load_clips() -> list[Clip]:
+    """The short evaluation clips."""
+    return [*_clips()]
+
+
+def _clips() -> Iterator[Clip]:
     with voxfast.load() as model:
-        shorts = [item for item in load_eval_items() if item.duration < 30]
-        texts = {i.name: voxfast.transcribe(i.audio, model=model).text for i in shorts}
-    result, resident = Result(), [round(memory())]
+        for item in load_eval_items():
+            if item.duration < 30:
+                data = pcm(item.audio)
+                samples = np.frombuffer(data, "<i2")
+                heard = voxfast.transcribe(samples, model=model)
+                file = io.BytesIO()
+                soundfile.write(file, samples, RATE, format="WAV")
+                ends = tuple(word.end for word in heard.words)
+                yield Clip(data, file.getvalue(), item.duration, heard.text, ends)
+
+
+async def run(server: Process, clips: list[Clip], options: argparse.Namespace) -> dict[str, Any]:
+    load = Load(server.address, clips)
+    resident, cpu = [server.resident_mb()], server.cpu_seconds()
     begin = time.perf_counter()
-    end = begin + 60 * options.minutes
+    seconds = 60 * options.minutes
     n_rude = round(options.rude * options.sessions)
     clients = [
-        asyncio.create_task(client(url, number, end, number < n_rude, texts, result))
+        asyncio.create_task(load.client(number, begin + seconds, is_rude=number < n_rude))
         for number in range(options.sessions)
     ]
-    await asyncio.sleep((end - begin) / 2)
-    resident.append(round(memory()))
+    for tenth in range(1, 11):
+        await asyncio.sleep(begin + tenth * seconds / 10 - time.perf_counter())
+        resident.append(server.resident_mb())
+    cpu = server.cpu_seconds() - cpu
     await asyncio.gather(*clients)
-    resident.append(round(memory()))
+    metrics = await asyncio.to_thread(server.metrics)
     return {
         "sessions": options.sessions,
         "minutes": options.minutes,
-        "rude": dict(result.rude),
-        "clips": result.clips,
-        "wrong": result.wrong,
-        "words": len(result.latencies),
-        "latency_median_s": round(float(np.median(result.latencies)), 3),
-        "latency_99_s": round(float(np.quantile(result.latencies, 0.99)), 3),
-        "resident_mb": resident,
+        **load.figures(),
+        "lag_s": lag(metrics),
+        "errors": {" ".join(k): round(n) for k, n in metrics["voxfast_errors_total"].items()},
+        "server_cores": round(cpu / seconds, 2),
+        "resident_mb": [*resident, server.resident_mb()],
     }
 
 
@@ -205,30 +334,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rude", type=float, default=0.0, help="part of the clients, 0 to 1")
     options = parser.parse_args()
-    limits = ["--max-sessions", str(2 * options.sessions), "--requests-per-minute", "0"]
-    command = [sys.executable, "-m", "voxfast", "serve", "--port", "0", *limits]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if found := re.search(r"http(://\S+:\d+);", line):
-                    break
-            else:
-                raise SystemExit(f"the server did not start: {server.wait()}")
-            # The log is read, so that the server never waits for its reader.
-            discarded = subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL)
-
-            def memory() -> float:
-                pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
-                return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-            figures = asyncio.run(run(f"ws{found[1]}", memory, options))
-            print(json.dumps(figures))
-        finally:
-            server.terminate()
-        discarded.wait()
-    print(f"the server ended with {server.returncode}", file=sys.stderr)
-    if server.returncode or figures["wrong"]:
+    clips = load_clips()
+    server = Process(options.sessions)
+    try:
+        figures = asyncio.run(run(server, clips, options))
+    finally:
+        code = server.end()
+    figures |= {"complaints": len(server.complaints), "exit_code": code}
+    print(json.dumps(figures, indent=1))
+    for line in server.complaints[:10]:
+        print(line, end="", file=sys.stderr)
+    if code or figures["wrong"] or figures["failed"]:
         raise SystemExit(1)
 
 
