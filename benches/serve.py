@@ -321,6 +321,10 @@ async def run(server: Process, clips: list[Clip], options: argparse.Namespace) -
         **load.figures(),
         "lag_s": lag(metrics),
         "errors": {" ".join(k): round(n) for k, n in metrics["voxfast_errors_total"].items()},
+        "passes": round(metrics["voxfast_passes_total"][()]),
+        "rows_per_pass": round(
+            metrics["voxfast_rows_total"][()] / metrics["voxfast_passes_total"][()], 2
+        ),
         "server_cores": round(cpu / seconds, 2),
         "resident_mb": [*resident, server.resident_mb()],
     }

@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def test_sessions_in_turn_share_passes_and_write_the_words_of_each_alone(
 ) -> None:
     """Live, in chunks of odd sizes, one thread: insert into all of them, then process."""
     streams = rows_of_passes(monkeypatch)
+    before = replace(model.pass_count)
     sessions = opened(model, clips)
     words: list[list[voxfast.Word]] = [[] for _ in clips]
     for at in range(0, max(map(len, clips)), 1777):
@@ -78,6 +80,9 @@ def test_sessions_in_turn_share_passes_and_write_the_words_of_each_alone(
     assert words == alone
     assert max(streams) == len(clips)
     assert np.mean(streams) > 2
+    assert model.pass_count.passes - before.passes == len(streams)
+    positions = sum(len(audio) / 1280 for audio in clips)
+    assert model.pass_count.rows - before.rows > positions
 
 
 def test_sessions_of_many_threads(

@@ -177,10 +177,15 @@ def test_what_is_known_is_not_computed_again(
 
     monkeypatch.setattr(Decoder, "read", count)
     audio = clips["eval_39"].audio
+    passes, rows = model.pass_count.passes, model.pass_count.rows
     with model.session(block_ms=block_ms, language="en") as session:
         feed(session, audio, block_ms / 1000, finish=False)
         inner: Any = session._stream
         n_encoded, n_read, n_written = inner.work
+        # Each prediction prepares the next pass, which a token may take up.
+        passes, rows = (model.pass_count.passes - passes, model.pass_count.rows - rows)
+        assert 2 * len(new) + n_written <= passes <= 2 * (len(new) + n_written)
+        assert rows - passes == n_read - len(new)
         assert n_encoded <= 2 * len(audio) / 160
         assert n_read <= 2 * (13 * len(audio) / 16000 + sum(new))
         assert len(new) == len(audio) // (16 * block_ms)

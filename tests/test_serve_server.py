@@ -196,6 +196,17 @@ def counted(server: Running, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+def test_passes_of_the_model_are_counted(server: Running, clip: np.ndarray) -> None:
+    figures = ("voxfast_passes_total", "voxfast_rows_total")
+    passes, rows = (counted(server, name) for name in figures)
+    transcribe(server, clip)
+    passes, rows = (
+        counted(server, "voxfast_passes_total") - passes,
+        counted(server, "voxfast_rows_total") - rows,
+    )
+    assert 1 < passes < len(clip) / 1280 < rows
+
+
 def test_sessions_beyond_the_limit_are_refused(server: Running) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(4):

@@ -13,6 +13,7 @@ from voxfast._addresses import is_address
 from voxfast._channels import Channel
 from voxfast.errors import AudioFileError, InvalidAudioError, InvalidOptionError
 from voxfast.hub import DEFAULT_MODEL, resolve
+from voxfast.models.counts import PassCount
 from voxfast.models.family import LoadedCheckpoint
 from voxfast.models.registry import load_checkpoint
 from voxfast.online.forks import check_process
@@ -80,6 +81,11 @@ class Model:
     def languages(self) -> tuple[str, ...]:
         """Codes (ISO 639) of the languages that it knows, in alphabetical order."""
         return self._loaded.languages
+
+    @property
+    def pass_count(self) -> PassCount:
+        """Passes over the weights of the decoder so far; it grows as sessions go on."""
+        return self._loaded.pass_count
 
     @property
     def offline_block_seconds(self) -> float:

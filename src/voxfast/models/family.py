@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
     from _typeshed import DataclassInstance
 
+    from voxfast.models.counts import PassCount
     from voxfast.models.vocabulary import Vocabulary
     from voxfast.online.stream import Stream
 
@@ -31,6 +32,8 @@ class LoadedCheckpoint(Protocol):
     def delays_ms(self) -> tuple[int, ...]: ...
     @property
     def languages(self) -> tuple[str, ...]: ...
+    @property
+    def pass_count(self) -> "PassCount": ...
     @property
     def offline_block_seconds(self) -> float: ...
     @property

@@ -80,6 +80,7 @@ class Hub:
     def __post_init__(self) -> None:
         self.is_draining = False
         self._seats: set[Seat] = set()
+        self.metrics.watch(self.model.pass_count)
         self.service = Service(
             model=self.model.name,
             description=self.model.description,

@@ -1,6 +1,12 @@
 """Figures of the server, in Prometheus' form."""
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from voxfast.models.counts import PassCount
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -41,6 +47,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch(self, count: PassCount) -> None:
+        """Show the passes of the model, which counts them itself."""
+        self.registry.register(_Passes(count))
+
     def session_began(self, door: str) -> None:
         """A session is there."""
         self._open.labels(door).inc()
@@ -74,3 +84,18 @@ class Metrics:
     def text(self) -> bytes:
         """All figures, for ``/metrics``."""
         return generate_latest(self.registry)
+
+
+class _Passes(Collector):
+    def __init__(self, count: PassCount) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The figures as they are now."""
+        passes, rows = self._count.passes, self._count.rows
+        yield CounterMetricFamily(
+            "voxfast_passes", "Passes over the weights of the decoder", value=passes
+        )
+        yield CounterMetricFamily(
+            "voxfast_rows", "Positions that went through them, of all sessions", value=rows
+        )

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from voxfast.errors import InvalidOptionError
 from voxfast.models.checkpoint import read_json
+from voxfast.models.counts import PassCount
 from voxfast.models.qwen3_asr.heads import find_alignment_heads
 from voxfast.models.qwen3_asr.languages import LANGUAGES, requested_language
 from voxfast.models.qwen3_asr.options import Qwen3Tuning, read_options
@@ -42,6 +43,10 @@ class LoadedQwen3ASR:
     @property
     def dtype(self) -> mx.Dtype:
         return self._model.dtype
+
+    @property
+    def pass_count(self) -> PassCount:
+        return self._model.pass_count
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
         return self._compile(entries)

@@ -23,6 +23,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxfast.cache import SlidingKVCache
+from voxfast.models.counts import PassCount
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES, Qwen3ASRArgs
 from voxfast.nn import linears
 from voxfast.ops import (
@@ -84,6 +85,7 @@ class Qwen3ASR:
 
     Attributes:
         decoder, lm_head: the modules of the text decoder, and its last product.
+        pass_count: of the decoder's passes.
     """
 
     def __init__(self, network: Any, args: Qwen3ASRArgs) -> None:
@@ -91,6 +93,7 @@ class Qwen3ASR:
         self._tower = network.audio_tower
         self.decoder = network.model
         self.lm_head = self.decoder.embed_tokens.as_linear if args.text.tied else network.lm_head
+        self.pass_count = PassCount()
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -191,6 +194,7 @@ class Qwen3ASR:
             [1, H, 1, D] of that position in each of the ``query_layers``.
         """
         args = self.args.text
+        self.pass_count.note(x.shape[0])
         rotary = rotary_tables(state.offset, x.shape[0], args.head_dim, args.rope_theta)
         x = x[None]
         queries: dict[int, mx.array] = {}

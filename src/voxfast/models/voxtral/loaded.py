@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import CheckpointError, InvalidOptionError
+from voxfast.models.counts import PassCount
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.vocabulary import Vocabulary, VocabularyCompiler
@@ -77,6 +78,10 @@ class LoadedVoxtral:
     @property
     def dtype(self) -> mx.Dtype:
         return self._model.dtype
+
+    @property
+    def pass_count(self) -> PassCount:
+        return self._model.pass_count
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
         return self._compile(entries)

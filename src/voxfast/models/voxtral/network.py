@@ -23,6 +23,7 @@ import mlx.nn as nn
 import numpy as np
 
 from voxfast.cache import SlidingKVCache, attend_streams
+from voxfast.models.counts import PassCount
 from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.nn import linears
 from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
@@ -331,6 +332,7 @@ class Voxtral(nn.Module):
         self.encoder = Encoder(args)
         self.adapter = Adapter(args)
         self.decoder = Decoder(args)
+        self.pass_count = PassCount()
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -409,5 +411,6 @@ class Voxtral(nn.Module):
         """
         audio = mx.concatenate([part.audio for part in rows])
         tokens = mx.concatenate([part.tokens for part in rows])
+        self.pass_count.note(len(tokens))
         x = audio + self.decoder.tok_embeddings(tokens)
         return self.decoder(x[None], rows)
