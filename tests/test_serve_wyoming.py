@@ -162,6 +162,25 @@ def test_a_request() -> None:
     assert [frame.data for frame in got] == [{}, {"text": ""}, {}]
 
 
+def test_a_client_that_has_said_all_may_end_its_half() -> None:
+    start, chunk, stop = wire("audio-start", FORM), wire("audio-chunk", FORM, b"12"), b""
+    made = dialect()
+    assert [*made.receive(start + chunk)][1:] == [Audio(b"12")]
+    assert [*made.receive(stop)] == [Finish()]
+    actions = [*made.event(Started()), *made.event(Finished(1.0))]
+    assert [frame.type for frame in sent(actions)][-2:] == ["transcript", "transcript-stop"]
+    assert actions[-1] == Close()
+    made = dialect()
+    *_, finish = made.receive(start + chunk + wire("audio-stop"))
+    assert [finish, *made.receive(stop)] == [Finish()]
+    assert [*made.event(Finished(1.0))][-1] == Close()
+    assert [*dialect().receive(stop)] == [Close()]
+    for cut in (start[:9], start[:-1], wire("audio-chunk", FORM, b"12")[:-1]):
+        made = dialect()
+        assert [*made.receive(cut)] == []
+        assert [frame.data["code"] for frame in sent(made.receive(stop))] == ["invalid_event"]
+
+
 def test_audio_start_may_be_left_out() -> None:
     form = {"rate": 48000, "width": 4, "channels": 2}
     assert [*dialect().receive(wire("audio-chunk", form, b"12345678"))] == [
@@ -223,7 +242,7 @@ def test_any_bytes_give_the_same_in_any_split(parts: list[bytes], size: int) -> 
     data = b"".join(parts)
     whole = [*dialect().receive(data)]
     made, split = dialect(), []
-    for at in range(0, len(data), size):
+    for at in range(0, len(data) or 1, size):
         split += made.receive(data[at : at + size])
     assert split == whole
     closes = [at for at, action in enumerate(whole) if isinstance(action, Close)]

@@ -107,6 +107,26 @@ def test_other_forms_of_audio(model: voxfast.Model, eval_items: list[EvalItem]) 
     assert asyncio.run(run()) == [eval_items[1].transcript, ""]
 
 
+@pytest.mark.parametrize("has_stop", [True, False])
+def test_a_client_that_ends_its_half(
+    model: voxfast.Model, eval_items: list[EvalItem], has_stop: bool
+) -> None:
+    async def run() -> list[Event]:
+        async with connected(Hub(model)) as client:
+            form: dict[str, Any] = {"rate": 16_000, "width": 2, "channels": 1}
+            await client.write_event(AudioStart(**form).event())
+            await client.write_event(AudioChunk(audio=pcm(eval_items[1].audio), **form).event())
+            if has_stop:
+                await client.write_event(AudioStop().event())
+            assert client._writer is not None
+            client._writer.write_eof()
+            found = [event async for event in answers(client)]
+            assert await client.read_event() is None
+            return found
+
+    assert text(asyncio.run(run())) == eval_items[1].transcript
+
+
 def test_refusals_end_the_connection(model: voxfast.Model) -> None:
     async def run(event: Event, limits: Limits | None = None) -> str:
         async with connected(Hub(model, limits or Limits())) as client:

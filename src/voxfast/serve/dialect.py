@@ -356,7 +356,10 @@ class Dialect(Protocol):
         ...
 
     def receive(self, frame: str | bytes) -> Iterable[Action]:
-        """A frame of the client: text or binary on a WebSocket, any piece of a TCP stream."""
+        """A frame of the client: text or binary on a WebSocket, any piece of a TCP stream.
+
+        An empty piece is the end of a TCP stream, of whose answers the client may still read.
+        """
         ...
 
     def event(self, event: Event) -> Iterable[Action]:

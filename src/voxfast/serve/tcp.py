@@ -91,13 +91,22 @@ class _Stream:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int
     ) -> None:
         self._reader, self._writer, self._size = reader, writer, size
+        self._has_ended = False
 
     async def receive(self) -> bytes | None:
-        """The bytes that have come; None: the client has gone."""
+        """The bytes that have come; empty, once: they have ended; None: the client has gone.
+
+        A client that has said all may close its half of the connection and still read, and
+        nothing but writing to it tells whether it does.
+        """
+        if self._has_ended:
+            await asyncio.Event().wait()
         try:
-            return await self._reader.read(self._size) or None
+            data = await self._reader.read(self._size)
         except OSError:
             return None
+        self._has_ended = not data
+        return data
 
     async def send(self, frame: str | bytes) -> None:
         """Send bytes; waits while the client does not read."""

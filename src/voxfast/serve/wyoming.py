@@ -67,6 +67,11 @@ class FrameReader:
         self._looked = 0  # bytes in which there is no end of the line
         self._header: tuple[str, dict[str, Any], int, int] | None = None
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether an event has begun, and is not complete."""
+        return bool(self._waiting) or self._header is not None
+
     def step(self, data: bytes) -> Iterator[Frame]:
         """The events that are complete.
 
@@ -155,7 +160,7 @@ class WyomingDialect:
         self._sound: Start | None = None  # of the audio that is coming
         self._languages: deque[str | None] = deque()  # of the transcripts that are due
         self._due = 0  # transcripts for which an audio-stop has come
-        self._is_over = False
+        self._has_ended = self._is_over = False  # the client's half; the connection
         self._words: list[Word] = []
         self._is_begun = False  # a chunk of the transcript was sent
 
@@ -166,10 +171,13 @@ class WyomingDialect:
     # -- What the client sends
 
     def receive(self, frame: str | bytes) -> Iterable[Action]:
-        """Any piece of the stream of bytes."""
+        """Any piece of the stream of bytes; empty: its end, and the client may still read."""
         if self._is_over:
             return
         try:
+            if not frame:
+                yield from self._end()
+                return
             for event in self._frames.step(frame.encode() if isinstance(frame, str) else frame):
                 yield from self._frame(event)
         except Problem as problem:
@@ -198,9 +206,22 @@ class WyomingDialect:
             case "audio-stop":
                 if self._sound is None:  # a transcript of nothing
                     yield self._open({"rate": 16_000, "width": 2, "channels": 1})
-                self._sound = None
-                self._due += 1
-                yield Finish()
+                yield self._stop()
+
+    def _stop(self) -> Action:
+        self._sound = None
+        self._due += 1
+        return Finish()
+
+    def _end(self) -> Iterator[Action]:
+        """The client sends no more: its audio ends, and the connection behind the transcripts."""
+        self._has_ended = True
+        if self._frames.is_inside:
+            raise Problem("the connection ended inside of an event", "invalid_event")
+        if self._sound is not None:
+            yield self._stop()
+        if not self._due:
+            yield Close()
 
     def _transcribe(self, data: dict[str, Any]) -> Start:
         if self._sound is not None:
@@ -252,7 +273,7 @@ class WyomingDialect:
             return [*told, *self._refuse(Problem(_ENDING, "server_ending", 503))]
         self._due -= 1
         self._languages.popleft()
-        return [*told]
+        return [*told, Close()] if self._has_ended and not self._due else [*told]
 
     def _language(self) -> dict[str, str]:
         """The code that the client gave: it would not know the model's name of it."""
