@@ -19,56 +19,37 @@ count from when it was due. Exit code 1 if a word was wrong, a client failed, or
 import argparse
 import asyncio
 import contextlib
-import io
 import itertools
 import json
-import os
 import random
-import re
-import subprocess
 import sys
-import threading
 import time
-import urllib.request
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-from prometheus_client.parser import text_string_to_metric_families
-from serve_clients import DIALECTS, RATE, Address, Live, upload, upload_rudely
 from websockets.exceptions import WebSocketException
 
 import voxfast
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from evaluation import load_eval_items
-from serving import pcm
+from live_clients import (
+    DIALECTS,
+    PIECE_BYTES,
+    PIECE_SECONDS,
+    Address,
+    Clip,
+    Live,
+    load_clips,
+    upload,
+    upload_rudely,
+)
+from serve_process import Figures, ServerProcess
 
-PIECE_SECONDS = 0.08
-PIECE_BYTES = round(PIECE_SECONDS * RATE) * 2
 FILES = "upload"
 MANNERS = ("goes away", "does not read", "sends garbage")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording, and what a plain session hears in it.
-
-    Attributes:
-        data: samples of 16 bits.
-        file: the same as WAV.
-        ends: of its words, in seconds.
-    """
-
-    data: bytes
-    file: bytes
-    seconds: float
-    text: str
-    ends: tuple[float, ...]
 
 
 @dataclass
@@ -198,67 +179,7 @@ def spread(seconds: list[float]) -> dict[str, float] | None:
     return {"median": round(float(middle), 3), "99 %": round(float(most), 3)}
 
 
-class Process:
-    """The server.
-
-    Attributes:
-        complaints: lines of its log that are more than notes.
-    """
-
-    def __init__(self, sessions: int) -> None:
-        options = ["--port", "0", "--wyoming", "0", "--requests-per-minute", "0"]
-        options += ["--max-sessions", str(2 * sessions)]
-        command = [sys.executable, "-m", "voxfast", "serve", *options]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        self._lines = self._process.stderr
-        self.complaints: list[str] = []
-        self.address = Address(
-            self._port(r"http://127.0.0.1:(\d+)"), self._port(r'"wyoming".*"port": (\d+)')
-        )
-        # The log is read, so that the server never waits for its reader.
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _port(self, pattern: str) -> int:
-        for line in self._lines:
-            if found := re.search(pattern, line):
-                return int(found[1])
-        raise SystemExit(f"the server did not start: {self._process.wait()}")
-
-    def _read(self) -> None:
-        self.complaints += [line for line in self._lines if '"level": "info"' not in line]
-
-    def resident_mb(self) -> int:
-        """Its memory now."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-
-    def cpu_seconds(self) -> float:
-        """Processor time so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Samples by name and the values of their labels."""
-        url = f"http://127.0.0.1:{self.address.http}/metrics"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            text = answer.read().decode()
-        found: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                found[sample.name][tuple(sample.labels.values())] = sample.value
-        return found
-
-    def end(self) -> int:
-        """End it in order; its exit code."""
-        self._process.terminate()
-        code = self._process.wait(60)
-        self._reader.join()
-        return code
-
-
-def lag(metrics: dict[str, dict[tuple[str, ...], float]]) -> dict[str, float] | None:
+def lag(metrics: Figures) -> dict[str, float] | None:
     """Median and 99 % of a histogram of all doors, by linear interpolation in a bucket."""
     counts: Counter[float] = Counter()
     for (_, bound), count in metrics.get("voxfast_lag_seconds_bucket", {}).items():
@@ -281,25 +202,9 @@ def lag(metrics: dict[str, dict[tuple[str, ...], float]]) -> dict[str, float] | 
     return {"median": quantile(0.5), "99 %": quantile(0.99)}
 
 
-def load_clips() -> list[Clip]:
-    """The short evaluation clips."""
-    return [*_clips()]
-
-
-def _clips() -> Iterator[Clip]:
-    with voxfast.load() as model:
-        for item in load_eval_items():
-            if item.duration < 30:
-                data = pcm(item.audio)
-                samples = np.frombuffer(data, "<i2")
-                heard = voxfast.transcribe(samples, model=model)
-                file = io.BytesIO()
-                soundfile.write(file, samples, RATE, format="WAV")
-                ends = tuple(word.end for word in heard.words)
-                yield Clip(data, file.getvalue(), item.duration, heard.text, ends)
-
-
-async def run(server: Process, clips: list[Clip], options: argparse.Namespace) -> dict[str, Any]:
+async def run(
+    server: ServerProcess, clips: list[Clip], options: argparse.Namespace
+) -> dict[str, Any]:
     load = Load(server.address, clips)
     resident, cpu = [server.resident_mb()], server.cpu_seconds()
     begin = time.perf_counter()
@@ -338,8 +243,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rude", type=float, default=0.0, help="part of the clients, 0 to 1")
     options = parser.parse_args()
-    clips = load_clips()
-    server = Process(options.sessions)
+    with voxfast.load() as model:
+        clips = load_clips(model)
+    limits = ["--requests-per-minute", "0", "--max-sessions", str(2 * options.sessions)]
+    server = ServerProcess(limits)
     try:
         figures = asyncio.run(run(server, clips, options))
     finally:

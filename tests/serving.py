@@ -5,8 +5,10 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,15 @@ def fetch(request: urllib.request.Request) -> tuple[int, Any, Any]:
 
 @contextlib.contextmanager
 def serving(
-    model: voxfast.Model, limits: Limits | None = None, settings: Settings | None = None
+    model: voxfast.Model,
+    limits: Limits | None = None,
+    settings: Settings | None = None,
+    listeners: Sequence[Callable[[Hub], AbstractAsyncContextManager[object]]] = (),
 ) -> Iterator[Running]:
     """A server, until the block ends; it must end in order."""
     hub = Hub(model, limits or Limits(drain_seconds=10))
-    server = Server(hub, settings or Settings(port=0))
+    beside = [partial(listener, hub) for listener in listeners]
+    server = Server(hub, settings or Settings(port=0), beside)
     ended: list[bool] = []
     thread = threading.Thread(target=lambda: ended.append(server.run()))
     thread.start()

@@ -42,8 +42,7 @@ def configure(level: int = logging.INFO) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    # uvicorn 0.54 says so of every WebSocket that is refused with an HTTP answer.
-    handler.addFilter(lambda record: "without completing handshake" not in record.getMessage())
+    handler.addFilter(_is_ours)
     for name in ("voxfast", "uvicorn", "websockets", "python_multipart"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
@@ -51,6 +50,13 @@ def configure(level: int = logging.INFO) -> None:
     _log.setLevel(level)
     # It warns of every write to a client that has gone.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error is the server's: uvicorn 0.54 calls these so, which clients cause."""
+    message = record.getMessage()
+    is_refusal = "without completing handshake" in message  # with an HTTP answer, of a WebSocket
+    return not is_refusal and "Invalid UTF-8 sequence received" not in message
 
 
 def note(event: str, **fields: object) -> None:

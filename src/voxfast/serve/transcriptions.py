@@ -309,6 +309,7 @@ async def _read_form(
     parser = MultiPartParser(
         request.headers, body, max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
     )
+    stack.callback(_close_files, parser)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -320,6 +321,12 @@ async def _read_form(
     fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     upload.file.seek(0)
     return forms.read_fields(fields), upload.file
+
+
+def _close_files(parser: MultiPartParser) -> None:
+    """Close the file of a form that is cut off, which Starlette 1.10 forgets."""
+    for file in getattr(parser, "_files_to_close_on_error", ()):
+        file.close()
 
 
 async def limited_body(request: Request, most: int, idle: float) -> Any:

@@ -6,19 +6,38 @@ A live client says audio as it comes, and hears how many words each answer bring
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias
 
+import numpy as np
+import soundfile
+from evaluation import load_eval_items
+from serving import pcm
 from websockets.asyncio.client import ClientConnection, connect
 
+import voxfast
 from voxfast.serve.wyoming import FrameReader, frame_bytes
 
-__all__ = ["DIALECTS", "RATE", "Address", "Live", "upload", "upload_rudely"]
+__all__ = [
+    "DIALECTS",
+    "PIECE_BYTES",
+    "PIECE_SECONDS",
+    "RATE",
+    "Address",
+    "Clip",
+    "Live",
+    "load_clips",
+    "upload",
+    "upload_rudely",
+]
 
 RATE = 16_000
+PIECE_SECONDS = 0.08
+PIECE_BYTES = round(PIECE_SECONDS * RATE) * 2
 _FORM = {"rate": RATE, "width": 2, "channels": 1}
 _FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="clip"\r\n\r\n'
 
@@ -32,6 +51,37 @@ class Address:
 
     http: int
     wyoming: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording, and what a plain session hears in it.
+
+    Attributes:
+        data: samples of 16 bits.
+        file: the same as WAV.
+        ends: of its words, in seconds.
+    """
+
+    data: bytes
+    file: bytes
+    seconds: float
+    text: str
+    ends: tuple[float, ...]
+
+
+def load_clips(model: voxfast.Model, most: int = 40) -> list[Clip]:
+    """The evaluation clips, the shortest first; without the long one."""
+    clips = []
+    for item in sorted(load_eval_items(), key=lambda item: item.duration)[:most]:
+        data = pcm(item.audio)
+        samples = np.frombuffer(data, "<i2")
+        heard = voxfast.transcribe(samples, model=model)
+        file = io.BytesIO()
+        soundfile.write(file, samples, RATE, format="WAV")
+        ends = tuple(word.end for word in heard.words)
+        clips.append(Clip(data, file.getvalue(), item.duration, heard.text, ends))
+    return clips
 
 
 class Live(Protocol):
