@@ -146,12 +146,23 @@ def test_messages_that_are_too_long(server: Running, path: str, size: int) -> No
         assert any("bytes" in str(frame) for frame in said)
 
 
-def test_uploads_that_are_too_long(server: Running) -> None:
+@pytest.mark.parametrize("path", [PATH, "/v1/listen"])
+def test_uploads_that_are_too_long(server: Running, path: str) -> None:
+    """Without reading them, if their length is said."""
+
+    def code(body: Any) -> str:
+        return str(body["error"]["code"] if path == PATH else body["err_code"]).lower()
+
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=b"}
-    request = urllib.request.Request(server.http + PATH, bytes(2000), headers)
-    status, body, _ = fetch(request)
-    assert (status, body["error"]["code"]) == (413, "file_too_large")
+    with socket.create_connection(("127.0.0.1", server.server.port)) as way:
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Length: 2000"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        way.sendall("\r\n".join([*lines, "", ""]).encode())
+        way.settimeout(30)
+        answer = way.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"file_too_large" in answer.lower()
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     chunks = (head, *(bytes(300) for _ in range(4)))  # of unknown length
-    status, body, _ = fetch(urllib.request.Request(server.http + PATH, iter(chunks), headers))
-    assert (status, body["error"]["code"]) == (413, "file_too_large")
+    status, body, _ = fetch(urllib.request.Request(server.http + path, iter(chunks), headers))
+    assert (status, code(body)) == (413, "file_too_large")

@@ -142,13 +142,15 @@ def test_rates_keep_no_more_names_than_they_must() -> None:
 
 
 def test_other_machines_need_a_key(tmp_path: Path) -> None:
-    assert Settings().policy(["127.0.0.1"]).hosts is not None
+    assert Settings().policy().hosts is not None
     for address in ("0.0.0.0", "::", "192.0.2.1"):
         with pytest.raises(InvalidOptionError, match="--api-key-file"):
-            Settings(host=address).policy([address])
-    assert Settings(allow_anonymous=True).policy(["0.0.0.0"]).hosts is None
+            Settings(host=address).policy()
+    assert Settings(host="0.0.0.0", allow_anonymous=True).policy().hosts is None
     (tmp_path / "keys").write_text(KEY)
-    policy = Settings(api_key_file=tmp_path / "keys", allow_hosts=["A.example"]).policy(["0.0.0.0"])
+    policy = Settings(
+        host="0.0.0.0", api_key_file=tmp_path / "keys", allow_hosts=["A.example"]
+    ).policy()
     assert policy.hosts is not None
     assert "a.example" in policy.hosts
 
@@ -156,4 +158,4 @@ def test_other_machines_need_a_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("origin", ["*", "example.org", "https://example.org/path"])
 def test_origins_that_cannot_be(origin: str) -> None:
     with pytest.raises(InvalidOptionError, match="origin"):
-        Settings(allow_origins=[origin]).policy(["127.0.0.1"])
+        Settings(allow_origins=[origin]).policy()

@@ -332,9 +332,11 @@ def test_a_signal_brings_the_last_words(clip: np.ndarray, tmp_path: Path) -> Non
         (["--api-key-file", "/nonexistent"], "cannot be read"),
         (["--host", "no such host"], "not known"),
         (["--allow-origin", "*"], "an origin is"),
+        (["--certificate", "/nonexistent"], "the certificate /nonexistent"),
+        (["--private-key", "/nonexistent"], "--certificate"),
     ],
 )
-def test_settings_that_are_refused(
+def test_settings_that_are_refused_before_a_model_is_loaded(
     arguments: list[str],
     said: str,
     capsys: pytest.CaptureFixture[str],
@@ -343,6 +345,7 @@ def test_settings_that_are_refused(
     from voxfast.cli import main
 
     monkeypatch.setattr("voxfast.serve.log.configure", lambda: None)  # it is for good
+    monkeypatch.setattr("voxfast.load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert main(["serve", "--port", "0", *arguments]) == 2
     assert said in capsys.readouterr().err
 

@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         certificate=args.certificate,
         private_key=args.private_key,
     )
+    settings.check()
     log.configure()
     with contextlib.closing(options.load_model(args)) as model:
         hub = Hub(model, _limits(args), aliases=tuple(args.alias))

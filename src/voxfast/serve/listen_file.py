@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from voxfast.serve.bridge import broken
 from voxfast.serve.deepgram import alternative, model_id, model_info
 from voxfast.serve.deepgram_query import (
     HOSTED,
@@ -45,7 +46,8 @@ def listen_file(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
             return await _answer(request, hub, request_id)
         except ClientDisconnect:
             return Response(status_code=499)
-        except Problem as problem:
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else broken(DOOR, request_id)
             hub.metrics.failed(DOOR, problem.code)
             headers = (
                 {} if problem.retry_after is None else {"retry-after": f"{problem.retry_after}"}
@@ -90,8 +92,7 @@ def _wanted(handshake: Handshake) -> Wanted:
 async def _receive(request: Request, hub: Hub, file: BinaryIO) -> str:
     """Put the body into the file; returns its SHA-256."""
     digest = hashlib.sha256()
-    limits = hub.limits
-    async for chunk in limited_body(request, limits.upload_bytes, limits.idle_seconds):
+    async for chunk in limited_body(request, hub.limits):
         digest.update(chunk)
         await asyncio.to_thread(file.write, chunk)
     file.seek(0)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -52,13 +53,29 @@ class Settings:
     certificate: Path | None = None
     private_key: Path | None = None
 
-    def policy(self, addresses: Sequence[str]) -> Policy:
-        """Who may come in, if the server listens on these addresses.
+    def check(self) -> None:
+        """Raise InvalidOptionError for what cannot be: before a model is loaded."""
+        self.policy()
+        if self.certificate is None:
+            if self.private_key is not None:
+                raise InvalidOptionError("--private-key needs --certificate")
+            return
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.private_key)
+        except OSError as error:
+            raise InvalidOptionError(
+                f"the certificate {self.certificate} and its private key cannot be used: {error}"
+            ) from None
+
+    def policy(self) -> Policy:
+        """Who may come in, with the addresses that the server listens on.
 
         Raises:
             InvalidOptionError: if strangers could, and nobody has said that they may.
         """
         keys = () if self.api_key_file is None else read_keys(self.api_key_file)
+        addresses = [address for _, (address, _) in self.resolve()]
         is_local = all(ipaddress.ip_address(address).is_loopback for address in addresses)
         if not is_local and not keys and not self.allow_anonymous:
             raise InvalidOptionError(
@@ -74,6 +91,20 @@ class Settings:
         hosts = LOCAL_HOSTS | names if is_local or names else None
         origins = frozenset(origin.rstrip("/") for origin in self.allow_origins)
         return Policy(keys, hosts, origins)
+
+    def resolve(self) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+        """The addresses of the host with the port, each once.
+
+        Raises:
+            InvalidOptionError: if the host is not known.
+        """
+        kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
+        try:
+            infos = socket.getaddrinfo(self.host, self.port, type=kind, flags=flags)
+        except (socket.gaierror, UnicodeError) as error:
+            raise InvalidOptionError(f"the host {self.host!r} is not known: {error}") from None
+        found = [(info[0], (str(info[4][0]), int(info[4][1]))) for info in infos]
+        return [*dict.fromkeys(found)]
 
 
 @dataclass
@@ -96,9 +127,8 @@ class Server:
 
     def __post_init__(self) -> None:
         settings, limits = self.settings, self.hub.limits
-        infos = _resolve(settings.host, settings.port)
-        self.policy = settings.policy([str(info[1][0]) for info in infos])
-        self._sockets = _bind(infos, limits.send_seconds)
+        self.policy = settings.policy()
+        self._sockets = _bind(settings.resolve(), limits.send_seconds)
         self.port: int = self._sockets[0].getsockname()[1]
         app: App = build_app(self.hub, self.policy)
         config = uvicorn.Config(
@@ -186,16 +216,6 @@ class _Uvicorn(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for SIGINT and SIGTERM."""
         self._stop()
-
-
-def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-    """The addresses of a host, each once."""
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        raise InvalidOptionError(f"the host {host!r} is not known: {error}") from None
-    found = [(info[0], (str(info[4][0]), int(info[4][1]))) for info in infos]
-    return [*dict.fromkeys(found)]
 
 
 def _bind(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +23,7 @@ from voxfast.serve import forms
 from voxfast.serve.bridge import PIECE
 from voxfast.serve.dialect import Event, Problem, Start
 from voxfast.serve.forms import Wanted
-from voxfast.serve.hub import Hub, Seat
+from voxfast.serve.hub import Hub, Limits, Seat
 from voxfast.serve.live import LiveSession
 from voxfast.timed import Segment, Transcript, Word
 
@@ -296,16 +296,12 @@ async def _read_form(
     Raises:
         Problem: if the form is malformed, too long, comes too slowly, or has no file.
     """
-    most = hub.limits.upload_bytes
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise _too_large(most)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(
             "the body must be multipart/form-data, with the audio as the field file",
             "invalid_form",
         )
-    body = limited_body(request, most, hub.limits.idle_seconds)
+    body = limited_body(request, hub.limits)
     parser = MultiPartParser(
         request.headers, body, max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
     )
@@ -329,8 +325,16 @@ def _close_files(parser: MultiPartParser) -> None:
         file.close()
 
 
-async def limited_body(request: Request, most: int, idle: float) -> Any:
-    """The body, as long as it comes, and no more of it than is allowed."""
+async def limited_body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body, as long as it comes, and no more of it than is allowed.
+
+    Raises:
+        Problem: if it is too long, before any of it comes if the client says so; or too slow.
+    """
+    most, idle = limits.upload_bytes, limits.idle_seconds
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise _too_large(most)
     size = 0
     stream = request.stream()
     while True:
