@@ -37,6 +37,13 @@ def on_the_cpu() -> Iterator[None]:
     mx.set_default_device(before)
 
 
+@pytest.fixture(scope="module")
+def numbers() -> Iterator[voxfast.Model]:
+    """voxtral-numbers in float32."""
+    with voxfast.load(dtype=mx.float32) as loaded:
+        yield loaded
+
+
 @pytest.fixture(scope="session")
 def voxtral_folder() -> Path:
     """The checkpoint that ships with the package, original Mistral layout."""

@@ -8,6 +8,7 @@ from voxfast.models.family import is_automatic
 from voxfast.models.qwen3_asr.languages import (
     LANGUAGES,
     has_word_spaces,
+    language_code,
     language_name,
     requested_language,
     written_language,
@@ -22,6 +23,7 @@ def test_thirty_languages_with_a_code_each() -> None:
 def test_name_and_code_are_two_ways_to_say_one_thing(name: str, code: str) -> None:
     for spelling in (name, name.upper(), name.lower(), code, code.upper(), f" {name} "):
         assert language_name(spelling) == name
+        assert language_code(spelling) == code
 
 
 @pytest.mark.parametrize(("name", "code"), LANGUAGES.items())

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from evaluation import EvalItem
@@ -26,15 +25,9 @@ openai = pytest.importorskip("openai", reason="voxfast[server-clients]")
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def server(model: voxfast.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(numbers: voxfast.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = Settings(port=0, api_key_file=key_file(tmp_path_factory.mktemp("keys")))
-    with serving(model, Limits(drain_seconds=5), settings) as running:
+    with serving(numbers, Limits(drain_seconds=5), settings) as running:
         yield running
 
 
@@ -55,9 +48,9 @@ def at_24k(audio: np.ndarray) -> tuple[bytes, np.ndarray]:
     return data, resample(np.frombuffer(data, "<i2").astype(np.int16), 24_000)
 
 
-def said(model: voxfast.Model, audio: np.ndarray, **options: Any) -> list[str]:
+def said(numbers: voxfast.Model, audio: np.ndarray, **options: Any) -> list[str]:
     """What a plain session writes, by turn."""
-    with model.session(**options) as session:
+    with numbers.session(**options) as session:
         session.insert(audio)
         events = session.events(finish=True)
     turns = [""]
@@ -72,18 +65,18 @@ def said(model: voxfast.Model, audio: np.ndarray, **options: Any) -> list[str]:
 # -- openai, over HTTP
 
 
-def test_files(client: Any, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_files(client: Any, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     for item in items:
-        whole = voxfast.transcribe(item.path, model=model)
+        whole = voxfast.transcribe(item.path, model=numbers)
         with item.path.open("rb") as file:
             found = client.audio.transcriptions.create(file=file, model="whisper-1", language="en")
         assert found.text == whole.text
         assert found.usage.seconds == pytest.approx(whole.duration, abs=0.001)
 
 
-def test_forms_of_a_transcript(client: Any, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_forms_of_a_transcript(client: Any, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     path = items[1].path
-    whole = voxfast.transcribe(path, model=model)
+    whole = voxfast.transcribe(path, model=numbers)
 
     def create(format_: str, **options: Any) -> Any:
         return client.audio.transcriptions.create(
@@ -102,13 +95,13 @@ def test_forms_of_a_transcript(client: Any, model: voxfast.Model, items: list[Ev
     assert "".join(each.token for each in probabilities).strip() == whole.text
 
 
-def test_server_sent_events(client: Any, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_server_sent_events(client: Any, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     with client.audio.transcriptions.create(
         file=items[1].path, model="gpt-4o-transcribe", stream=True
     ) as stream:
         *deltas, done = [*stream]
     assert "".join(event.delta for event in deltas) == done.text
-    assert done.text == voxfast.transcribe(items[1].path, model=model).text
+    assert done.text == voxfast.transcribe(items[1].path, model=numbers).text
 
 
 def test_errors_are_the_clients_own(client: Any, server: Running, items: list[EvalItem]) -> None:
@@ -162,13 +155,13 @@ def options(rate: int, turn_detection: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_realtime_with_commits(
-    server: Running, model: voxfast.Model, items: list[EvalItem]
+    server: Running, numbers: voxfast.Model, items: list[EvalItem]
 ) -> None:
     for item in items:
         _, heard = at_24k(item.audio)
         events = realtime(server, item.audio, 24_000, options(24_000, None))
         completed = [e for e in events if e.type.endswith(".completed")]
-        assert [e.transcript for e in completed] == said(model, heard)
+        assert [e.transcript for e in completed] == said(numbers, heard)
         deltas = [e.delta for e in events if e.type.endswith(".delta")]
         assert "".join(deltas) == completed[0].transcript
         words = completed[0].model_extra["words"]
@@ -179,7 +172,7 @@ def test_realtime_with_commits(
 
 
 def test_realtime_with_voice_detection(
-    server: Running, model: voxfast.Model, items: list[EvalItem]
+    server: Running, numbers: voxfast.Model, items: list[EvalItem]
 ) -> None:
     pause = np.zeros(16_000, np.float32)
     audio = np.concatenate([items[0].audio, pause, items[1].audio, pause])
@@ -199,7 +192,7 @@ def test_realtime_with_voice_detection(
                     break
         return events
 
-    expected = said(model, heard, endpoint_ms=500)
+    expected = said(numbers, heard, endpoint_ms=500)
     assert len(expected) > 1
     events = asyncio.run(asyncio.wait_for(run(), 120))
     assert [e.transcript for e in events if e.type.endswith(".completed")] == expected
@@ -208,7 +201,7 @@ def test_realtime_with_voice_detection(
     assert all(a.audio_start_ms < b.audio_end_ms for a, b in zip(started, stopped, strict=True))
 
 
-def test_the_beta(server: Running, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_the_beta(server: Running, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     audio = items[1].audio
     data, heard = at_24k(audio)
 
@@ -242,14 +235,14 @@ def test_the_beta(server: Running, model: voxfast.Model, items: list[EvalItem]) 
     if not hasattr(openai.AsyncOpenAI(api_key=KEY).beta, "realtime"):
         pytest.skip("this release of openai has no beta any more")
     events = asyncio.run(asyncio.wait_for(run(), 120))
-    assert [events[-1].transcript] == said(model, heard)
+    assert [events[-1].transcript] == said(numbers, heard)
     assert any(event.type == "transcription_session.updated" for event in events)
 
 
 # -- mistralai
 
 
-def test_mistral(server: Running, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_mistral(server: Running, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     pytest.importorskip("mistralai", reason="voxfast[server-clients]")
     from mistralai.client import Mistral
     from mistralai.client.models import AudioFormat
@@ -275,7 +268,7 @@ def test_mistral(server: Running, model: voxfast.Model, items: list[EvalItem]) -
         heard = np.frombuffer(pcm(item.audio), "<i2").astype(np.int16)
         assert all(type(event).__name__ != "UnknownRealtimeEvent" for event in events)
         done = events[-1]
-        assert [done.text] == said(model, heard)
+        assert [done.text] == said(numbers, heard)
         assert done.text == "".join(e.text for e in events if e.type == "transcription.text.delta")
         assert done.segments[-1].end <= len(item.audio) / 16_000
 
@@ -283,7 +276,7 @@ def test_mistral(server: Running, model: voxfast.Model, items: list[EvalItem]) -
 # -- curl
 
 
-def test_curl(server: Running, model: voxfast.Model, items: list[EvalItem]) -> None:
+def test_curl(server: Running, numbers: voxfast.Model, items: list[EvalItem]) -> None:
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("there is no curl")
@@ -299,4 +292,4 @@ def test_curl(server: Running, model: voxfast.Model, items: list[EvalItem]) -> N
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == voxfast.transcribe(path, model=model).text
+    assert done.stdout.strip() == voxfast.transcribe(path, model=numbers).text

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from evaluation import EvalItem
@@ -34,14 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def server(model: voxfast.Model) -> Iterator[Running]:
-    with serving(model) as running:
+def server(numbers: voxfast.Model) -> Iterator[Running]:
+    with serving(numbers) as running:
         yield running
 
 
@@ -86,11 +79,11 @@ def words(messages: list[Any]) -> list[tuple[str, float, float, float]]:
 
 
 def plain(
-    model: voxfast.Model, data: bytes, encoding: Encoding, **options: Any
+    numbers: voxfast.Model, data: bytes, encoding: Encoding, **options: Any
 ) -> list[tuple[str, float, float, float]]:
     """The words of a session that is fed the same."""
     samples = voxfast.audio.resample(decode(data, encoding)[:, 0], encoding.rate)
-    with model.session(**options) as session:
+    with numbers.session(**options) as session:
         said = [*session.feed(samples), *session.finish()]
     return [
         (w.text.strip(), round(w.start, 3), round(w.end, 3), round(w.probability or 0, 4))
@@ -109,7 +102,7 @@ def plain(
 )
 def test_the_words_are_those_of_a_plain_session(
     server: Running,
-    model: voxfast.Model,
+    numbers: voxfast.Model,
     talk: np.ndarray,
     options: dict[str, Any],
     rate: int,
@@ -120,7 +113,7 @@ def test_the_words_are_those_of_a_plain_session(
         data = to_mulaw(np.frombuffer(data, "<i2"))
     messages = asyncio.run(transcribe(server, data, language="en-US", **options))
     pause = {"false": None, 500: 500.0}.get(options.get("endpointing"), 300.0)
-    expected = plain(model, data, Encoding(rate, 1, sample_format), endpoint_ms=pause)
+    expected = plain(numbers, data, Encoding(rate, 1, sample_format), endpoint_ms=pause)
     assert words(messages) == expected
     assert expected
     assert [message.type for message in messages][-1] == "Metadata"
@@ -200,7 +193,7 @@ def test_finalize_and_go_on(server: Running, eval_items: list[EvalItem]) -> None
 
 def test_keyterms_that_change_on_the_way(
     server: Running,
-    model: voxfast.Model,
+    numbers: voxfast.Model,
     eval_items: list[EvalItem],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -229,7 +222,7 @@ def test_keyterms_that_change_on_the_way(
     assert messages[-1].duration == pytest.approx(first.duration + second.duration, abs=0.01)
     said = words(messages)
     assert [word for word, *_ in said] == f"{first.transcript} {second.transcript}".split()
-    expected = plain(model, pcm(second.audio), Encoding(16_000, 1, "s16le"))
+    expected = plain(numbers, pcm(second.audio), Encoding(16_000, 1, "s16le"))
     for (_, start, end, _), (_, other_start, other_end, _) in zip(
         said[-len(expected) :], expected, strict=True
     ):
@@ -271,7 +264,7 @@ def test_a_delay_that_the_model_has_not(server: Running) -> None:
     assert "240" in error.description
 
 
-def test_ten_seconds_without_a_frame(model: voxfast.Model, monkeypatch: Any) -> None:
+def test_ten_seconds_without_a_frame(numbers: voxfast.Model, monkeypatch: Any) -> None:
     """A shorter limit of the server stands for the ten seconds of the protocol."""
     (door,) = (door for door in DOORS if door.path == "/v1/listen")
     assert door.idle_seconds == 10
@@ -282,17 +275,17 @@ def test_ten_seconds_without_a_frame(model: voxfast.Model, monkeypatch: Any) -> 
                 await asyncio.wait_for(socket.recv(), 30)
         return closed.value
 
-    with serving(model, Limits(idle_seconds=0.3)) as server:
+    with serving(numbers, Limits(idle_seconds=0.3)) as server:
         closed = asyncio.run(run(server.ws))
     assert closed.rcvd is not None
     assert closed.rcvd.code == 1011
     assert closed.rcvd.reason.startswith("NET-0001")
 
 
-def test_keys(model: voxfast.Model, tmp_path: Path, eval_items: list[EvalItem]) -> None:
+def test_keys(numbers: voxfast.Model, tmp_path: Path, eval_items: list[EvalItem]) -> None:
     """The client sends Authorization: Token; browsers send a subprotocol."""
     settings = Settings(port=0, api_key_file=key_file(tmp_path))
-    with serving(model, settings=settings) as server:
+    with serving(numbers, settings=settings) as server:
 
         async def run(key: str) -> list[Any]:
             options = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000}
@@ -327,7 +320,7 @@ def post(server: Running, query: str, data: bytes, kind: str = "audio/wav") -> t
     return fetch(urllib.request.Request(url, data, headers))
 
 
-def test_a_file(server: Running, model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+def test_a_file(server: Running, numbers: voxfast.Model, eval_items: list[EvalItem]) -> None:
     item = eval_items[3]
     data = item.path.read_bytes()
 
@@ -337,7 +330,7 @@ def test_a_file(server: Running, model: voxfast.Model, eval_items: list[EvalItem
             return await media.transcribe_file(request=data, model="nova-3", utterances=True)
 
     answer = asyncio.run(run())
-    expected = voxfast.transcribe(item.path, model=model)
+    expected = voxfast.transcribe(item.path, model=numbers)
     (channel,) = answer.results.channels
     (alternative,) = channel.alternatives
     assert alternative.transcript == expected.text == item.transcript
@@ -370,7 +363,7 @@ def test_files_that_are_refused(
     assert says in body["err_msg"]
 
 
-def test_a_file_that_is_too_large(model: voxfast.Model) -> None:
-    with serving(model, Limits(upload_bytes=1000)) as server:
+def test_a_file_that_is_too_large(numbers: voxfast.Model) -> None:
+    with serving(numbers, Limits(upload_bytes=1000)) as server:
         status, body, _ = post(server, "", bytes(2000))
     assert (status, body["err_code"]) == (413, "FILE_TOO_LARGE")

@@ -9,6 +9,7 @@ from voxfast.formats import to_srt, to_vtt
 from voxfast.serve import forms
 from voxfast.serve.dialect import Problem
 from voxfast.serve.forms import Wanted, read_fields, to_body
+from voxfast.serve.pieces import Pieces
 from voxfast.timed import Transcript, Word
 
 WORDS = (Word(" open", 0.1, 0.5, 0.5), Word(" door", 0.6, 1.0, None), Word(" now", 3.0, 3.2, 0.25))
@@ -116,3 +117,11 @@ def test_odd_text_is_valid_json() -> None:
     odd = Transcript((Word(' \ud800 "x"\n', 0, 1, 1.0),), 1.0)
     assert json.loads(to_body(Wanted(format="json"), odd)[0].encode())["text"].endswith('"x"')
     assert forms.server_sent({"delta": "a\n\nb"}).count(b"\n\n") == 1
+
+
+def test_pieces_joined_are_the_transcript() -> None:
+    for texts in ([" a", " b"], [" ", " a", "b"], ["", " ", "  a"], [" "], []):
+        pieces = Pieces()
+        said = [pieces.add(Word(text, 0.0, 1.0)) for text in texts]
+        assert "".join(said) == pieces.text == "".join(texts).strip()
+        assert [word.text for word in pieces.words] == texts

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
-import mlx.core as mx
 import pytest
 from fuzzing.server import MESSAGE_KB, TARGETS, Tally, attack
 from live_clients import Address, Clip, load_clips
@@ -20,18 +19,12 @@ FIRST = 10**9  # numbers that tools/fuzz_server.py does not reach: the suite add
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
+def clips(numbers: voxfast.Model) -> list[Clip]:
+    return load_clips(numbers, most=2)
 
 
 @pytest.fixture(scope="module")
-def clips(model: voxfast.Model) -> list[Clip]:
-    return load_clips(model, most=2)
-
-
-@pytest.fixture(scope="module")
-def server(model: voxfast.Model) -> Iterator[tuple[Running, Address]]:
+def server(numbers: voxfast.Model) -> Iterator[tuple[Running, Address]]:
     ports: list[int] = []
 
     @contextlib.asynccontextmanager
@@ -41,7 +34,7 @@ def server(model: voxfast.Model) -> Iterator[tuple[Running, Address]]:
             yield
 
     limits = Limits(sessions=100, message_bytes=MESSAGE_KB << 10, requests_per_minute=0)
-    with serving(model, limits, Settings(port=0), [wyoming]) as running:
+    with serving(numbers, limits, Settings(port=0), [wyoming]) as running:
         yield running, Address(running.server.port, ports[0])
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from serving import KEY, Running, key_file, serving
@@ -28,14 +27,8 @@ COMMAND = "turn up and open window"
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def server(model: voxfast.Model) -> Iterator[Running]:
-    with serving(model) as running:
+def server(numbers: voxfast.Model) -> Iterator[Running]:
+    with serving(numbers) as running:
         yield running
 
 
@@ -62,9 +55,9 @@ def test_every_file_is_served_and_loads_nothing_from_elsewhere(server: Running) 
         assert f"/{path}" in OPEN_PATHS
 
 
-def test_what_the_page_asks_the_server(server: Running, model: voxfast.Model) -> None:
+def test_what_the_page_asks_the_server(server: Running, numbers: voxfast.Model) -> None:
     status, about, _ = server.get("/page/about.json")
-    assert (status, about["model"], about["delays_ms"]) == (200, model.name, [*model.delays_ms])
+    assert (status, about["model"], about["delays_ms"]) == (200, numbers.name, [*numbers.delays_ms])
     assert about["languages"] == ["en"]
 
 
@@ -221,9 +214,9 @@ def test_the_microphone(chromium: Any, server: Running) -> None:
         assert record.is_enabled()
 
 
-def test_a_file_and_what_is_saved(chromium: Any, server: Running, model: voxfast.Model) -> None:
+def test_a_file_and_what_is_saved(chromium: Any, server: Running, numbers: voxfast.Model) -> None:
     audio = load_audio(AUDIO / "decimal.flac")
-    with model.session(endpoint_ms=500) as session:
+    with numbers.session(endpoint_ms=500) as session:
         expected = [*session.feed(audio), *session.finish()]
     permissions = ["clipboard-read", "clipboard-write"]
     with opened(chromium, server, permissions=permissions, accept_downloads=True) as page:
@@ -313,9 +306,9 @@ def test_a_microphone_that_is_not_allowed(chromium: Any, server: Running) -> Non
         page.get_by_role("alert").get_by_text("not allowed to use the microphone").wait_for()
 
 
-def test_a_key(chromium: Any, model: voxfast.Model, tmp_path: Path) -> None:
+def test_a_key(chromium: Any, numbers: voxfast.Model, tmp_path: Path) -> None:
     settings = Settings(port=0, api_key_file=key_file(tmp_path))
-    with serving(model, settings=settings) as server, opened(chromium, server) as page:
+    with serving(numbers, settings=settings) as server, opened(chromium, server) as page:
         field = page.get_by_label("Key of this server")
         field.wait_for()
         assert not page.get_by_role("button", name="Start microphone").is_visible()
@@ -330,9 +323,9 @@ def test_a_key(chromium: Any, model: voxfast.Model, tmp_path: Path) -> None:
         assert page.locator("#words").inner_text().split() == COMMAND.split()
 
 
-def test_a_server_that_ends(chromium: Any, model: voxfast.Model) -> None:
+def test_a_server_that_ends(chromium: Any, numbers: voxfast.Model) -> None:
     options = {"permissions": ["microphone"], "accept_downloads": True}
-    with serving(model) as server, opened(chromium, server, **options) as page:
+    with serving(numbers) as server, opened(chromium, server, **options) as page:
         page.get_by_role("button", name="Start microphone").click()
         page.locator("#words").get_by_text("up").wait_for()
         server.server.stop()
@@ -340,10 +333,10 @@ def test_a_server_that_ends(chromium: Any, model: voxfast.Model) -> None:
         assert json.loads(saved(page, "JSON"))["complete"] is False
 
 
-def test_what_the_server_refuses_is_shown(chromium: Any, model: voxfast.Model) -> None:
-    with serving(model, Limits(sessions=0)) as server, opened(chromium, server) as page:
+def test_what_the_server_refuses_is_shown(chromium: Any, numbers: voxfast.Model) -> None:
+    with serving(numbers, Limits(sessions=0)) as server, opened(chromium, server) as page:
         page.locator("#file").set_input_files(AUDIO / "command.flac")
         page.get_by_role("alert").get_by_text("it may be full").wait_for()
-    with serving(model, Limits(audio_seconds=1.0)) as server, opened(chromium, server) as page:
+    with serving(numbers, Limits(audio_seconds=1.0)) as server, opened(chromium, server) as page:
         page.locator("#file").set_input_files(AUDIO / "command.flac")
         page.get_by_role("alert").get_by_text("more than 1 s of audio").wait_for()

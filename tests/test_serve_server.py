@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from evaluation import EvalItem
@@ -26,6 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import voxfast
 from voxfast.serve.hub import Hub, Limits
+from voxfast.serve.live import LiveSession
 from voxfast.serve.server import Server, Settings
 from voxfast.serve.transcriptions import PATH
 
@@ -34,15 +34,9 @@ FINAL = json.dumps({"type": "input_audio_buffer.commit", "final": True})
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def server(model: voxfast.Model) -> Iterator[Running]:
+def server(numbers: voxfast.Model) -> Iterator[Running]:
     limits = Limits(sessions=4, idle_seconds=20, requests_per_minute=0, drain_seconds=10)
-    with serving(model, limits) as running:
+    with serving(numbers, limits) as running:
         yield running
 
 
@@ -74,8 +68,8 @@ def until(client: ClientConnection, kind: str) -> dict[str, Any]:
             return dict(event)
 
 
-def plain(model: voxfast.Model, audio: np.ndarray) -> str:
-    return voxfast.transcribe(audio, model=model).text
+def plain(numbers: voxfast.Model, audio: np.ndarray) -> str:
+    return voxfast.transcribe(audio, model=numbers).text
 
 
 def wait_for_no_session(server: Running) -> None:
@@ -97,9 +91,9 @@ def upload(server: Running, data: bytes, **fields: str) -> tuple[int, Any, Any]:
     return fetch(urllib.request.Request(server.http + PATH, body, headers))
 
 
-def test_files(server: Running, model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+def test_files(server: Running, numbers: voxfast.Model, eval_items: list[EvalItem]) -> None:
     item = eval_items[1]
-    whole = voxfast.transcribe(item.path, model=model)
+    whole = voxfast.transcribe(item.path, model=numbers)
     status, body, headers = upload(server, item.path.read_bytes(), response_format="verbose_json")
     assert status == 200
     assert body["text"] == whole.text
@@ -138,7 +132,7 @@ def test_options_that_the_model_does_not_take(server: Running, eval_items: list[
 
 
 def test_a_file_that_is_cut_off_gives_its_words_and_an_error(
-    server: Running, model: voxfast.Model, clip: np.ndarray
+    server: Running, numbers: voxfast.Model, clip: np.ndarray
 ) -> None:
     data = pcm(clip)
     header = (
@@ -152,12 +146,12 @@ def test_a_file_that_is_cut_off_gives_its_words_and_an_error(
     assert (status, body["error"]["code"]) == (400, "invalid_audio")
     _, body, _ = upload(server, wav, stream="true")
     *words, last = [json.loads(line[6:]) for line in body.split("\n\n") if line]
-    assert "".join(word["delta"] for word in words) == plain(model, clip)
+    assert "".join(word["delta"] for word in words) == plain(numbers, clip)
     assert last["error"]["code"] == "invalid_audio"
 
 
 def test_clients_that_go_away_free_their_seats(
-    server: Running, model: voxfast.Model, clip: np.ndarray
+    server: Running, numbers: voxfast.Model, clip: np.ndarray
 ) -> None:
     for _ in range(6):  # there are four seats
         with connect(f"{server.ws}/v1/realtime") as client:
@@ -166,7 +160,7 @@ def test_clients_that_go_away_free_their_seats(
             client.send(append(pcm(clip)))
             client.socket.shutdown(socket.SHUT_RDWR)  # without a word of good-bye
             wait_for_no_session(server)
-    assert transcribe(server, clip) == plain(model, clip)
+    assert transcribe(server, clip) == plain(numbers, clip)
 
 
 def test_an_uploader_that_goes_away(server: Running, eval_items: list[EvalItem]) -> None:
@@ -207,6 +201,33 @@ def test_passes_of_the_model_are_counted(server: Running, clip: np.ndarray) -> N
     assert 1 < passes < len(clip) / 1280 < rows
 
 
+def test_faults_of_the_server_are_told_in_each_form(
+    server: Running, clip: np.ndarray, eval_items: list[EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(session: LiveSession, **options: bool) -> object:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(LiveSession, "events", fail)
+    data = eval_items[1].path.read_bytes()
+    status, body, headers = upload(server, data)
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert headers["x-request-id"] in body["error"]["message"]
+    status, said, _ = upload(server, data, stream="true")
+    assert status == 200  # which was said before
+    assert json.loads(said.removeprefix("data: "))["error"]["code"] == "internal_error"
+    request = urllib.request.Request(f"{server.http}/v1/listen", data)
+    status, body, headers = fetch(request)
+    assert (status, body["err_code"]) == (500, "INTERNAL_ERROR")
+    assert body["request_id"] == headers["x-request-id"]
+    with connect(f"{server.ws}/v1/listen?encoding=linear16&sample_rate=16000") as client:
+        client.send(pcm(clip))
+        assert json.loads(client.recv(timeout=30))["variant"] == "INTERNAL_ERROR"
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=30)
+        assert client.close_code == 1011
+    wait_for_no_session(server)
+
+
 def test_sessions_beyond_the_limit_are_refused(server: Running) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(4):
@@ -223,7 +244,7 @@ def test_sessions_beyond_the_limit_are_refused(server: Running) -> None:
     wait_for_no_session(server)
 
 
-def test_garbage_disturbs_nobody(server: Running, model: voxfast.Model, clip: np.ndarray) -> None:
+def test_garbage_disturbs_nobody(server: Running, numbers: voxfast.Model, clip: np.ndarray) -> None:
     garbage: list[str | bytes] = [
         *("", "{}", "[1]", "null", "\0", "[" * 50_000, '{"type": 1e999}'),
         *(b"", b"\xff" * 1000, append(b"\1"), append(b""), UPDATE[:-1]),
@@ -239,7 +260,7 @@ def test_garbage_disturbs_nobody(server: Running, model: voxfast.Model, clip: np
     threads = [threading.Thread(target=disturb) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert transcribe(server, clip) == plain(model, clip)
+    assert transcribe(server, clip) == plain(numbers, clip)
     for thread in threads:
         thread.join()
     for raw in (b"\0" * 100, b"GET / HTTP/9\r\n\r\n", b"GET /v1/realtime HTTP/1.1\r\n\r\n"):
@@ -247,22 +268,22 @@ def test_garbage_disturbs_nobody(server: Running, model: voxfast.Model, clip: np
             way.sendall(raw)
             assert b" 400 " in way.recv(1000)
     wait_for_no_session(server)
-    assert transcribe(server, clip) == plain(model, clip)
+    assert transcribe(server, clip) == plain(numbers, clip)
 
 
 def test_sessions_side_by_side(
-    server: Running, model: voxfast.Model, eval_items: list[EvalItem]
+    server: Running, numbers: voxfast.Model, eval_items: list[EvalItem]
 ) -> None:
     clips = [item.audio for item in eval_items[:4]]
 
     async def all_of_them() -> list[str]:
         return await asyncio.gather(*(asyncio.to_thread(transcribe, server, c) for c in clips))
 
-    assert asyncio.run(all_of_them()) == [plain(model, clip) for clip in clips]
+    assert asyncio.run(all_of_them()) == [plain(numbers, clip) for clip in clips]
 
 
-def test_draining(model: voxfast.Model, clip: np.ndarray) -> None:
-    with serving(model, Limits(drain_seconds=20)) as running:
+def test_draining(numbers: voxfast.Model, clip: np.ndarray) -> None:
+    with serving(numbers, Limits(drain_seconds=20)) as running:
         with connect(f"{running.ws}/v1/realtime?intent=transcription") as client:
             for piece in pieces(pcm(clip, 24_000)):
                 client.send(append(piece))
@@ -275,7 +296,7 @@ def test_draining(model: voxfast.Model, clip: np.ndarray) -> None:
                     said.append(json.loads(client.recv(timeout=30)))
             assert client.close_code == 1001
         completed = [event["transcript"] for event in said if event["type"].endswith("completed")]
-        assert " ".join(completed) == plain(model, clip)
+        assert " ".join(completed) == plain(numbers, clip)
 
 
 # -- The command
@@ -360,8 +381,8 @@ def test_without_the_extra_the_remedy_is_named(
     assert "pip install 'voxfast[server]'" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_named(model: voxfast.Model) -> None:
+def test_a_port_that_is_taken_is_named(numbers: voxfast.Model) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port}"):
-            Server(Hub(model), Settings(port=port))
+            Server(Hub(numbers), Settings(port=port))

@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from evaluation import EvalItem
@@ -28,12 +27,6 @@ from wyoming.error import Error
 from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[voxfast.Model]:
-    with voxfast.load(dtype=mx.float32) as loaded:
-        yield loaded
 
 
 @contextlib.asynccontextmanager
@@ -74,9 +67,9 @@ def text(events: list[Event]) -> str:
     return said
 
 
-def test_requests_of_one_connection(model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+def test_requests_of_one_connection(numbers: voxfast.Model, eval_items: list[EvalItem]) -> None:
     async def run() -> list[str]:
-        async with connected(Hub(model)) as client:
+        async with connected(Hub(numbers)) as client:
             await client.write_event(Describe().event())
             event = await client.read_event()
             assert event is not None
@@ -90,15 +83,15 @@ def test_requests_of_one_connection(model: voxfast.Model, eval_items: list[EvalI
             return [text(await transcript(client, pcm(item.audio))) for item in eval_items[:3]]
 
     said = asyncio.run(run())
-    assert said == [voxfast.transcribe(item.audio, model=model).text for item in eval_items[:3]]
+    assert said == [voxfast.transcribe(item.audio, model=numbers).text for item in eval_items[:3]]
     assert all(said)
 
 
-def test_other_forms_of_audio(model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+def test_other_forms_of_audio(numbers: voxfast.Model, eval_items: list[EvalItem]) -> None:
     audio = eval_items[1].audio
 
     async def run() -> list[str]:
-        async with connected(Hub(model)) as client:
+        async with connected(Hub(numbers)) as client:
             samples = np.frombuffer(pcm(audio, 48_000), "<i2")
             stereo = np.repeat(samples, 2).astype("<i4") << 16
             wide = await transcript(client, stereo.tobytes(), rate=48_000, width=4, channels=2)
@@ -109,10 +102,10 @@ def test_other_forms_of_audio(model: voxfast.Model, eval_items: list[EvalItem]) 
 
 @pytest.mark.parametrize("has_stop", [True, False])
 def test_a_client_that_ends_its_half(
-    model: voxfast.Model, eval_items: list[EvalItem], has_stop: bool
+    numbers: voxfast.Model, eval_items: list[EvalItem], has_stop: bool
 ) -> None:
     async def run() -> list[Event]:
-        async with connected(Hub(model)) as client:
+        async with connected(Hub(numbers)) as client:
             form: dict[str, Any] = {"rate": 16_000, "width": 2, "channels": 1}
             await client.write_event(AudioStart(**form).event())
             await client.write_event(AudioChunk(audio=pcm(eval_items[1].audio), **form).event())
@@ -127,9 +120,9 @@ def test_a_client_that_ends_its_half(
     assert text(asyncio.run(run())) == eval_items[1].transcript
 
 
-def test_refusals_end_the_connection(model: voxfast.Model) -> None:
+def test_refusals_end_the_connection(numbers: voxfast.Model) -> None:
     async def run(event: Event, limits: Limits | None = None) -> str:
-        async with connected(Hub(model, limits or Limits())) as client:
+        async with connected(Hub(numbers, limits or Limits())) as client:
             await client.write_event(event)
             answer = await client.read_event()
             if answer is not None and TranscriptStart.is_type(answer.type):
@@ -150,7 +143,7 @@ def test_refusals_end_the_connection(model: voxfast.Model) -> None:
     assert asyncio.run(run(nothing, Limits(idle_seconds=0.1))) == "idle_timeout"
 
 
-def test_hostile_bytes_hurt_nobody_else(model: voxfast.Model, eval_items: list[EvalItem]) -> None:
+def test_hostile_bytes_hurt_nobody_else(numbers: voxfast.Model, eval_items: list[EvalItem]) -> None:
     """Random bytes, cut off events and clients that leave, beside one that goes on."""
     rng = np.random.default_rng(0)
     good = b'{"type": "audio-chunk", "data_length": 44, "payload_length": 640}\n'
@@ -173,7 +166,7 @@ def test_hostile_bytes_hurt_nobody_else(model: voxfast.Model, eval_items: list[E
         writer.close()
 
     async def run() -> str:
-        hub = Hub(model, Limits(sessions=200))
+        hub = Hub(numbers, Limits(sessions=200))
         async with connected(hub) as client:
             port = client._writer.get_extra_info("peername")[1]
             talk = asyncio.create_task(transcript(client, pcm(eval_items[1].audio)))
@@ -186,9 +179,9 @@ def test_hostile_bytes_hurt_nobody_else(model: voxfast.Model, eval_items: list[E
     assert asyncio.run(run()) == eval_items[1].transcript
 
 
-def test_clients_that_are_left_are_cut_off_at_the_end(model: voxfast.Model) -> None:
+def test_clients_that_are_left_are_cut_off_at_the_end(numbers: voxfast.Model) -> None:
     async def run() -> None:
-        hub = Hub(model)
+        hub = Hub(numbers)
         async with serve_wyoming(hub, "127.0.0.1", 0) as port:
             client = AsyncTcpClient("127.0.0.1", port, read_timeout=30)
             await client.connect()
@@ -208,7 +201,7 @@ def test_clients_that_are_left_are_cut_off_at_the_end(model: voxfast.Model) -> N
 
 
 def test_the_server_listens_and_lets_last_words_be_written(
-    model: voxfast.Model, eval_items: list[EvalItem]
+    numbers: voxfast.Model, eval_items: list[EvalItem]
 ) -> None:
     """As ``voxfast serve --wyoming PORT`` does it; a request under way is finished."""
     ports: asyncio.Queue[int] = asyncio.Queue()
@@ -236,6 +229,6 @@ def test_the_server_listens_and_lets_last_words_be_written(
         assert await serving
         return found
 
-    hub = Hub(model, Limits(drain_seconds=20))
+    hub = Hub(numbers, Limits(drain_seconds=20))
     events = asyncio.run(run(Server(hub, Settings(port=0), [listener])))
     assert text(events) == eval_items[1].transcript

@@ -82,6 +82,10 @@ class Model:
         """Codes (ISO 639) of the languages that it knows, in alphabetical order."""
         return self._loaded.languages
 
+    def language_code(self, language: str) -> str | None:
+        """The code of one of its languages, given by code or name; None for another."""
+        return self._loaded.language_code(language)
+
     @property
     def pass_count(self) -> PassCount:
         """Passes over the weights of the decoder so far; it grows as sessions go on."""

@@ -41,6 +41,10 @@ class LoadedCheckpoint(Protocol):
         """The longest recording that is better transcribed in one piece than cut at pauses."""
         ...
 
+    def language_code(self, language: str) -> str | None:
+        """The code of one of its languages, given by code or name; None for another."""
+        ...
+
     def vocabulary(self, entries: object) -> "Vocabulary | None":
         """A user's vocabulary for the streams; may be called on any thread.
 

@@ -109,7 +109,7 @@ def _open(model: "Model", options: Start) -> Any:
     except InvalidOptionError:
         # Clients name the language always. A model that knows this one, finds it itself, and cannot
         # be told, is right to ignore it; what else is wrong is raised again.
-        if _code(chosen.pop("language", "")) not in model.languages:
+        if model.language_code(chosen.pop("language", "")) is None:
             raise
         return model.session(**chosen)
 
@@ -124,8 +124,3 @@ def session_options(options: Start) -> dict[str, Any]:
         "delay_ms": options.delay_ms,
     }
     return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _code(language: str) -> str:
-    """The code of a language without its region: ``en`` of ``en-US``."""
-    return language.strip().lower().replace("_", "-").partition("-")[0]

@@ -30,7 +30,8 @@ from voxfast.serve.dialect import (
     Started,
 )
 from voxfast.serve.forms import word_object
-from voxfast.timed import Segment, Word, join
+from voxfast.serve.pieces import Pieces
+from voxfast.timed import Segment, Word
 from voxfast.vad import SpeechEnded, SpeechStarted
 
 __all__ = ["MistralRealtime"]
@@ -71,7 +72,7 @@ class MistralRealtime:
         # Options that the session has not taken yet, and whether the client waits for an answer.
         self._pending: deque[tuple[_Options, bool]] = deque()
         self._is_open = self._has_opened = self._has_ended = False
-        self._words: list[Word] = []
+        self._pieces = Pieces()
         self._segments: list[Segment] = []
         self._language: str | None = None
 
@@ -139,9 +140,7 @@ class MistralRealtime:
             case SpeechEnded(time):
                 yield _send("turn.end", time_s=round(time, 3), end_reason="threshold")
             case Word():
-                text = event.text if self._words else event.text.lstrip()
-                self._words.append(event)
-                yield _send("transcription.text.delta", text=text)
+                yield _send("transcription.text.delta", text=self._pieces.add(event))
             case Segment():
                 self._segments.append(event)
                 yield _send("transcription.segment", **_segment(event))
@@ -159,7 +158,7 @@ class MistralRealtime:
         return _send(
             "transcription.done",
             model=self._service.model,
-            text=join(self._words),
+            text=self._pieces.text,
             language=self._language,
             usage={
                 "prompt_tokens": 0,
@@ -170,7 +169,7 @@ class MistralRealtime:
             segments=[
                 {"type": "transcription_segment", **_segment(segment)} for segment in self._segments
             ],
-            words=[word_object(word) for word in self._words],
+            words=[word_object(word) for word in self._pieces.words],
         )
 
     def _session(self) -> dict[str, Any]:

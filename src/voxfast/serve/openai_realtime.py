@@ -33,7 +33,8 @@ from voxfast.serve.dialect import (
 )
 from voxfast.serve.forms import logprobs, usage, word_object
 from voxfast.serve.openai_session import SessionOptions, default_options, read_beta, read_session
-from voxfast.timed import Word, join
+from voxfast.serve.pieces import Pieces
+from voxfast.timed import Word
 from voxfast.vad import SpeechEnded, SpeechStarted
 
 __all__ = ["OpenAIRealtime"]
@@ -164,9 +165,8 @@ class OpenAIRealtime:
     def _word(self, word: Word) -> Iterator[Action]:
         if not self._items.has_words:
             yield from self._announce("added", "created")
-        text = word.text if self._items.has_words else word.text.lstrip()
-        self._items.words.append(word)
-        fields: dict[str, Any] = {"item_id": self._items.current, "content_index": 0, "delta": text}
+        delta = self._items.pieces.add(word)
+        fields = {"item_id": self._items.current, "content_index": 0, "delta": delta}
         if self._options.logprobs:
             fields["logprobs"] = logprobs([word])
         yield _send(f"{TRANSCRIPTION}.delta", **fields)
@@ -179,14 +179,14 @@ class OpenAIRealtime:
 
     def _complete(self, time: float) -> Iterator[Action]:
         """The oldest item that is committed has all of its words."""
-        words = self._items.words
+        words = self._items.pieces.words
         if not words:
             yield from self._announce("added", "created")
         yield from self._announce("done", None)
         fields: dict[str, Any] = {
             "item_id": self._items.current,
             "content_index": 0,
-            "transcript": join(words),
+            "transcript": self._items.pieces.text,
             "usage": usage(max(0.0, time - self._begin)),
             "words": [word_object(word) for word in words],
         }
@@ -232,7 +232,7 @@ class _Items:
         self._open: str | None = None
         self._last_committed: str | None = None
         self._last_complete: str | None = None
-        self.words: list[Word] = []  # of the current item
+        self.pieces = Pieces()  # of the current item
 
     @property
     def current(self) -> str:
@@ -251,7 +251,7 @@ class _Items:
     @property
     def has_words(self) -> bool:
         """Whether the current item has some."""
-        return bool(self.words)
+        return bool(self.pieces.words)
 
     @property
     def is_committed(self) -> bool:
@@ -268,12 +268,12 @@ class _Items:
     def complete(self) -> None:
         """The current item has all of its words."""
         self._last_complete = self._committed.popleft()
-        self.words = []
+        self.pieces = Pieces()
 
     def clear(self) -> None:
         """Forget the open item."""
         if not self._committed:
-            self._open, self.words = None, []
+            self._open, self.pieces = None, Pieces()
 
 
 def _send(kind: str, **fields: Any) -> Send:

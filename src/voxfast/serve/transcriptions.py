@@ -20,11 +20,12 @@ from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError, InvalidOptionError
 from voxfast.model import OFFLINE_ENDPOINT_MS
 from voxfast.serve import forms
-from voxfast.serve.bridge import PIECE
+from voxfast.serve.bridge import PIECE, broken
 from voxfast.serve.dialect import Event, Problem, Start
 from voxfast.serve.forms import Wanted
 from voxfast.serve.hub import Hub, Limits, Seat
 from voxfast.serve.live import LiveSession
+from voxfast.serve.pieces import Pieces
 from voxfast.timed import Segment, Transcript, Word
 
 __all__ = ["PATH", "Job", "endpoint", "limited_body", "while_there"]
@@ -66,6 +67,7 @@ class Job:
         self, hub: Hub, seat: Seat, wanted: Wanted, stack: contextlib.AsyncExitStack
     ) -> None:
         self._hub, self._seat, self.wanted, self._stack = hub, seat, wanted, stack
+        self.request_id = seat.request_id
         self.words: list[Word] = []
 
     async def open(self, file: BinaryIO) -> None:
@@ -215,24 +217,26 @@ class _ServerSentEvents(Response):
             async with asyncio.timeout(self._hub.limits.send_seconds):
                 await send({"type": "http.response.body", "body": data, "more_body": more})
 
-        job = self._job
+        job, pieces = self._job, Pieces()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             number = 0
             async for event in job.events():
                 match event:
                     case Word():
-                        await put(forms.server_sent(_delta(event, job.wanted, len(job.words) == 1)))
+                        await put(forms.server_sent(_delta(event, pieces.add(event), job.wanted)))
                     case Segment() if job.wanted.format == "verbose_json":
                         await put(forms.server_sent(_segment(event, number)))
                         number += 1
             await put(forms.server_sent(_done(job)))
             await put(b"data: [DONE]\n\n", more=False)
-        except Problem as problem:
-            self._hub.metrics.failed(DOOR, problem.code)
-            await put(forms.error_event(problem), more=False)
-        except (TimeoutError, OSError):
+        except OSError:  # TimeoutError is one
             self._hub.metrics.failed(DOOR, "slow_reader")
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else broken(DOOR, job.request_id)
+            self._hub.metrics.failed(DOOR, problem.code)
+            with contextlib.suppress(OSError):
+                await put(forms.error_event(problem), more=False)
 
 
 async def while_there(receive: Any, work: Coroutine[Any, Any, None]) -> None:
@@ -254,8 +258,7 @@ async def while_there(receive: Any, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(leaving, working, return_exceptions=True)
 
 
-def _delta(word: Word, wanted: Wanted, is_first: bool) -> dict[str, Any]:
-    text = word.text.lstrip() if is_first else word.text
+def _delta(word: Word, text: str, wanted: Wanted) -> dict[str, Any]:
     event: dict[str, Any] = {"type": "transcript.text.delta", "delta": text}
     if wanted.logprobs:
         event["logprobs"] = forms.logprobs([word])

@@ -23,7 +23,8 @@ from voxfast.serve.dialect import (
     new_id,
 )
 from voxfast.serve.forms import usage, word_object
-from voxfast.timed import Word, join
+from voxfast.serve.pieces import Pieces
+from voxfast.timed import Word
 
 __all__ = ["VllmRealtime"]
 
@@ -35,7 +36,7 @@ class VllmRealtime:
         self._service = service
         self._options: Start | None = None  # once the model is named
         self._is_open = False
-        self._words: list[Word] = []
+        self._pieces = Pieces()
 
     # -- Client
 
@@ -86,17 +87,15 @@ class VllmRealtime:
         """An event of the session."""
         match event:
             case Word():
-                text = event.text if self._words else event.text.lstrip()
-                self._words.append(event)
-                yield _send("transcription.delta", delta=text)
+                yield _send("transcription.delta", delta=self._pieces.add(event))
             case Finished(duration):
                 yield _send(
                     "transcription.done",
-                    text=join(self._words),
+                    text=self._pieces.text,
                     usage=usage(duration),
-                    words=[word_object(word) for word in self._words],
+                    words=[word_object(word) for word in self._pieces.words],
                 )
-                self._words = []
+                self._pieces = Pieces()
             case Failed(problem, _, command):
                 if isinstance(command, Start):
                     self._options, self._is_open = None, False

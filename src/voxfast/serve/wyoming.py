@@ -32,7 +32,8 @@ from voxfast.serve.dialect import (
     Start,
     Started,
 )
-from voxfast.timed import Word, join
+from voxfast.serve.pieces import Pieces
+from voxfast.timed import Word
 
 __all__ = ["Frame", "FrameReader", "WyomingDialect", "frame_bytes"]
 
@@ -161,8 +162,7 @@ class WyomingDialect:
         self._languages: deque[str | None] = deque()  # of the transcripts that are due
         self._due = 0  # transcripts for which an audio-stop has come
         self._has_ended = self._is_over = False  # the client's half; the connection
-        self._words: list[Word] = []
-        self._is_begun = False  # a chunk of the transcript was sent
+        self._pieces = Pieces()
 
     def open(self) -> Iterable[Action]:
         """The connection is there."""
@@ -246,7 +246,7 @@ class WyomingDialect:
         """Something has happened in the session."""
         match event:
             case Started():
-                self._words, self._is_begun = [], False
+                self._pieces = Pieces()
                 return [Send(frame_bytes("transcript-start", self._language()))]
             case Word():
                 return self._word(event)
@@ -258,16 +258,14 @@ class WyomingDialect:
 
     def _word(self, word: Word) -> list[Action]:
         """A piece of the transcript: the pieces joined are the whole."""
-        self._words.append(word)
-        text = word.text if self._is_begun else word.text.lstrip()
+        text = self._pieces.add(word)
         if not text:
             return []
-        self._is_begun = True
         return [Send(frame_bytes("transcript-chunk", {"text": text}))]
 
     def _transcript(self) -> list[Action]:
         """The whole; an error follows it if more audio was to come."""
-        text = {"text": join(self._words), **self._language()}
+        text = {"text": self._pieces.text, **self._language()}
         told = [Send(frame_bytes("transcript", text)), Send(frame_bytes("transcript-stop"))]
         if not self._due:
             return [*told, *self._refuse(Problem(_ENDING, "server_ending", 503))]

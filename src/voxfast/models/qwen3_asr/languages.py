@@ -10,6 +10,7 @@ from voxfast.models.family import is_automatic
 __all__ = [
     "LANGUAGES",
     "has_word_spaces",
+    "language_code",
     "language_name",
     "requested_language",
     "written_language",
@@ -79,6 +80,11 @@ def requested_language(code_or_name: str | None) -> str | None:
     if code_or_name is None or is_automatic(code_or_name):
         return None
     return language_name(code_or_name)
+
+
+def language_code(code_or_name: str) -> str | None:
+    """The code of a language: ``en`` for ``English``; None for one that the model does not know."""
+    return LANGUAGES.get(_find(code_or_name) or "")
 
 
 def language_name(code_or_name: str) -> str:

@@ -11,7 +11,11 @@ from voxfast.errors import InvalidOptionError
 from voxfast.models.checkpoint import read_json
 from voxfast.models.counts import PassCount
 from voxfast.models.qwen3_asr.heads import find_alignment_heads
-from voxfast.models.qwen3_asr.languages import LANGUAGES, requested_language
+from voxfast.models.qwen3_asr.languages import (
+    LANGUAGES,
+    language_code,
+    requested_language,
+)
 from voxfast.models.qwen3_asr.options import Qwen3Tuning, read_options
 from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
@@ -47,6 +51,10 @@ class LoadedQwen3ASR:
     @property
     def pass_count(self) -> PassCount:
         return self._model.pass_count
+
+    def language_code(self, language: str) -> str | None:
+        code = language_code(language)
+        return code if code in self.languages else None
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
         return self._compile(entries)

@@ -18,6 +18,7 @@ from voxfast.models.voxtral.script_lock import (
     LANGUAGES,
     ScriptLock,
     held_language,
+    language_code,
     script_lock,
 )
 from voxfast.models.voxtral.stream import BlankGuard, VoxtralStream
@@ -82,6 +83,10 @@ class LoadedVoxtral:
     @property
     def pass_count(self) -> PassCount:
         return self._model.pass_count
+
+    def language_code(self, language: str) -> str | None:
+        code = language_code(language)
+        return code if code in self.languages else None
 
     def vocabulary(self, entries: object) -> Vocabulary | None:
         return self._compile(entries)

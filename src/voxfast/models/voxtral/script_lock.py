@@ -14,7 +14,7 @@ import regex
 
 from voxfast.errors import InvalidOptionError
 
-__all__ = ["LANGUAGES", "ScriptLock", "held_language", "script_lock"]
+__all__ = ["LANGUAGES", "ScriptLock", "held_language", "language_code", "script_lock"]
 
 # The languages of Voxtral Realtime (model card of Voxtral-Mini-4B-Realtime-2602).
 _SCRIPTS = {
@@ -30,6 +30,8 @@ _LATIN = {
     "nl": "Dutch", "pt": "Portuguese",
 }  # fmt: skip
 LANGUAGES = tuple(sorted([*_SCRIPTS, *_LATIN]))
+_CODES = {name.lower(): code for code, (name, _) in _SCRIPTS.items()}
+_CODES |= {name.lower(): code for code, name in _LATIN.items()}
 _ALWAYS = ("Common", "Inherited")  # digits, punctuation, spaces, combining marks
 
 
@@ -74,20 +76,24 @@ def script_lock(
     return ScriptLock(name, mx.array(mask).astype(dtype))
 
 
+def language_code(language: str) -> str | None:
+    """The code of a language that Voxtral knows, by a code (ja, ja-JP) or its name; else None."""
+    code = language.strip().lower().replace("_", "-").partition("-")[0]
+    code = _CODES.get(code, code)
+    return code if code in LANGUAGES else None
+
+
 def held_language(language: str) -> str:
     """The code of a language that Voxtral can be held to, by a code (ja, ja-JP) or its name.
 
     Raises:
         InvalidOptionError: for another language, or one that shares its script with others.
     """
-    code = language.strip().lower().replace("_", "-").partition("-")[0]
-    names = {name.lower(): code for code, (name, _) in _SCRIPTS.items()}
-    names |= {name.lower(): code for code, name in _LATIN.items()}
-    code = names.get(code, code)
+    code = language_code(language)
     if code in _SCRIPTS:
         return code
     known = ", ".join(_SCRIPTS)
-    if code in _LATIN:
+    if code is not None:
         raise InvalidOptionError(
             f"Voxtral finds the language itself. It can be held to a script, but "
             f"{_LATIN[code]} shares the Latin one with others; leave language={language!r} out. "
