@@ -16,12 +16,19 @@ from evaluation import (
     load_voxtral_tokens,
 )
 from fakes import FakeModel
+from hypothesis import HealthCheck, settings
 
 import voxfast
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is heard, by child processes too: shells let background jobs ignore it."""
+    """Ctrl-C is heard, by child processes too: shells let background jobs ignore it.
+
+    No property is timed, nor how fast its inputs are made: a machine may be busy.
+    """
+    unhurried = [HealthCheck.too_slow]
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=unhurried)
+    settings.load_profile("unhurried")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and so does nohup
