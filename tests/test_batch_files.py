@@ -28,6 +28,7 @@ class FakePool:
         self.given: list[str] = []
         self.lost: Counter[str] = Counter()  # how often an id loses its worker
         self.failing: set[str] = set()
+        self.cut: set[str] = set()  # ids of which a part can be heard
         self.is_closed = False
 
     def __enter__(self) -> "FakePool":
@@ -53,6 +54,9 @@ class FakePool:
         if recording.id in self.failing:
             return [Result(recording, error="it is broken")]
         transcript = Transcript((Word(f" {recording.id}", 0.0, 1.0),), 1.0)
+        if recording.id in self.cut:
+            texts = dict.fromkeys(self.suffixes, "a part")
+            return [Result(recording, texts, transcript, error="it is cut off")]
         texts = dict.fromkeys(self.suffixes, recording.id)
         return [Result(recording, texts, transcript, seconds=0.5)]
 
@@ -78,7 +82,7 @@ def ids_of(path: Path) -> list[str]:
 # The index
 
 
-LINE = {"id": "a", "error": None, "model": "m", "options": {}}
+LINE = {"id": "a", "error": None, "files": [], "model": "m", "options": {}}
 
 
 def test_a_line_that_was_cut_off_is_removed(tmp_path):
@@ -96,12 +100,13 @@ def test_a_line_that_was_cut_off_is_removed(tmp_path):
 
 
 def test_a_damaged_line_is_reported(tmp_path, caplog):
-    lines = [json.dumps(LINE), "\0\0\0", '{"id": "c"}', json.dumps({**LINE, "id": "d"})]
+    lines = [json.dumps(LINE), "\0\0\0", '{"id": "c"}', json.dumps({**LINE, "files": [3]})]
+    lines.append(json.dumps({**LINE, "id": "d"}))
     (tmp_path / "index.jsonl").write_text("".join(f"{line}\n" for line in lines))
     with Index(tmp_path) as index:
         assert index.entries.keys() == {"a", "d"}
     told = [record.getMessage().partition(": ")[2] for record in caplog.records]
-    assert told == [f"line {number} is damaged, and left out" for number in (2, 3)]
+    assert told == [f"line {number} is damaged, and left out" for number in (2, 3, 4)]
 
 
 def test_a_line_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
@@ -187,10 +192,51 @@ def test_a_job_does_what_is_left(pool, tmp_path):
 def test_another_format_is_missing(pool, tmp_path):
     touch(tmp_path, "a.wav")
     transcribe_files(["a.wav"], "out")
-    pool.suffixes = ("json", "txt")
-    state = transcribe_files(["a.wav"], "out", formats=["json", "txt"])
-    assert state.done == 1
-    assert (tmp_path / "out/a.wav.txt").exists()
+    pool.suffixes = ("txt",)
+    assert transcribe_files(["a.wav"], "out", formats=["txt"]).done == 1
+    assert lines_of(tmp_path / "out/index.jsonl")[-1]["files"] == ["a.wav.json", "a.wav.txt"]
+    assert transcribe_files(["a.wav"], "out", formats=["json", "txt"]).earlier == 1
+    (tmp_path / "out/a.wav.json").unlink()
+    transcribe_files(["a.wav"], "out", formats=["srt"])
+    assert lines_of(tmp_path / "out/index.jsonl")[-1]["files"] == ["a.wav.txt"]
+
+
+def test_formats_of_two_shards_are_all_there(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    transcribe_files(["a.wav"], "out", shard=(1, 1))
+    pool.suffixes = ("txt",)
+    transcribe_files(["a.wav"], "out", formats=["txt"])
+    assert transcribe_files(["a.wav"], "out", formats=["json", "txt"], shard=(1, 1)).earlier == 1
+
+
+def test_what_a_failure_left_behind_is_not_complete(pool, tmp_path):
+    """A partial transcript in a format that the next attempt did not write."""
+    touch(tmp_path, "a.wav")
+    pool.cut = {"a.wav"}
+    assert transcribe_files(["a.wav"], "out").failed == 1
+    assert (tmp_path / "out/a.wav.json").read_text() == "a part"
+    pool.cut.clear()
+    pool.suffixes = ("srt",)
+    options = {"retry": True, "delay_ms": 960}
+    assert transcribe_files(["a.wav"], "out", formats=["srt"], **options).failed == 0
+    assert lines_of(tmp_path / "out/index.jsonl")[-1]["files"] == ["a.wav.srt"]
+    pool.suffixes = ("json",)
+    state = transcribe_files(["a.wav"], "out", delay_ms=960)
+    assert (state.done, state.earlier) == (1, 0)
+    assert (tmp_path / "out/a.wav.json").read_text() == "a.wav"
+    assert transcribe_files(["a.wav"], "out", formats=["srt"], delay_ms=960).earlier == 1
+
+
+def test_a_failure_takes_no_files_over(pool, tmp_path):
+    touch(tmp_path, "a.wav")
+    transcribe_files(["a.wav"], "out")
+    pool.failing = {"a.wav"}
+    pool.suffixes = ("srt",)
+    transcribe_files(["a.wav"], "out", formats=["srt"])
+    assert lines_of(tmp_path / "out/index.jsonl")[-1]["files"] == []
+    pool.failing.clear()
+    transcribe_files(["a.wav"], "out", formats=["srt"], retry=True)
+    assert lines_of(tmp_path / "out/index.jsonl")[-1]["files"] == ["a.wav.srt"]
 
 
 def test_results_of_other_settings_are_not_mixed(pool, tmp_path):

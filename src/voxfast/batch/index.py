@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,10 +26,12 @@ class Entry:
     Attributes:
         is_failed: whether it ended in an error.
         settings: see :func:`settings_key`.
+        suffixes: of the results that the line names.
     """
 
     is_failed: bool
     settings: str
+    suffixes: tuple[str, ...]
 
 
 class Index:
@@ -112,8 +114,12 @@ class Index:
         """Take over the entries of a file."""
         for id_, entry in entries.items():
             known = self.entries.get(id_)
-            if known is None or known.is_failed or not entry.is_failed:
+            if known is None or known.is_failed:
                 self.entries[id_] = entry
+            elif not entry.is_failed:
+                both = known.suffixes if known.settings == entry.settings else ()
+                suffixes = tuple(dict.fromkeys(both + entry.suffixes))
+                self.entries[id_] = replace(entry, suffixes=suffixes)
 
 
 def is_index(name: str) -> bool:
@@ -130,7 +136,12 @@ def settings_key(model: str, options: dict[str, Any]) -> str:
 def _entry(line: dict[str, Any]) -> Entry:
     if not isinstance(line["id"], str):
         raise TypeError("an id is a text")
-    return Entry(line["error"] is not None, settings_key(line["model"], line["options"]))
+    prefix = f"{line['id']}."
+    return Entry(
+        line["error"] is not None,
+        settings_key(line["model"], line["options"]),
+        tuple(sys.intern(name.removeprefix(prefix)) for name in line["files"]),
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Entry], int]:
@@ -144,6 +155,6 @@ def _read(path: Path) -> tuple[dict[str, Entry], int]:
             try:
                 line = json.loads(data)
                 entries[line["id"]] = _entry(line)
-            except (KeyError, TypeError, ValueError, RecursionError):
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
                 _log.warning("%s: line %d is damaged, and left out", path, number)
     return entries, size

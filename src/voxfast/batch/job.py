@@ -94,8 +94,8 @@ def transcribe_files(
     """Transcribe recordings into a folder, with all workers at once.
 
     Each recording gets a file for each format, ``ID.SUFFIX``, whole or not at all, and a line in
-    ``index.jsonl``. What has both, made with the same model and options, is not done again: a
-    run that was interrupted goes on where it was. A recording that fails is a line with an
+    ``index.jsonl``. If the last line of an id has no error and names a file for each format, and
+    they are there, it is not done again: a run that was interrupted goes on where it was. A recording that fails is a line with an
     ``error``; of a damaged one, the results have what could be heard.
 
     Args:
@@ -219,7 +219,11 @@ def _left(
             )
         if entry.is_failed:
             failed += 1
-        elif all((folder / f"{recording.id}.{suffix}").exists() for suffix in suffixes):
+        elif all(
+            # What is there without being named is of an earlier line, which failed.
+            suffix in entry.suffixes and (folder / f"{recording.id}.{suffix}").exists()
+            for suffix in suffixes
+        ):
             earlier += 1
         else:
             left.append(recording)
@@ -304,7 +308,8 @@ class _Keeper:
             if error.errno not in UNWRITABLE_NAMES:
                 raise
             result = replace(result, texts={}, error=f"its results cannot be written: {error}")
-        self._index.add(result.line(self._settings))
+        line = result.line(self._settings)
+        self._index.add({**line, "files": self._earlier_files(line) + line["files"]})
         heard = 0.0 if result.transcript is None else result.transcript.duration
         self.state = replace(
             self.state,
@@ -315,6 +320,18 @@ class _Keeper:
             elapsed_seconds=time.monotonic() - self._begin,
         )
         self._report()
+
+    def _earlier_files(self, line: Mapping[str, Any]) -> list[str]:
+        """Other results of the recording that hold beside those of a line."""
+        entry = self._index.entries.get(line["id"])
+        if line["error"] is not None or entry is None or entry.is_failed:
+            return []
+        if entry.settings != settings_key(line["model"], line["options"]):
+            return []
+        names = [f"{line['id']}.{suffix}" for suffix in entry.suffixes]
+        return [
+            name for name in names if name not in line["files"] and (self._folder / name).exists()
+        ]
 
     def _report(self) -> None:
         if self._tell is not None:
