@@ -194,7 +194,8 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(archive, one, tmp_path):
     last = subprocess.run(
         command(*arguments), cwd=archive, env=ENVIRONMENT, capture_output=True, text=True
     )
-    assert (last.returncode, last.stdout, last.stderr) == (1, "", "")  # ten are broken
+    assert (last.returncode, last.stdout) == (1, "")  # ten are broken
+    assert all(line.startswith("voxfast: error: broken/") for line in last.stderr.splitlines())
     assert index.read_text().splitlines()[: len(done)] == done
     assert plain(index_of(tmp_path)) == plain(index_of(one))
     assert results_of(tmp_path) == results_of(one)
@@ -215,8 +216,18 @@ def test_ctrl_c_says_how_to_go_on(archive, tmp_path):
     _, told = driver.communicate()
     assert driver.returncode == 130
     done = len(index_of(tmp_path))
-    assert f"voxfast: interrupted; {done} recordings were finished and are kept" in told
+    assert f"voxfast: interrupted; {done} recordings finished and kept" in told
     assert "Traceback" not in told
+
+
+def test_a_named_file_that_is_missing_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = str(EVAL_FOLDER / "eval_00.flac")
+    state = transcribe_files([clip, "gone.wav"], "out", workers=1)
+    assert (state.done, state.failed) == (2, 1)
+    lines = index_of(tmp_path / "out")
+    assert lines["gone.wav"]["error"] == f"{tmp_path}/gone.wav does not exist"
+    assert lines[clip[1:]]["error"] is None
 
 
 def test_a_model_that_is_missing_ends_the_job(archive, tmp_path):

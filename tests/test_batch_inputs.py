@@ -24,6 +24,7 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
     assert collect(["*", "odd.bin"]).left_out == {"folders": 2, ".bin": 1}
     assert set(collect(["**/*.wav"]).recordings) == {"a/talk.wav", "b/talk.wav"}
     assert set(collect(["./a/talk.wav", "a"]).recordings) == {"a/talk.wav"}
+    assert collect("a").recordings == collect(Path("a")).recordings == collect(["a"]).recordings
     assert set(collect([tmp_path / "a"]).recordings) == {f"{tmp_path}/a/talk.wav"[1:]}
 
 
@@ -39,8 +40,11 @@ def test_links_to_folders_are_followed_once(tmp_path, monkeypatch):
 def test_inputs_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "a/talk.wav", "empty/notes.txt")
-    with pytest.raises(DatasetError, match=r"gone\.wav does not exist"):
-        collect(["a", "gone.wav"])
+    gone = Recording("gone.wav", str(tmp_path / "gone.wav"))
+    assert collect(["a", "gone.wav"]).recordings["gone.wav"] == gone  # it will fail alone
+    for name in ("gone", "gone.wav/", "a.b/"):
+        with pytest.raises(DatasetError, match=f"no file or folder {name}"):
+            collect(["a", name])
     with pytest.raises(DatasetError, match="no file matches"):
         collect(["*.flac"])
     with pytest.raises(DatasetError, match=r"no recordings in empty, only other files \(\.txt\)"):

@@ -153,7 +153,8 @@ def _open(path: str | os.PathLike[str]) -> io.FileIO:
     except AudioFileError:
         raise
     except (OSError, ValueError) as error:
-        raise AudioFileError(f"{name!r} cannot be opened: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise AudioFileError(f"{name!r} cannot be opened: {reason}") from error
 
 
 def _wav_header(reader: ByteReader, name: str) -> _pcm.WavHeader | None:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from voxfast._addresses import check_address, is_address, listed, without_secrets
 from voxfast.batch.manifest import MANIFESTS, read_manifest
 from voxfast.batch.recordings import Recording, id_of, place_of
 from voxfast.errors import DatasetError
 
-__all__ = ["AUDIO_SUFFIXES", "Found", "collect"]
+__all__ = ["AUDIO_SUFFIXES", "Found", "Inputs", "collect"]
 
 _KINDS = (
     "3gp aac ac3 aif aifc aiff amr ape asf au avi caf eac3 flac flv m2ts m4a m4b m4v mka mkv mov "
@@ -20,6 +21,9 @@ _KINDS = (
 )
 AUDIO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 """Of a folder, files with these suffixes are taken; a file that is named is always taken."""
+
+
+Inputs: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 
 @dataclass(slots=True)
@@ -57,23 +61,24 @@ class Found:
             )
 
 
-def collect(inputs: Iterable[str | os.PathLike[str]]) -> Found:
+def collect(inputs: Inputs) -> Found:
     """The recordings that inputs name.
 
     Args:
-        inputs: audio files; folders, all audio files in which are taken; patterns
+        inputs: one or several: audio files; folders, all audio files in which are taken; patterns
             (``talks/**/*.mp3``); manifests (``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``,
             ``.parquet``); addresses of files, of folders (with a "/" at the end) and patterns.
 
     Raises:
-        DatasetError: if an input is not there, if there are no recordings at all, if a manifest
-            is wrong, or if two recordings have one id.
+        DatasetError: if a folder or a manifest is not there, if nothing matches a pattern, if
+            there are no recordings at all, if a manifest is wrong, or if two recordings have one
+            id. A file that is named and missing is a recording, which will fail.
         AudioFileError: for an address of a kind that is not read.
         ImportError: if an address or a manifest needs a package that is missing.
         OSError: if a folder cannot be read.
     """
     found = Found()
-    for item in inputs:
+    for item in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         name = os.fspath(item)
         is_empty = True
         for recording in (
@@ -119,8 +124,10 @@ def _files(name: str, left_out: Counter[str]) -> Iterator[str]:
         if len(files) < len(matches):
             left_out["folders"] += len(matches) - len(files)
         yield from _audio_only(files, left_out)
+    elif Path(name).suffix and not name.endswith("/"):
+        yield name  # its worker finds that it is not there, as with a row of a manifest
     else:
-        raise DatasetError(f"{name} does not exist")
+        raise DatasetError(f"there is no file or folder {name}")
 
 
 def _below(folder: str) -> Iterator[str]:

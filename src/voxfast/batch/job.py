@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from voxfast._addresses import check_address, is_address
 from voxfast.batch.cluster import ActorPool, Cluster
 from voxfast.batch.files import UNWRITABLE_NAMES, write_whole
 from voxfast.batch.index import Index, settings_key
-from voxfast.batch.inputs import collect
+from voxfast.batch.inputs import Inputs, collect
 from voxfast.batch.pools import Pool
 from voxfast.batch.processes import ProcessPool, processors, sensible_workers
 from voxfast.batch.recordings import Recording, check_together, in_shard, place_of
@@ -44,7 +44,9 @@ class Progress:
         failed: how many of those failed.
         share: of the work of this run, 0 to 1, by the sizes of files.
         audio_seconds: of those that are done.
-        elapsed_seconds: since the first was given to a worker.
+        elapsed_seconds: since the call.
+        startup_seconds: of them, before the first was given to a worker.
+        failure: the id and the error of the recording that was done last, if it failed.
     """
 
     recordings: int = 0
@@ -56,6 +58,8 @@ class Progress:
     share: float = 0.0
     audio_seconds: float = 0.0
     elapsed_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    failure: tuple[str, str] | None = None
 
     @property
     def has_failures(self) -> bool:
@@ -72,11 +76,11 @@ class Progress:
         """An estimate: the work that is left, at the pace until now; None before the first."""
         if not self.share:
             return None
-        return self.elapsed_seconds / self.share * (1 - self.share)
+        return (self.elapsed_seconds - self.startup_seconds) / self.share * (1 - self.share)
 
 
 def transcribe_files(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: Inputs,
     output: str | os.PathLike[str],
     *,
     model: str | Path = DEFAULT_MODEL,
@@ -95,8 +99,9 @@ def transcribe_files(
 
     Each recording gets a file for each format, ``ID.SUFFIX``, whole or not at all, and a line in
     ``index.jsonl``. If the last line of an id has no error and names a file for each format, and
-    they are there, it is not done again: a run that was interrupted goes on where it was. A recording that fails is a line with an
-    ``error``; of a damaged one, the results have what could be heard.
+    they are there, it is not done again: a run that was interrupted goes on where it was. A
+    recording that fails is a line with an ``error``; of a damaged one, the results have what
+    could be heard.
 
     Args:
         inputs: see :func:`voxfast.batch.collect`.
@@ -128,6 +133,7 @@ def transcribe_files(
         ImportError: if a package is missing.
         OSError: if the folder cannot be written to.
     """
+    begin = time.monotonic()
     plain = {key: value for key, value in options.items() if value is not None}
     settings = Settings(_model_name(model), check_formats(formats), dtype, plain)
     _check(workers=workers, limit=limit, attempts=attempts, shard=shard)
@@ -144,7 +150,7 @@ def transcribe_files(
         whole = sum(sizes[recording.id] for recording in chosen)
         shares = {recording.id: sizes[recording.id] / whole for recording in chosen}
         state = replace(state, chosen=len(chosen))
-        keeper = _Keeper(index, folder, settings, shares, state, progress)
+        keeper = _Keeper(index, folder, settings, shares, state, progress, begin)
         if chosen:
             with _pool(settings, workers, cluster, len(chosen)) as pool:
                 _work(pool, deque(chosen), attempts, keeper)
@@ -163,15 +169,17 @@ def _check(shard: tuple[int, int] | None, **numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise InvalidOptionError(f"{name} {number}; expected 1 or more")
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
+    if shard is None:
+        return
+    is_pair = isinstance(shard, tuple | list) and [type(part) for part in shard] == [int, int]
+    if not (is_pair and 1 <= shard[0] <= shard[1]):
         raise InvalidOptionError(
-            f"shard {shard[0]}/{shard[1]}; expected a number from 1 to the number of shards"
+            f"shard {shard!r:.60}; expected two numbers such as (2, 8): the part, counted from 1, "
+            f"and how many there are"
         )
 
 
-def _chosen(
-    inputs: Iterable[str | os.PathLike[str]], shard: tuple[int, int] | None
-) -> list[Recording]:
+def _chosen(inputs: Inputs, shard: tuple[int, int] | None) -> list[Recording]:
     """The recordings of a shard; what was left out is logged."""
     found = collect(inputs)
     if found.left_out:
@@ -284,15 +292,16 @@ class _Keeper:
         shares: Mapping[str, float],
         state: Progress,
         tell: Callable[[Progress], object] | None,
+        begin: float,
     ) -> None:
         self._index, self._folder, self._settings, self._tell = index, folder, settings, tell
         self._shares = shares
-        self._begin = time.monotonic()
+        self._begin = begin  # of time.monotonic()
         self.state = state
 
     def begin(self) -> None:
         """The first recording is about to be taken."""
-        self._begin = time.monotonic()
+        self.state = replace(self.state, startup_seconds=time.monotonic() - self._begin)
         self._report()
 
     def keep(self, result: Result) -> None:
@@ -307,7 +316,9 @@ class _Keeper:
         except OSError as error:
             if error.errno not in UNWRITABLE_NAMES:
                 raise
-            result = replace(result, texts={}, error=f"its results cannot be written: {error}")
+            result = replace(
+                result, texts={}, error=f"its results cannot be written: {error.strerror}"
+            )
         line = result.line(self._settings)
         self._index.add({**line, "files": self._earlier_files(line) + line["files"]})
         heard = 0.0 if result.transcript is None else result.transcript.duration
@@ -318,6 +329,7 @@ class _Keeper:
             share=min(1.0, self.state.share + self._shares[result.recording.id]),
             audio_seconds=self.state.audio_seconds + heard,
             elapsed_seconds=time.monotonic() - self._begin,
+            failure=None if result.error is None else (result.recording.id, result.error),
         )
         self._report()
 

@@ -233,4 +233,6 @@ def _reason(error: Exception) -> str:
     """An error in words."""
     if isinstance(error, VoxfastError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}"

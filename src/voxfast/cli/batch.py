@@ -4,15 +4,19 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxfast.cli import options
-from voxfast.cli.console import UsageError, note
+from voxfast.cli.console import UsageError, describe, note
+from voxfast.errors import VoxfastError
 from voxfast.formats import FORMATS
 from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from voxfast.batch import Cluster, Progress
 
 Tell = Callable[["Progress"], None]
@@ -24,6 +28,9 @@ endpoint_ms, skip_silence, channel. Without one, the id of a file is its path as
 
 The same command again goes on where the last one ended.
 
+exit codes: 0 all recordings have their results; 1 some failed, in this run or before, or it ended
+early; 2 nothing was done, and the message says why; 130 interrupted, and what is finished is kept
+
 examples:
   voxfast batch calls/ --output transcripts --format json --format srt
   voxfast batch 'radio/**/*.mp3' --output transcripts --workers 4
@@ -31,6 +38,7 @@ examples:
   voxfast batch s3://bucket/talks/ --output transcripts --ray auto --actors 2,64 --actor-cpus 4
 """
 _SECONDS_BETWEEN_NOTES = 60.0
+_SHOWN_FAILURES = 10
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -43,7 +51,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, manifest or address"
+        "inputs", nargs="*", metavar="INPUT", help="file, folder, pattern, manifest or address"
     )
     parser.add_argument(
         "--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the results"
@@ -110,19 +118,10 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe an archive; returns the exit code."""
     from voxfast.batch import transcribe_files
 
-    if args.channel == "each":
-        raise UsageError("--channel each: a recording has one transcript here; name one, or mix")
-    cluster = _cluster(args)
-    if args.model == DEFAULT_MODEL and not args.quiet:
-        note(f"voxfast: {args.model} is a demonstration that knows 71 words; name one as --model")
-    latest: list[Progress] = []
-    try:
-        with _shown(args) as tell:
-
-            def take(progress: "Progress") -> None:
-                latest[:] = [progress]
-                tell(progress)
-
+    cluster = _checked(args)
+    with _shown(quiet=args.quiet) as (tell, say):
+        report = _Report(args, tell, say)
+        try:
             state = transcribe_files(
                 args.inputs,
                 args.output,
@@ -135,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
                 limit=args.limit,
                 shard=args.shard,
                 attempts=args.attempts,
-                progress=take,
+                progress=report,
                 channel=None if args.channel == "mix" else args.channel,
                 delay_ms=args.delay_ms,
                 language=args.language,
@@ -144,16 +143,35 @@ def run(args: argparse.Namespace) -> int:
                 endpoint_ms=args.endpoint_ms,
                 skip_silence=args.skip_silence or None,
             )
-    except KeyboardInterrupt:
-        done = latest[0].done if latest else 0
-        note(
-            f"voxfast: interrupted; {done} recordings were finished and are kept, and the same "
-            f"command goes on with the rest"
-        )
-        raise
+        except KeyboardInterrupt:
+            say(
+                f"voxfast: interrupted; {_recordings(report.done)} finished and kept, and the same "
+                f"command goes on with the rest"
+            )
+            raise
+        except (VoxfastError, ImportError, OSError) as error:
+            if report.done:
+                raise
+            raise UsageError(_refusal(error, args.output)) from error  # nothing was done
     if not args.quiet:
-        note(f"voxfast: {_summary(state)}")
+        note(f"voxfast: {_summary(state, args.output)}")
     return 1 if state.has_failures else 0
+
+
+def _checked(args: argparse.Namespace) -> "Cluster | None":
+    """The cluster that was asked for, if the arguments fit together."""
+    if args.channel == "each":
+        raise UsageError("--channel each: a recording has one transcript here; name one, or mix")
+    if args.ray and (not args.inputs or Path(args.ray).exists()):
+        raise UsageError(
+            f"--ray takes an address, and {args.ray} was taken for it: put --ray behind the "
+            f"inputs, or say --ray=ADDRESS"
+        )
+    if not args.inputs:
+        raise UsageError("name what to transcribe: a file, folder, pattern, manifest or address")
+    if args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output {args.output} is a file; name a folder")
+    return _cluster(args)
 
 
 def _cluster(args: argparse.Namespace) -> "Cluster | None":
@@ -171,50 +189,106 @@ def _cluster(args: argparse.Namespace) -> "Cluster | None":
         return None
     if args.workers is not None:
         raise UsageError("--workers is for this machine without Ray; with --ray say --actors")
-    if args.ray and Path(args.ray).exists():
-        raise UsageError(
-            f"--ray takes an address, and {args.ray} is a file: put --ray behind the inputs"
-        )
     return Cluster(args.ray or None, **asked)
 
 
-def _summary(state: "Progress") -> str:
+def _refusal(error: Exception, output: Path) -> str:
+    """Why nothing was done, in words."""
+    name = getattr(error, "filename", None)
+    is_output = isinstance(name, str) and Path(name).is_relative_to(output)
+    return f"--output {describe(error)}" if is_output else describe(error)
+
+
+class _Report:
+    """Tells how far a run has come, and of failures as they happen.
+
+    Args:
+        tell: shows progress.
+        say: writes a line, beside what shows progress.
+    """
+
+    def __init__(self, args: argparse.Namespace, tell: Tell, say: Callable[[str], None]) -> None:
+        self._args, self._tell, self._say = args, tell, say
+        self.done = 0
+
+    def __call__(self, progress: "Progress") -> None:
+        self.done = progress.done
+        if progress.failure is not None:
+            self._fail(progress.failed, *progress.failure)
+        elif not progress.done and self._args.model == DEFAULT_MODEL and not self._args.quiet:
+            self._say(
+                f"voxfast: {DEFAULT_MODEL} is a demonstration that knows 71 words; --model NAME "
+                f"takes another model (voxfast models lists them)"
+            )
+        self._tell(progress)
+
+    def _fail(self, number: int, id_: str, reason: str) -> None:
+        if number <= _SHOWN_FAILURES:
+            self._say(f"voxfast: error: {_plain(id_)}: {_plain(reason)}")
+        elif number == _SHOWN_FAILURES + 1:
+            self._say(f"voxfast: more failures are not shown; see {_index(self._args.output)}")
+
+
+def _plain(text: str) -> str:
+    """A text in one line, without what a terminal might obey: names of files hold anything."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _index(output: Path) -> str:
+    """The index of a folder, or the pattern of several."""
+    found = list(output.glob("index*.jsonl"))
+    return str(found[0] if len(found) == 1 else output / "index*.jsonl")
+
+
+def _summary(state: "Progress", output: Path) -> str:
     """What became of an archive, in a line."""
-    parts = [f"{state.done} of {state.recordings} recordings"]
-    if state.done:
+    parts = [f"{state.done} of {_recordings(state.recordings)}"]
+    if state.audio_seconds:
         parts.append(
             f"{state.audio_seconds / 3600:.2f} h of audio in {_clock(state.elapsed_seconds)}, "
             f"{state.speed:.1f} times real time"
         )
     if state.earlier:
-        parts.append(f"{state.earlier} were complete before")
+        parts.append(f"{state.earlier} complete before")
     if state.failed:
-        parts.append(f"{state.failed} failed: see the index")
+        parts.append(f"{state.failed} failed: see {_index(output)}")
     if state.earlier_failed:
-        parts.append(f"{state.earlier_failed} failed before; --retry takes them again")
+        parts.append(
+            f"{state.earlier_failed} failed before: see {_index(output)}; --retry takes them again"
+        )
     left = state.recordings - state.earlier - state.earlier_failed - state.done
     if left:
-        parts.append(f"{left} are left")
+        parts.append(f"{left} left")
     return "; ".join(parts)
 
 
+def _recordings(number: int) -> str:
+    return "1 recording" if number == 1 else f"{number} recordings"
+
+
 @contextlib.contextmanager
-def _shown(args: argparse.Namespace) -> Iterator[Tell]:
-    """How far it has come: a bar on a terminal, else a line every minute."""
+def _shown(*, quiet: bool) -> Iterator[tuple[Tell, Callable[[str], None]]]:
+    """How far it has come: a bar on a terminal, else a line every minute.
+
+    Yields:
+        a function that takes the progress, and one that writes a line beside it.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
-    if args.quiet:
-        yield lambda progress: None
+    if quiet:
+        yield lambda progress: None, note
     elif console.is_terminal:
+        above = partial(console.print, markup=False, highlight=False, soft_wrap=True)
         with _bar(console) as tell:
-            yield tell
+            yield tell, above
     else:
-        yield _lines()
+        yield _lines(), note
 
 
 @contextlib.contextmanager
-def _bar(console: object) -> Iterator[Tell]:
+def _bar(console: "Console") -> Iterator[Tell]:
     """A bar on stderr, gone when it is done."""
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -222,7 +296,7 @@ def _bar(console: object) -> Iterator[Tell]:
         TextColumn("{task.completed:.0f} of {task.total:.0f}"),
         BarColumn(),
         TextColumn("{task.fields[rate]}"),
-        console=console,  # type: ignore[arg-type]  # imported where it is used
+        console=console,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
