@@ -241,6 +241,23 @@ def test_an_option_of_no_model_ends_the_job(archive, tmp_path):
     assert index_of(tmp_path) == {}
 
 
+def test_rows_with_options_of_no_model_are_named(archive, tmp_path):
+    """Before the first recording, and without lines in the index."""
+    manifest = archive / "rows.csv"
+    rows = ["0/talk.wav,480,", "0/talk.mp3,7,", "0/talk.flac,,tlh", "0/talk.opus,7,ja"]
+    manifest.write_text("\n".join(["path,delay_ms,language", *rows, ""]))
+    for _ in range(2):
+        with pytest.raises(voxfast.InvalidOptionError) as raised:
+            transcribe_files([manifest], tmp_path, workers=1, retry=True)
+        assert index_of(tmp_path) == {}
+    delay, language = str(raised.value).split("; line")
+    assert delay.startswith("line 3 (0/talk.mp3), line 5 (0/talk.opus): voxtral-numbers was ")
+    assert delay.endswith("got delay_ms=7")
+    assert language.startswith(" 4 (0/talk.flac): ")
+    assert "tlh" in language
+    manifest.unlink()
+
+
 def test_one_recording_with_an_option_that_cannot_be_fails():
     clip = str(EVAL_FOLDER / "eval_00.flac")
     with Transcriber(formats=["srt"]) as transcriber:

@@ -307,10 +307,10 @@ def test_workers_that_end_are_given_up_after_a_while(pool, tmp_path):
 def test_options_that_are_no_json(pool, tmp_path):
     touch(tmp_path, "a.wav")
     for _ in range(2):
-        state = transcribe_files(["a.wav"], "out", endpoint_ms=float("nan"), tuning=Path("x"))
+        state = transcribe_files(["a.wav"], "out", block_ms=float("nan"), tuning=Path("x"))
     assert state.earlier == 1
     assert lines_of(tmp_path / "out/index.jsonl")[0]["options"] == {
-        "endpoint_ms": "NaN",
+        "block_ms": "NaN",
         "tuning": repr(Path("x")),
     }
 
@@ -385,6 +385,10 @@ def test_a_name_that_cannot_be_is_a_failure(pool, tmp_path):
         {"formats": ["doc"]},
         {"formats": []},
         {"formats": "json"},
+        {"endpoint_ms": 3},
+        {"endpoint_ms": float("nan")},
+        {"endpoint_ms": "500"},
+        {"channel": "each"},
     ],
 )
 def test_numbers_that_cannot_be(tmp_path, options):

@@ -92,7 +92,7 @@ def test_ids_that_lead_elsewhere_are_refused(tmp_path, id_):
     if id_ == "":  # as if there were none
         assert set(collect([tmp_path / "list.jsonl"]).recordings) == {"x.wav"}
         return
-    with pytest.raises(DatasetError, match="recording 1: the id"):
+    with pytest.raises(DatasetError, match="line 1: the id"):
         collect([tmp_path / "list.jsonl"])
 
 
@@ -201,10 +201,14 @@ def test_parquet_without_its_reader(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.jsonl", '{"path": "a.wav"', "line 1"),
+        ("l.jsonl", '{"path": "a.wav"', "line 1, column 17: Expecting ',' delimiter$"),
         ("l.jsonl", '["a.wav"]', "an object is expected"),
-        ("l.jsonl", "{}", "it needs one path, and has 0"),
-        ("l.jsonl", '{"path": "a.wav", "url": "b.wav"}', "has 2"),
+        ("l.jsonl", "{}", "a column path, .* or url, and what is in this row is nothing"),
+        (
+            "l.jsonl",
+            '{"path": "a.wav", "url": "b.wav"}',
+            r"2 paths \(path, url\)",
+        ),
         ("l.jsonl", '{"path": 3}', "no path"),
         ("l.jsonl", '{"path": "a.wav", "id": 1.5}', "neither a text nor a whole number"),
         ("l.jsonl", '{"path": "a.wav", "language": 3}', "language 3 is no text"),
@@ -217,7 +221,17 @@ def test_parquet_without_its_reader(tmp_path, monkeypatch):
         ("l.csv", "path,skip_silence\na.wav,perhaps\n", "neither true nor false"),
         ("l.jsonl", '{"path": "a.wav", "vocabulary": {"a": 1}}', "no list of phrases"),
         ("l.jsonl", '{"path": "a.wav", "vocabulary": ["a", 3]}', r"vocabulary\[1\] must be a text"),
+        ("l.csv", "path,endpoint_ms\na.wav,3\n", r"line 2: endpoint_ms 3\.0 is not 32 to 60000"),
         ("l.csv", "path,id\na.wav\n", "not as many"),
+        ("l.csv", "name,id\na.wav,1\n", "line 2: there is no path: .* in this row is name, id"),
+        ("l.csv", "path;id\na.wav;1\n", "semicolons .* a .csv has commas: save it with commas"),
+        ("l.csv", "path\tid\na.wav\t1\n", "save it with commas, or name it .tsv"),
+        ("l.tsv", "path,id\na.wav,1\n", "save it with tabs, or name it .csv"),
+        ("l.csv", "path,Path\na.wav,b.wav\n", "two columns 'path'"),
+        ("l.csv", "path,delayms\na.wav,480\n", "column 'delayms': did you mean delay_ms?"),
+        ("l.csv", "path,Delay\na.wav,480\n", "did you mean delay_ms?"),
+        ("l.csv", "path,vocabluary\na.wav,x\n", "did you mean vocabulary?"),
+        ("l.jsonl", '{"path": "a.wav", "lang": "de"}', "did you mean language?"),
         ("l.csv", 'path\n"a.wav\n', "line 1: unexpected end"),
         ("l.csv", "path\n\udcff.wav\n", "not UTF-8"),
     ],
@@ -226,3 +240,23 @@ def test_manifests_that_are_wrong(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, errors="surrogateescape")
     with pytest.raises(DatasetError, match=re.escape(name) + ".*" + message):
         collect([tmp_path / name])
+
+
+def test_all_rows_that_are_wrong_are_named(tmp_path):
+    rows = ["a.wav,soon", "b.wav,480", "c.wav,1.5", *["d.wav,soon"] * 12]
+    (tmp_path / "l.csv").write_text("\n".join(["path,delay_ms", *rows, ""]))
+    with pytest.raises(DatasetError) as raised:
+        collect([tmp_path / "l.csv"])
+    assert str(raised.value) == (
+        f"{tmp_path}/l.csv, line 2, line 5, line 6, line 7, line 8, line 9, line 10, line 11, "
+        f"line 12, line 13, and 3 more: delay_ms 'soon' is no number; line 4: delay_ms '1.5' is no "
+        f"whole number"
+    )
+
+
+def test_columns_in_capitals_and_of_other_meaning(tmp_path):
+    columns = "Path,ID,Delay_MS,speaker_id,duration,text,audio_id,num_channels,prompt_id,gender"
+    (tmp_path / "l.csv").write_text(f"{columns}\na.wav,x,480,1,1,1,1,1,1,1\n")
+    found = collect([tmp_path / "l.csv"])
+    assert found.recordings == {"x": Recording("x", str(tmp_path / "a.wav"), {"delay_ms": 480})}
+    assert found.unused == set(columns.split(",")[3:])

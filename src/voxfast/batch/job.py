@@ -15,6 +15,7 @@ from voxfast.batch.cluster import ActorPool, Cluster
 from voxfast.batch.files import UNWRITABLE_NAMES, write_whole
 from voxfast.batch.index import Index, settings_key
 from voxfast.batch.inputs import Inputs, collect
+from voxfast.batch.options import trials_of
 from voxfast.batch.pools import Pool
 from voxfast.batch.processes import ProcessPool, processors, sensible_workers
 from voxfast.batch.recordings import Recording, check_together, in_shard, place_of
@@ -152,7 +153,8 @@ def transcribe_files(
         state = replace(state, chosen=len(chosen))
         keeper = _Keeper(index, folder, settings, shares, state, progress, begin)
         if chosen:
-            with _pool(settings, workers, cluster, len(chosen)) as pool:
+            tried = replace(settings, trials=trials_of(left))
+            with _pool(tried, workers, cluster, len(chosen)) as pool:
                 _work(pool, deque(chosen), attempts, keeper)
         return keeper.state
 

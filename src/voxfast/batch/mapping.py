@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxfast.batch.manifest import OPTIONS, read_option, without_empty
+from voxfast.batch.manifest import without_empty
+from voxfast.batch.options import OPTIONS, read_option
 from voxfast.batch.recordings import Recording, id_of, place_of
 from voxfast.batch.transcriber import Result, Transcriber
 from voxfast.errors import DatasetError

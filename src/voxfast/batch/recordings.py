@@ -31,11 +31,18 @@ class Recording:
         id: names its results: ``talks/one.flac`` gives ``talks/one.flac.srt``.
         path: an absolute path, or an address.
         options: of its own session, beside those of the whole archive.
+        place: of its row in a manifest (``line 3``).
     """
 
     id: str
     path: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        """Its row in a manifest, and its id."""
+        return f"{self.place} ({self.id})" if self.place else self.id
 
     @property
     def shown_path(self) -> str:

@@ -7,17 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from voxfast import formats as transcript_formats
 from voxfast._channels import check_channel
 from voxfast._version import version
+from voxfast.batch.options import Trial, check_options, several
 from voxfast.batch.recordings import Recording
 from voxfast.errors import InvalidOptionError, VoxfastError
 from voxfast.formats import FORMATS, SUFFIXES
 from voxfast.hub import DEFAULT_MODEL
 from voxfast.models.vocabulary import read_vocabulary
 from voxfast.timed import Transcript
+
+if TYPE_CHECKING:
+    from voxfast.online.session import Session
 
 __all__ = ["Result", "Settings", "Transcriber", "check_formats"]
 
@@ -33,12 +37,20 @@ class Settings:
         formats: keys of :data:`voxfast.formats.FORMATS`.
         dtype: of the activations; None: the model's own.
         options: of all recordings.
+        trials: options of single recordings, which the model must take before the first.
+
+    Raises:
+        InvalidOptionError: for an option that no model can take.
     """
 
     model: str
     formats: tuple[str, ...]
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self.options)
 
     def described(self, recording: Recording) -> dict[str, Any]:
         """What the results of a recording depend on, beside the model, as plain JSON."""
@@ -122,16 +134,25 @@ class Transcriber:
         kind: Any = None if dtype is None else getattr(mx, dtype, dtype)
         self._model = voxfast.load(model, dtype=kind)
         try:
-            plain = {key: value for key, value in options.items() if key != "channel"}
-            self._model.session(**plain).close()  # invalid options, before any recording
+            self._session(options).close()  # invalid options, before any recording
         except BaseException:
             self._model.close()
             raise
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings of another one say."""
-        return cls(settings.model, settings.formats, settings.dtype, **settings.options)
+        """As the settings of another one say.
+
+        Raises:
+            InvalidOptionError: also for the values in its trials that the model cannot take.
+        """
+        made = cls(settings.model, settings.formats, settings.dtype, **settings.options)
+        try:
+            made._try(settings.trials)
+        except BaseException:
+            made._model.close()
+            raise
+        return made
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +182,21 @@ class Transcriber:
             tuple(warnings.found),
             time.perf_counter() - begin,
         )
+
+    def _try(self, trials: Sequence[Trial]) -> None:
+        """Open a session with each value, and raise InvalidOptionError with all that are wrong."""
+        wrong = []
+        for trial in trials:
+            try:
+                self._session({**self.settings.options, trial.name: trial.value}).close()
+            except InvalidOptionError as error:
+                wrong.append(f"{trial.origin}: {error}")
+        if wrong:
+            raise InvalidOptionError(several(wrong))
+
+    def _session(self, options: Mapping[str, Any]) -> "Session":
+        plain = {key: value for key, value in options.items() if key != "channel"}
+        return self._model.session(**plain)
 
     def _transcribe(
         self, path: str, *, channel: Any = "mix", **options: Any

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import voxfast
 from voxfast._channels import Channel, check_channel
+from voxfast._pauses import ENDPOINT_MS
 from voxfast._pcm import SAMPLE_FORMATS
 from voxfast.cli.console import note
 from voxfast.cli.vocabulary import vocabulary
@@ -67,7 +68,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--endpoint-ms",
-        type=in_range(32, 60_000),
+        type=in_range(*ENDPOINT_MS),
         metavar="MS",
         help="a pause in the speech that ends a turn: its last words come at once",
     )
