@@ -162,7 +162,7 @@ def long(options: argparse.Namespace, folder: Path) -> dict[str, object]:
 def driver(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Results that one driver writes in a second: a file of 30 min of speech and its line."""
     text = "x" * 400_000
-    line = {"id": "", "error": None, "model": "m", "options": {}, "path": "x" * 200}
+    line = {"id": "", "path": "x" * 200, "error": None, "files": [], "model": "m", "options": {}}
     begin = time.perf_counter()
     with Index(folder) as index:
         for i in range(options.recordings):

@@ -83,7 +83,7 @@ def ids_of(path: Path) -> list[str]:
 # The index
 
 
-LINE = {"id": "a", "error": None, "files": [], "model": "m", "options": {}}
+LINE = {"id": "a", "path": "/a", "error": None, "files": [], "model": "m", "options": {}}
 
 
 def test_a_line_that_was_cut_off_is_removed(tmp_path):
@@ -244,9 +244,39 @@ def test_results_of_other_settings_are_not_mixed(pool, tmp_path):
     touch(tmp_path, "a.wav")
     transcribe_files(["a.wav"], "out", model="m", delay_ms=480)
     assert transcribe_files(["a.wav"], "out", model="m", delay_ms=480).earlier == 1
-    for other in ({"model": "n", "delay_ms": 480}, {"model": "m"}, {"model": "m", "dtype": "x"}):
-        with pytest.raises(InvalidOptionError, match="repeat those options, or name another"):
+    for other, words in [
+        ({"model": "n", "delay_ms": 480}, "the model was m and is n"),
+        ({"model": "m"}, "delay_ms was 480 and is not given"),
+        (
+            {"model": "m", "dtype": "x", "delay_ms": 960},
+            "delay_ms was 480 and is 960, dtype was not given and is x",
+        ),
+    ]:
+        with pytest.raises(InvalidOptionError) as raised:
             transcribe_files(["a.wav"], "out", **other)
+        assert str(raised.value) == (
+            f"out has 'a.wav' with other options: {words}; repeat the earlier ones, or name "
+            f"another folder"
+        )
+
+
+def test_other_ids_of_the_same_files_are_told(pool, tmp_path, caplog):
+    touch(tmp_path, "in/a.wav", "in/b.wav", "in/c.wav")
+    transcribe_files(["in/a.wav", "in/b.wav"], "out")
+    transcribe_files(["in"], "out")
+    assert caplog.messages == []
+    transcribe_files([tmp_path / "in"], "out")
+    (told,) = caplog.messages
+    first = f"{tmp_path}/in/a.wav"[1:]
+    assert told.startswith("3 of the recordings are in the index by other ids, and are transcribed")
+    assert f"{first!r} is 'in/a.wav' there" in told
+    # Two recordings may be of one file: two channels, for one.
+    (tmp_path / "list.csv").write_text("path,id\nin/a.wav,in/a.wav\nin/a.wav,other\n")
+    caplog.clear()
+    pool.given.clear()
+    transcribe_files(["list.csv"], "out2")
+    transcribe_files(["list.csv", "in/b.wav"], "out2")
+    assert caplog.messages == []
 
 
 def test_a_failed_recording_may_have_other_options_the_next_time(pool, tmp_path):
@@ -256,7 +286,7 @@ def test_a_failed_recording_may_have_other_options_the_next_time(pool, tmp_path)
     manifest.write_text("path,delay_ms\na.wav,7\nb.wav,480\n")
     assert transcribe_files([manifest], "out").failed == 1
     manifest.write_text("path,delay_ms\na.wav,480\nb.wav,480\n")
-    with pytest.raises(InvalidOptionError, match="repeat those options"):
+    with pytest.raises(InvalidOptionError, match=r"or take what failed again \(--retry"):
         transcribe_files([manifest], "out")
     pool.failing.clear()
     state = transcribe_files([manifest], "out", retry=True)

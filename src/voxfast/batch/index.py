@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from voxfast.errors import DatasetError
 
-__all__ = ["Entry", "Index", "is_index", "settings_key"]
+__all__ = ["Entry", "Index", "difference", "is_index", "settings_key"]
 
 _log = logging.getLogger(__name__)
 _INDEX = re.compile(r"index(\.\d+-of-\d+)?\.jsonl")
@@ -27,11 +27,13 @@ class Entry:
         is_failed: whether it ended in an error.
         settings: see :func:`settings_key`.
         suffixes: of the results that the line names.
+        path: of the recording, as the line shows it.
     """
 
     is_failed: bool
     settings: str
     suffixes: tuple[str, ...]
+    path: str
 
 
 class Index:
@@ -133,6 +135,22 @@ def settings_key(model: str, options: dict[str, Any]) -> str:
     return sys.intern(json.dumps([model, options], sort_keys=True))
 
 
+def difference(before: str, now: str) -> str:
+    """How what :func:`settings_key` returned for a recording before differs from now, in words."""
+    (old_model, old), (new_model, new) = json.loads(before), json.loads(now)
+    pairs = [("the model", old_model, new_model)]
+    pairs += [(name, old.get(name), new.get(name)) for name in sorted({*old, *new})]
+    return ", ".join(
+        f"{name} was {_said(then)} and is {_said(value)}"
+        for name, then, value in pairs
+        if then != value
+    )
+
+
+def _said(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
 def _entry(line: dict[str, Any]) -> Entry:
     if not isinstance(line["id"], str):
         raise TypeError("an id is a text")
@@ -141,6 +159,7 @@ def _entry(line: dict[str, Any]) -> Entry:
         line["error"] is not None,
         settings_key(line["model"], line["options"]),
         tuple(sys.intern(name.removeprefix(prefix)) for name in line["files"]),
+        line["path"],
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from voxfast._addresses import check_address, is_address
 from voxfast.batch.cluster import ActorPool, Cluster
 from voxfast.batch.files import UNWRITABLE_NAMES, write_whole
-from voxfast.batch.index import Index, settings_key
+from voxfast.batch.index import Index, difference, settings_key
 from voxfast.batch.inputs import Inputs, collect
 from voxfast.batch.options import trials_of
 from voxfast.batch.pools import Pool
@@ -223,9 +223,11 @@ def _left(
             continue
         wanted = settings_key(settings.model, settings.described(recording))
         if entry.settings != wanted:
+            retry_too = ", or take what failed again (--retry, retry=True)" * entry.is_failed
             raise InvalidOptionError(
-                f"{folder} has {recording.id!r} with {entry.settings}, not {wanted}; repeat those "
-                f"options, or name another folder"
+                f"{folder} has {recording.id!r} with other options: "
+                f"{difference(entry.settings, wanted)}; repeat the earlier ones, or name another "
+                f"folder{retry_too}"
             )
         if entry.is_failed:
             failed += 1
@@ -237,7 +239,26 @@ def _left(
             earlier += 1
         else:
             left.append(recording)
+    _warn_of_other_ids(left, recordings, index)
     return left, Progress(len(recordings), earlier, failed)
+
+
+def _warn_of_other_ids(
+    left: Sequence[Recording], recordings: Sequence[Recording], index: Index
+) -> None:
+    """Log which recordings the index knows by ids that no input has now."""
+    ids = {recording.id for recording in recordings}
+    others = {entry.path: id_ for id_, entry in index.entries.items() if id_ not in ids}
+    found = [item for item in left if item.id not in index.entries and item.shown_path in others]
+    if found:
+        first = found[0]
+        _log.warning(
+            "%d of the recordings are in the index by other ids, and are transcribed again: %r "
+            "is %r there; ids follow from how inputs are named, so name them as before",
+            len(found),
+            first.id,
+            others[first.shown_path],
+        )
 
 
 def _size(recording: Recording) -> int:
