@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import socket
 import sys
 from collections import Counter, deque
 from pathlib import Path
@@ -174,6 +175,29 @@ def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r'pip install "voxfast\[ray\]"'):
         cluster.ActorPool(Settings("m", ("json",)), Cluster())
+
+
+def test_nothing_listens_at_the_address(monkeypatch):
+    """Ray would try for minutes."""
+
+    def never(**_: object) -> None:
+        pytest.fail("Ray was asked")
+
+    ray = SimpleNamespace(init=never)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        cluster._check_answers(f"127.0.0.1:{port}")
+    for place in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", f"[::1]:{port}"):
+        with pytest.raises(VoxfastError, match=r"no cluster of Ray .*; start one there") as told:
+            cluster._connect(ray, place)
+        assert place in str(told.value)
+        assert ("--port" in str(told.value)) == (not place.startswith("ray://"))
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(VoxfastError, match="no cluster of Ray at 127"):
+        cluster._connect(ray, None)
+    for place in ("head", "[::1", "head:port", "://:1"):
+        with pytest.raises(VoxfastError, match="is no address of a cluster"):
+            cluster._connect(ray, place)
 
 
 # Ray itself

@@ -3,11 +3,13 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from voxfast._version import version
 from voxfast.batch.pools import MOST_FAILED_STARTS, THREAD_VARIABLES, Loss, WorkersLostError
@@ -19,6 +21,7 @@ __all__ = ["ActorPool", "Cluster"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 60.0  # seconds without any actor, after which the log says so
+_SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +226,44 @@ def _ray() -> Any:
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start one of this machine alone."""
     place = address or os.environ.get("RAY_ADDRESS") or "local"
+    if place not in ("local", "auto"):
+        _check_answers(place)
     options = {"include_dashboard": False} if place == "local" else {}
     ending = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=place, logging_level=logging.WARNING, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if place == "auto" and isinstance(error, ConnectionError):
+            raise VoxfastError(
+                "this machine is in no cluster of Ray; start one (ray start --head), name the "
+                "address of one, or leave it out for Ray on this machine alone"
+            ) from error
         raise VoxfastError(f"no cluster of Ray at {place}: {error}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ending or signal.SIG_DFL)  # Ray has put its own there
+
+
+def _check_answers(place: str) -> None:
+    """Raise VoxfastError unless something listens there: Ray itself tries for minutes."""
+    scheme, _, rest = place.rpartition("://")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port or (10001 if scheme == "ray" else None)
+    except ValueError:
+        host = port = None
+    if not host or port is None:
+        raise VoxfastError(
+            f"{place} is no address of a cluster: auto, HOST:PORT or ray://HOST:PORT"
+        )
+    try:
+        socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise VoxfastError(
+            f"no cluster of Ray at {place}: {error.strerror or error}; start one there "
+            f"({'ray start --head' + f' --port={port}' * (not scheme)}), or leave the address out "
+            f"for Ray on this machine alone"
+        ) from error
 
 
 def _cause(error: Any) -> Exception:
