@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
 from collections import Counter, deque
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from archive import touch
 
 from voxfast import cli
-from voxfast.batch import Cluster, Progress, files, job, processes, transcribe_files
+from voxfast.batch import Cluster, Progress, collect, files, job, processes, transcribe_files
 from voxfast.batch.index import Index
 from voxfast.batch.pools import Loss
 from voxfast.batch.recordings import Recording
@@ -514,6 +516,31 @@ def test_a_summary_in_words(pool, tmp_path, capsys):
     assert "voxfast: 1 of 2 recordings; 1 failed: see out/index.1-of-1.jsonl; 1 left\n" in told
     cli.main(["batch", "a.wav", "-o", "out", "--retry"])
     assert "voxfast: 1 of 1 recording; 1 failed: see out/index*.jsonl\n" in capsys.readouterr().err
+
+
+def test_the_documented_list_of_failures(pool, tmp_path):
+    """Of all shards, and without those that succeeded later."""
+    text = (Path(__file__).parent.parent / "docs" / "batch.md").read_text()
+    command = re.search(r"^cat transcripts/index.*$", text, re.MULTILINE)[0]
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    pool.failing = {"a.wav", "b.wav"}
+    transcribe_files(["a.wav", "b.wav", "c.wav"], "transcripts", shard=(1, 1))
+    pool.failing = {"b.wav"}
+    transcribe_files(["a.wav", "b.wav", "c.wav"], "transcripts", retry=True)
+    told = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("b.wav\tit is broken\n", "")
+
+
+def test_the_documented_manifest(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "batch.md").read_text()
+    (tmp_path / "m.csv").write_text(re.search(r"```csv\n(.*?)```", text, re.DOTALL)[1])
+    found = collect([tmp_path / "m.csv"])
+    assert [list(item.options) for item in found.recordings.values()] == [
+        ["vocabulary", "delay_ms"],
+        [],
+        ["vocabulary", "delay_ms"],
+    ]
+    assert found.unused == set()
 
 
 # Exit codes
