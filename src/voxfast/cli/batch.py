@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxfast.cli import options
-from voxfast.cli.console import UsageError, describe, note
+from voxfast.cli.console import UsageError, bar, describe, note
 from voxfast.errors import VoxfastError
 from voxfast.formats import FORMATS
 from voxfast.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from voxfast.batch import Cluster, Progress
 
 Tell = Callable[["Progress"], None]
@@ -276,35 +274,28 @@ def _shown(*, quiet: bool) -> Iterator[tuple[Tell, Callable[[str], None]]]:
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
     if quiet:
         yield lambda progress: None, note
-    elif console.is_terminal:
-        above = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        with _bar(console) as tell:
-            yield tell, above
-    else:
+    elif not Console(stderr=True).is_terminal:
         yield _lines(), note
+    else:
+        from rich.progress import BarColumn, TextColumn
 
+        with bar(
+            TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+        ) as shown:
+            task = shown.add_task("", total=0, rate="looking")
 
-@contextlib.contextmanager
-def _bar(console: "Console") -> Iterator[Tell]:
-    """A bar on stderr, gone when it is done."""
-    from rich.progress import BarColumn, Progress, TextColumn
+            def tell(progress: "Progress") -> None:
+                done, chosen = progress.done, progress.chosen
+                shown.update(task, completed=done, total=chosen, rate=_rate(progress))
 
-    with Progress(
-        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        BarColumn(),
-        TextColumn("{task.fields[rate]}"),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
-        task = bar.add_task("", total=0, rate="looking")
-        yield lambda progress: bar.update(
-            task, completed=progress.done, total=progress.chosen, rate=_rate(progress)
-        )
+            yield (
+                tell,
+                partial(shown.console.print, markup=False, highlight=False, soft_wrap=True),
+            )
 
 
 def _lines() -> Tell:

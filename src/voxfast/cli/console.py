@@ -5,8 +5,12 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from voxfast.errors import InvalidOptionError, VoxfastError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 class UsageError(Exception):
@@ -88,6 +92,20 @@ def exit_code(error: Exception) -> int:
     return 2 if isinstance(error, UsageError | InvalidOptionError) else 1
 
 
+def bar(*columns: "str | ProgressColumn") -> "Progress":
+    """A bar on stderr, gone when it is done; results go to stdout as they are, not through it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
 @contextlib.contextmanager
 def progress_bar(name: str, total: float | None) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, gone when it is done.
@@ -99,19 +117,13 @@ def progress_bar(name: str, total: float | None) -> Iterator[Callable[[float], N
     Yields:
         a function that takes the seconds that are done.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    with Progress(
+    with bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.fields[whole]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        # Results go to stdout as they are, not through the bar's console.
-        redirect_stdout=False,
-        redirect_stderr=False,
     ) as progress:
         whole = "?" if total is None else f"{total:.0f} s"
         task = progress.add_task(name, total=total, whole=whole)
