@@ -67,8 +67,13 @@ def check_options(options: Mapping[str, Any]) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number and least <= value <= most):
             raise InvalidOptionError(f"endpoint_ms {value!r:.80} is not {least} to {most}")
-    if "channel" in options and check_channel(options["channel"]) == "each":
-        raise InvalidOptionError("channel 'each': a recording has one transcript; name one")
+    if "channel" in options:
+        try:
+            channel = check_channel(options["channel"])
+        except InvalidAudioError as error:
+            raise InvalidOptionError(str(error)) from error
+        if channel == "each":
+            raise InvalidOptionError("channel 'each': a recording has one transcript; name one")
 
 
 def read_option(name: str, cell: object) -> Any:
