@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from archive import touch
@@ -12,6 +13,8 @@ from fake_pool import FakePool, ids_of, lines_of
 
 from voxfast.batch import Cluster, Progress, files, job, processes, transcribe_files
 from voxfast.batch.index import Index
+from voxfast.batch.pools import Loss
+from voxfast.batch.transcriber import Result
 from voxfast.errors import DatasetError, InvalidOptionError
 
 
@@ -321,6 +324,30 @@ def test_large_recordings_are_first(pool, tmp_path):
     assert pool.given == ["c.wav", "b.wav", "a.wav"]
     shares = [state.share for state in seen]
     assert shares == pytest.approx([0, 20 / 31, 30 / 31, 1])
+
+
+def test_time_counts_from_the_call(pool, tmp_path, monkeypatch):
+    """What is left is estimated without the start."""
+    touch(tmp_path, "a.wav", "b.wav")
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    wait = pool.wait
+
+    def start(*_: object) -> FakePool:
+        clock.now += 30
+        return pool
+
+    def work() -> list[Result | Loss]:
+        clock.now += 4
+        return wait()
+
+    monkeypatch.setattr(job, "_pool", start)
+    pool.wait = work
+    seen: list[Progress] = []
+    transcribe_files(["a.wav", "b.wav"], "out", progress=seen.append)
+    assert [state.elapsed_seconds for state in seen] == [0, 34, 38]
+    assert [state.startup_seconds for state in seen] == [30, 30, 30]
+    assert [state.seconds_left for state in seen] == [None, 4, 0]
 
 
 def test_a_full_disk_ends_the_job(pool, tmp_path, monkeypatch):
