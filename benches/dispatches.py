@@ -33,8 +33,9 @@ from voxfast.bench import random_models
 from voxfast.bench.plain import PlainCache, PlainQwen3ASR, PlainVoxtral, attend
 from voxfast.bench.random_models import VOXTRAL_4B, qwen3_config, random_qwen3_asr, random_voxtral
 from voxfast.cache import SlidingKVCache
-from voxfast.models.qwen3_asr.network import DecoderState
-from voxfast.models.voxtral.network import DecoderRows, History, Voxtral
+from voxfast.models.qwen3_asr.network import DecoderRows as QwenRows
+from voxfast.models.qwen3_asr.network import KeptState
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.ops import (
     alignment_frame,
     gelu,
@@ -45,6 +46,7 @@ from voxfast.ops import (
     swiglu,
     use_native,
 )
+from voxfast.rows import History
 
 VIEWS = frozenset(
     [
@@ -229,8 +231,8 @@ def qwen_token() -> tuple[Counter[str], Counter[str]]:
     _, model = random_qwen3_asr(config, None)
     size = model.args.text.head_dim
     caches = [filled(SlidingKVCache(65536, max_rows=65536), 2, size, STORED) for _ in range(28)]
-    state, layers = DecoderState(caches), list(range(12, 22))
-    logits, queries = model.decode(model.embed(mx.array([3])), state, layers)
+    state, layers = KeptState(caches), list(range(12, 22))
+    logits, (queries,) = model.decode([QwenRows([[3]], state, layers)])
     keys = [state.caches[layer].state[0] for layer in layers]
     frame = alignment_frame(queries, keys, [[1, 2]] * len(layers), 9, 400)
     ours = count(*greedy(logits), frame, state.arrays())

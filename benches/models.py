@@ -37,10 +37,12 @@ from voxfast.bench.random_models import (
 from voxfast.features import LogMelStream
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
-from voxfast.models.qwen3_asr.network import WindowState
-from voxfast.models.voxtral.network import DecoderRows, Voxtral, histories
+from voxfast.models.qwen3_asr.network import KeptState, TowerRows
+from voxfast.models.qwen3_asr.passes import run_alone
+from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.models.voxtral.network import DecoderState as VoxtralState
 from voxfast.ops import greedy, log_mel, use_native
+from voxfast.rows import histories
 
 AUDIO = Path(__file__).parent.parent / "tests" / "data" / "eval" / "eval_long_180s.flac"
 BLOCK = 6  # positions that the encoder takes at once: 480 ms
@@ -143,7 +145,8 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
 def hidden(model: Voxtral, x: mx.array, state: VoxtralState) -> mx.array:
     """The decoder without its last product."""
     decoder = model.decoder
-    layers = histories([state.caches], [x.shape[1]], model.args.decoder)
+    args = model.args.decoder
+    layers = histories([state.caches], [x.shape[1]], args.head_dim, args.rope_theta)
     for layer, scale, history in zip(decoder.layers, state.scales, layers, strict=True):
         x = layer(x, scale, history)
     return decoder.norm(x[:, -1])
@@ -163,10 +166,11 @@ def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray,
     heads = {layer: [5, 8] for layer in range(12, 22)}  # as many as alignment heads were measured
     convolutions = (tower.conv2d1, tower.conv2d2, tower.conv2d3, tower.conv_out)
 
-    def encode(x: mx.array, past: WindowState) -> tuple[mx.array, WindowState]:
-        embeddings, past = model.encode(x, past)
-        mx.eval(embeddings, past.layers)
-        return embeddings, past
+    def encode(x: mx.array) -> tuple[mx.array, KeptState]:
+        state = model.window_state()
+        (embeddings,) = model.transform([x], [state])
+        mx.eval(embeddings, state.arrays())
+        return embeddings, state
 
     def run(_: np.ndarray, stages: Stages) -> None:
         samples = mx.array(load_audio(AUDIO)[: 30 * 16000])
@@ -176,28 +180,29 @@ def qwen3_asr(config: dict[str, Any], bits: int | None) -> Callable[[np.ndarray,
                 mel = log_mel(samples)
                 mx.eval(mel)
             with stages.of("conv stem, 30 s", 0, *convolutions):
-                x = model.stem(mel)
+                (x,) = model.stem([(mel, False)])
                 mx.eval(x)
-            embeddings, past = [], WindowState()
+            embeddings = []
             with stages.of("tower, 30 s", x.shape[0], *tower.layers, *projection):
                 for first in range(0, x.shape[0], window):
-                    found, past = encode(x[first : first + window], WindowState())
+                    found, past = encode(x[first : first + window])
                     embeddings.append(found)
             audio = Audio(mx.concatenate(embeddings), 0)
             rows = len(audio.embeddings) + sum(PROMPT)
             decoder = Decoder(model, range(PROMPT[0]), heads)
             with stages.of(f"prefill of {rows}", rows, *network.model.layers):
-                token = decoder.read(audio, range(PROMPT[1])).token
+                token = run_alone(decoder.read(audio, range(PROMPT[1]))).id
         for _ in range(30):
             with stages.of("token", 1, *everything):
-                token = decoder.write(token).token
+                token = run_alone(decoder.write(token)).id
         again = Audio(audio.embeddings, len(audio.embeddings) - READ[0])
         for _ in range(3):
             with stages.of("stream, 1 s more", 0):
-                encode(model.stem(mel[:100]), past)
-                token = decoder.read(again, range(READ[1])).token
+                mx.eval(model.encode([TowerRows(mel[:100], past)]))
+                past.keep(past.offset - 13)
+                token = run_alone(decoder.read(again, range(READ[1]))).id
                 for _ in range(WRITTEN - 1):
-                    token = decoder.write(token).token
+                    token = run_alone(decoder.write(token)).id
 
     return run
 

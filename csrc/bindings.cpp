@@ -109,7 +109,7 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
   m.def("sliding_attentions", &voxfast::sliding_attentions, "q"_a, "k"_a, "v"_a, "keys"_a,
         "values"_a, "offsets"_a, "lengths"_a, "window"_a, "scale"_a, "cos"_a = nb::none(),
-        "sin"_a = nb::none(), "traditional"_a = true, nb::kw_only(),
+        "sin"_a = nb::none(), "traditional"_a = true, "causal"_a = true, nb::kw_only(),
         "stream"_a = nb::none());
   m.def("rotate", &voxfast::rotate, "x"_a, "cos"_a, "sin"_a, "traditional"_a = true,
         nb::kw_only(), "stream"_a = nb::none());

@@ -373,7 +373,7 @@ std::tuple<mx::array, std::vector<mx::array>, std::vector<mx::array>> sliding_at
     const std::vector<mx::array>& keys, const std::vector<mx::array>& values,
     const std::vector<int64_t>& offsets, const std::vector<int>& lengths, int window,
     float scale, const std::optional<mx::array>& cos, const std::optional<mx::array>& sin,
-    bool traditional, mx::StreamOrDevice s_) {
+    bool traditional, bool causal, mx::StreamOrDevice s_) {
   check(q, k, v, window, scale);
   check_streams(q, keys, values, offsets, lengths);
   for (size_t i = 0; i < lengths.size(); ++i) {
@@ -401,8 +401,7 @@ std::tuple<mx::array, std::vector<mx::array>, std::vector<mx::array>> sliding_at
         part.push_back(rows_of(x, first, lengths[i], s));
       }
       part.insert(part.begin() + 3, {keys[i], values[i]});
-      auto done =
-          compose(part, offsets[i], window, scale, traditional, /*causal=*/true, s);
+      auto done = compose(part, offsets[i], window, scale, traditional, causal, s);
       outs.push_back(done[0]);
       new_keys.push_back(done[1]);
       new_values.push_back(done[2]);
@@ -418,8 +417,8 @@ std::tuple<mx::array, std::vector<mx::array>, std::vector<mx::array>> sliding_at
   }
   auto outputs = mx::array::make_arrays(
       std::move(shapes), std::vector<mx::Dtype>(1 + 2 * lengths.size(), q.dtype()),
-      std::make_shared<SlidingAttentions>(s, offsets, lengths, window, scale,
-                                          traditional),
+      std::make_shared<SlidingAttentions>(s, offsets, lengths, window, scale, traditional,
+                                          causal),
       inputs);
   for (size_t i = 0; i < lengths.size(); ++i) {
     new_keys.push_back(outputs[1 + 2 * i]);

@@ -62,7 +62,8 @@ sliding_attentions(const mlx::core::array& q, const mlx::core::array& k,
                    int window, float scale,
                    const std::optional<mlx::core::array>& cos = std::nullopt,
                    const std::optional<mlx::core::array>& sin = std::nullopt,
-                   bool traditional = true, mlx::core::StreamOrDevice s = {});
+                   bool traditional = true, bool causal = true,
+                   mlx::core::StreamOrDevice s = {});
 
 // x [B, L, H, D], rotated as sliding_attention rotates q; cos, sin: [B or 1, L or 1, D /
 // 2] of float32. Composed of MLX's ops on every stream.

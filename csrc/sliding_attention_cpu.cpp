@@ -352,7 +352,7 @@ void SlidingAttentions::eval_cpu(const std::vector<mx::array>& inputs,
   for (size_t i = 0; i < lengths_.size(); first += lengths_[i++]) {
     auto a = arguments_of(q, k, v, inputs[rings + 2 * i]);
     a.length = lengths_[i], a.window = window_, a.scale = scale_;
-    a.traditional = traditional_, a.causal = true;
+    a.traditional = traditional_, a.causal = causal_;
     a.q = row(a.q, first, q), a.k = row(a.k, first, k), a.v = row(a.v, first, v);
     if (rings > 3) {
       set_rotary(a, inputs[3], inputs[4]);

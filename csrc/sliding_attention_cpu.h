@@ -56,13 +56,15 @@ class SlidingAttention : public mlx::core::Primitive {
 class SlidingAttentions : public mlx::core::Primitive {
  public:
   SlidingAttentions(mlx::core::Stream s, std::vector<int64_t> offsets,
-                    std::vector<int> lengths, int window, float scale, bool traditional)
+                    std::vector<int> lengths, int window, float scale, bool traditional,
+                    bool causal)
       : Primitive(s),
         offsets_(std::move(offsets)),
         lengths_(std::move(lengths)),
         window_(window),
         scale_(scale),
-        traditional_(traditional) {}
+        traditional_(traditional),
+        causal_(causal) {}
 
   void eval_cpu(const std::vector<mlx::core::array>& inputs,
                 std::vector<mlx::core::array>& outputs) override;
@@ -77,7 +79,7 @@ class SlidingAttentions : public mlx::core::Primitive {
   bool is_equivalent(const Primitive& other) const override {
     const auto& o = static_cast<const SlidingAttentions&>(other);
     return offsets_ == o.offsets_ && lengths_ == o.lengths_ && window_ == o.window_ &&
-           scale_ == o.scale_ && traditional_ == o.traditional_;
+           scale_ == o.scale_ && traditional_ == o.traditional_ && causal_ == o.causal_;
   }
 
   std::vector<mlx::core::Shape> output_shapes(
@@ -95,6 +97,7 @@ class SlidingAttentions : public mlx::core::Primitive {
   int window_;
   float scale_;
   bool traditional_;
+  bool causal_;
 };
 
 }  // namespace voxfast

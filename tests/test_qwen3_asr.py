@@ -14,11 +14,12 @@ from mlx_qwen3_asr.load_models import load_model
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
 from voxfast.models.qwen3_asr.audio import AudioBuffer, ReflectedLogMel
-from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.network import DecoderRows, Qwen3ASR, TowerRows
+from voxfast.models.qwen3_asr.passes import run_alone
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
-WINDOW_TOKENS = 104
+WINDOW_FRAMES = 800
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +88,12 @@ def test_the_tower_gives_what_the_reference_gives(
 ) -> None:
     samples = speech[-int(16000 * seconds) :]
     mel = compute_features(samples)[0][0].T
-    x = model.stem(mel, alone=True)
-    parts = [
-        model.encode(x[i : i + WINDOW_TOKENS], WindowState())[0]
-        for i in range(0, len(x), WINDOW_TOKENS)
-    ]
+    parts = model.encode(
+        [
+            TowerRows(mel[i : i + WINDOW_FRAMES], model.window_state(), alone=i == 0)
+            for i in range(0, len(mel), WINDOW_FRAMES)
+        ]
+    )
     assert close(mx.concatenate(parts), offline(reference, samples))
 
 
@@ -102,7 +104,7 @@ def test_a_buffer_ended_at_once_is_offline(
     samples = speech[-int(16000 * seconds) :]
     buffer = AudioBuffer(model)
     buffer.push(samples)
-    audio = buffer.encode(end=True)
+    audio = run_alone(buffer.encode(end=True))
     assert audio is not None
     assert audio.n_same == 0
     assert close(audio.embeddings, offline(reference, samples))
@@ -112,7 +114,7 @@ def test_settled_chunks_are_encoded_once_and_stay(model: Qwen3ASR, speech: np.nd
     buffer, before = AudioBuffer(model, max_rise=99), np.zeros((0, 128))
     for i in range(0, len(speech) - 8000, 8000):
         buffer.push(speech[i : i + 8000])
-        audio = buffer.encode()
+        audio = run_alone(buffer.encode())
         assert audio is not None
         found = np.array(audio.embeddings)
         whole, rest = divmod(buffer.n_frames, 100)
@@ -130,8 +132,8 @@ def test_what_has_settled_is_near_offline(
     buffer = AudioBuffer(model)
     for i in range(0, len(speech), 8000):
         buffer.push(speech[i : i + 8000])
-        buffer.encode()
-    audio = buffer.encode(end=True)
+        run_alone(buffer.encode())
+    audio = run_alone(buffer.encode(end=True))
     assert audio is not None
     found, truth = np.array(audio.embeddings), offline(reference, speech)
     cosine = (found * truth).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(truth, axis=1)
@@ -145,9 +147,9 @@ def test_a_louder_sound_encodes_settled_chunks_again(model: Qwen3ASR, speech: np
     for max_rise, again in ((rise + 2, False), (rise - 2, True)):
         buffer = AudioBuffer(model, max_rise=max_rise)
         buffer.push(quiet)
-        buffer.encode()
+        run_alone(buffer.encode())
         buffer.push(speech[32000:48000])
-        audio = buffer.encode()
+        audio = run_alone(buffer.encode())
         assert audio is not None
         assert (audio.n_same == 0) is again
 
@@ -155,9 +157,9 @@ def test_a_louder_sound_encodes_settled_chunks_again(model: Qwen3ASR, speech: np
 def test_dropped_chunks_leave_the_others_as_they_were(model: Qwen3ASR, speech: np.ndarray) -> None:
     buffer = AudioBuffer(model)
     buffer.push(speech[:150000])
-    before = buffer.encode()
+    before = run_alone(buffer.encode())
     buffer.drop(3)
-    after = buffer.encode()
+    after = run_alone(buffer.encode())
     assert before is not None
     assert after is not None
     assert after.n_same == 0
@@ -191,11 +193,11 @@ def test_the_decoder_gives_the_logits_of_the_reference(
     )[0, 0]
     state = model.decoder_state()
     x = mx.concatenate([model.embed(head), audio, model.embed(text)])
-    assert close(model.decode(x, state)[0], truth)
+    assert close(model.decode([DecoderRows([x], state)])[0][0], truth)
     for kept in (len(prompt) - 1, len(head) + 5, 3):
         state.keep(kept)
         assert state.offset == kept
-        assert close(model.decode(x[kept:], state)[0], truth)
+        assert close(model.decode([DecoderRows([x[kept:]], state)])[0][0], truth)
     library = Tokenizer(str(qwen_folder))
     assert tokenizer.prompt("names") == (
         library.build_prompt_tokens(1, context="names")[: len(head)],
@@ -207,16 +209,17 @@ def test_queries_are_rotated_as_the_keys_are(model: Qwen3ASR) -> None:
     """A query and its own key differ by nothing but the projection: compare with the rings."""
     x = mx.random.normal((7, 128), key=mx.random.key(0))
     state = model.decoder_state()
-    _, queries = model.decode(x, state, [2, 0])
+    _, (queries,) = model.decode([DecoderRows([x], state, [2, 0])])
     assert [q.shape for q in queries] == [(1, 4, 1, 64)] * 2
     fresh = model.decoder_state()
-    _, first = model.decode(x[:3], fresh, [0])
-    _, second = model.decode(x[3:], fresh, [0])
+    _, (first,) = model.decode([DecoderRows([x[:3]], fresh, [0])])
+    _, (second,) = model.decode([DecoderRows([x[3:]], fresh, [0])])
     np.testing.assert_allclose(np.array(second[0]), np.array(queries[1]), atol=1e-5)
     assert np.abs(np.array(first[0]) - np.array(queries[1])).max() > 0.01
     angles = 6 * 1e6 ** (-np.arange(0, 64, 2) / 64)
     plain = model.decoder_state()
-    _, unrotated = model.decode(x[6:], plain, [0])  # position 0 is not rotated at all
+    # Position 0 is not rotated at all.
+    _, (unrotated,) = model.decode([DecoderRows([x[6:]], plain, [0])])
     q = np.array(unrotated[0])
     rotated = np.concatenate(
         [

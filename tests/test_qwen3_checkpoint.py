@@ -12,7 +12,7 @@ import pytest
 
 from voxfast.errors import CheckpointError
 from voxfast.models.qwen3_asr.config import parse_args
-from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.network import DecoderRows, Qwen3ASR, TowerRows
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 
 EMBEDDING = "thinker.model.embed_tokens"
@@ -22,8 +22,9 @@ def logits(model: Qwen3ASR) -> np.ndarray:
     """Logits behind a prompt of made-up audio, through tower and decoder."""
     rng = np.random.default_rng(0)
     mel = mx.array(rng.normal(0.3, 0.4, (300, 128)).astype(np.float32))
-    audio, _ = model.encode(model.stem(mel, alone=True), WindowState())
-    out, _ = model.decode(mx.concatenate([audio, model.embed([5, 6])]), model.decoder_state())
+    (audio,) = model.encode([TowerRows(mel, model.window_state(), alone=True)])
+    x = mx.concatenate([audio, model.embed([5, 6])])
+    (out,), _ = model.decode([DecoderRows([x], model.decoder_state())])
     return np.array(out.astype(mx.float32))[:463]
 
 

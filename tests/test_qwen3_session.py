@@ -23,6 +23,7 @@ from voxfast._native import _ext
 from voxfast.bench.scoring import score
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
+from voxfast.models.qwen3_asr.passes import Asking, run_alone
 from voxfast.models.qwen3_asr.policy import Verdict
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import Utterance
@@ -142,11 +143,12 @@ def test_three_minutes_in_one_session(model: voxfast.Model, eval_items: list[Eva
         inner: Any = session._stream
         for second in range(180):
             words += session.feed(item.audio[16000 * second : 16000 * (second + 1)])
-            assert inner._utterance._audio.seconds <= 15
+            assert inner._utterances[0].utterance._audio.seconds <= 15
             if second % 60 == 59:
                 work.append(np.array(inner.work))
         words += session.finish()
-        assert sum(x.nbytes for x in inner._decoder._state.arrays()) < 4 * 2 * 512 * 2 * 64 * 4 + 1
+        rings = inner._decoders[0]._state.arrays()
+        assert sum(ring.nbytes for ring in rings) <= 4 * 2 * 512 * 2 * 64 * 4
     assert score([item.words], [words]).word_error_rate <= 0.03
     minutes = np.diff(work, axis=0)
     assert minutes[2][0] <= 1.1 * minutes[0][0]
@@ -189,7 +191,7 @@ def test_what_is_known_is_not_computed_again(
         assert n_encoded <= 2 * len(audio) / 160
         assert n_read <= 2 * (13 * len(audio) / 16000 + sum(new))
         assert len(new) == len(audio) // (16 * block_ms)
-        n_tokens = len(inner._utterance._context())
+        n_tokens = len(inner._utterances[0].utterance._context())
         assert n_written <= 3 * n_tokens
 
 
@@ -198,24 +200,25 @@ def test_a_step_that_was_prepared_and_not_taken_leaves_nothing(
 ) -> None:
     with model.session(language="en") as session:
         inner: Any = session._stream
-        network, first = inner._utterance._decoder._model, inner._utterance._decoder
+        first = inner._new_decoder()
+        network = first._model
         audio = Audio(network.embed(range(20)), 0)
-        usual = first.read(audio, [1, 2])
+        usual = run_alone(first.read(audio, [1, 2]))
         other = next(token for token in range(3, 9) if token != usual.id)
-        steps = [first.write(usual.id), first.write(other), first.write(other)]
-        again = first.read(Audio(audio.embeddings, 20), [1, 2])
+        steps = [run_alone(first.write(token)) for token in (usual.id, other, other)]
+        again = run_alone(first.read(Audio(audio.embeddings, 20), [1, 2]))
         assert again == usual
         second = Decoder(network, first._head, dict(zip(first._layers, first._heads, strict=True)))
-        second.read(audio, [1, 2, usual.id])
+        run_alone(second.read(audio, [1, 2, usual.id]))
         second._prepared = None
         for token, expected in ((other, steps[1]), (other, steps[2])):
-            found = second.write(token)
+            found = run_alone(second.write(token))
             second._prepared = None
             assert (found.id, found.position) == (expected.id, expected.position)
             assert found.probability == pytest.approx(expected.probability, rel=1e-4)
         before = _ext.ring_copies()
         for _ in range(5):
-            usual = first.write(usual.id)
+            usual = run_alone(first.write(usual.id))
         assert _ext.ring_copies() == before
 
 
@@ -495,9 +498,11 @@ def test_a_word_that_is_written_twice_takes_no_other_with_it(
     """The model may begin with the last committed word once more."""
     written = [[("fourteen", 5), (" fifty", 9)], [(" fifty", 10), (" stop", 14), (" fifty", 18)]]
     with model.session(language="en") as session:
-        utterance: Utterance = session._stream._utterance  # type: ignore[attr-defined]
+        inner: Any = session._stream
+        utterance = inner._new_utterance(inner._new_decoder())
 
-        def decode(self: Utterance, audio: Any, end: bool) -> Any:
+        def decode(self: Utterance, audio: Any, end: bool) -> Asking[Any]:
+            yield from ()
             tokens = [
                 Token(token, 1.0, frame)
                 for word, frame in written.pop(0)
@@ -508,7 +513,7 @@ def test_a_word_that_is_written_twice_takes_no_other_with_it(
             )
 
         monkeypatch.setattr(Utterance, "_decode", decode)
-        words = [utterance.step(np.zeros(16000, np.float32)) for _ in range(2)]
+        words = [run_alone(utterance.step(np.zeros(16000, np.float32))) for _ in range(2)]
     assert [[word.text for word in step] for step in words] == [
         [" fourteen", " fifty"],
         [" stop", " fifty"],
@@ -542,15 +547,17 @@ def write_this(monkeypatch: pytest.MonkeyPatch, tokenizer: Qwen3ASRTokenizer, ra
         is_over = frame >= n_audio or place >= len(written)
         return Token(end if is_over else written[place], 1.0, min(frame, n_audio - 1))
 
-    def read(self: Decoder, audio: Audio, text: Sequence[int]) -> Token:
+    def read(self: Decoder, audio: Audio, text: Sequence[int]) -> Asking[Token]:
         nonlocal place, n_audio
+        yield from ()
         place, n_audio = len(text) - len(tail), len(audio.embeddings)
         # Whatever it wrote before stands before what it writes now.
         assert list(text) == [*tail, *written[:place]]
         return predict()
 
-    def write(self: Decoder, token: int) -> Token:
+    def write(self: Decoder, token: int) -> Asking[Token]:
         nonlocal place
+        yield from ()
         assert token == written[place]
         place += 1
         return predict()

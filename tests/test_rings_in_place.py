@@ -15,6 +15,7 @@ from voxfast.cache import SlidingKVCache
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.passes import run_alone
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.voxtral.network import Voxtral
 from voxfast.models.voxtral.tokens import TokenStream, encode, evaluate
@@ -245,14 +246,14 @@ def test_no_token_of_qwen_copies_a_ring(qwen_folder, native):
     audio = Audio(mx.random.normal((30, dim)), 0)
     with use_native(native):
         decoder = Decoder(model, range(1, 4), {0: [0], 1: [1]})
-        token = decoder.read(audio, range(5, 9)).id
+        token = run_alone(decoder.read(audio, range(5, 9))).id
         decoder._prepared = None
         ring = enlarge(decoder._state.caches)
 
         def write() -> None:
             nonlocal token
             for _ in range(6):
-                token = decoder.write(token).id
+                token = run_alone(decoder.write(token)).id
 
         assert new_memory(write) < ring / 4
 
@@ -289,8 +290,8 @@ def test_qwen_prepares_the_next_token_and_waits_once(qwen_folder, monkeypatch):
     decoder = Decoder(model, range(1, 4), {0: [0], 1: [1]})
     audio = Audio(mx.random.normal((30, model.embed([1]).shape[1])), 0)
     events = note_events(monkeypatch, Qwen3ASR)
-    token = decoder.read(audio, range(5, 9))
-    decoder.write(decoder.write(token.id).id)
+    token = run_alone(decoder.read(audio, range(5, 9)))
+    run_alone(decoder.write(run_alone(decoder.write(token.id)).id))
     assert events == ["decode", "decode", "wait", "decode", "wait", "decode", "wait"]
 
 

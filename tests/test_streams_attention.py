@@ -81,9 +81,11 @@ class Streams:
     window=st.sampled_from([1, 2, 60, 300]),
     dtype=st.sampled_from(DTYPES),
     rotary=st.booleans(),
+    causal=st.booleans(),
 )
-def test_streams_have_the_bits_of_one_call_each(native, streams, window, dtype, rotary):
+def test_streams_have_the_bits_of_one_call_each(native, streams, window, dtype, rotary, causal):
     case = Streams(streams, window, dtype, rotary)
+    case.options["causal"] = causal
     with ops.use_native(native):
         (out, rings), (expected, kept) = case.together(), case.each()
     np.testing.assert_array_equal(bits(out), bits(expected))

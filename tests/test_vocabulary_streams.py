@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,7 @@ import voxfast
 from voxfast import ops
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
+from voxfast.models.qwen3_asr.passes import Asking, run_alone
 from voxfast.models.qwen3_asr.utterance import Utterance
 from voxfast.models.speller import Speller
 from voxfast.models.traits import read_traits
@@ -404,24 +406,41 @@ def test_a_vocabulary_beside_a_prompt(qwen_folder: Path, eval_items: list[EvalIt
         assert texts(found) == [*texts(expected)[:-1], "thirty"]
 
 
+class Predictions:
+    """A text that is known."""
+
+    def __init__(self, found: list[tuple[Token, int]]) -> None:
+        self._found = iter(found)
+
+    def next(self) -> Asking[tuple[Token, int]]:
+        yield from ()
+        return next(self._found)
+
+
 def test_a_phrase_of_qwen_at_the_border_waits_as_a_whole(
     qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with voxfast.load(qwen_folder) as model, model.session(language="en") as session:
-        utterance: Utterance = session._stream._utterance  # type: ignore[attr-defined]
+        inner: Any = session._stream
+        utterance: Utterance = inner._new_utterance(inner._new_decoder())
         one, red, door = (
             utterance._tokenizer.encode(word)[0] for word in (" one", " red", " door")
         )
         # A word, and then a phrase of two, the second of which is spoken at the end of the audio.
         places = ((one, 2, 0), (red, 6, 0), (door, 11, 1))
         predictions = [(Token(token, 1.0, frame), before) for token, frame, before in places]
-        monkeypatch.setattr(Utterance, "_predictions", lambda self, audio: iter(predictions))
+
+        def begin_text(self: Utterance, audio: Audio) -> Asking[Any]:
+            yield from ()
+            return Predictions(predictions)
+
+        monkeypatch.setattr(Utterance, "_begin_text", begin_text)
         audio = Audio(mx.zeros((13, 1)), 0)
-        found = utterance._decode(audio, end=False)
+        found = run_alone(utterance._decode(audio, end=False))
         assert [token.id for token in found.tokens] == [one]
         assert found.following == red
         predictions[2] = (predictions[2][0], 0)  # not of the phrase
-        found = utterance._decode(audio, end=False)
+        found = run_alone(utterance._decode(audio, end=False))
         assert [token.id for token in found.tokens] == [one, red]
         assert found.following == door
 
@@ -433,11 +452,15 @@ def test_qwen_predicts_the_same_after_going_back(
     seen: list[tuple[list[Token], list[Token]]] = []
     read = Decoder.read
 
-    def read_twice(self: Decoder, *arguments: object) -> Token:
-        first = read(self, *arguments)  # type: ignore[arg-type]
-        once = [self.write(token) for token in (first.id, 5, 6, 7)]
+    def read_twice(self: Decoder, *arguments: object) -> Asking[Token]:
+        first = yield from read(self, *arguments)  # type: ignore[arg-type]
+        once, again = [], []
+        for token in (first.id, 5, 6, 7):
+            once.append((yield from self.write(token)))
         self.go_back(3)
-        again = [once[0], *(self.write(token) for token in (5, 6, 7))]
+        for token in (5, 6, 7):
+            again.append((yield from self.write(token)))
+        again.insert(0, once[0])
         self.go_back(4)
         seen.append((once, again))
         return first

@@ -82,6 +82,7 @@ def sliding_attentions(
     cos: mx.array | None = None,
     sin: mx.array | None = None,
     traditional: bool = True,
+    causal: bool = True,
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, list[mx.array], list[mx.array]]: ...

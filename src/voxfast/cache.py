@@ -63,14 +63,15 @@ class SlidingKVCache:
         scale: float,
         rotary: Rotary | None = None,
         traditional: bool = True,
+        causal: bool = True,
         stream: mx.Stream | mx.Device | None = None,
     ) -> mx.array:
         """Store L new positions and attend from them; see :func:`.sliding_attention`.
 
         Args:
             q: [B, L, H, D]; k, v: [B, L, H_kv, D], one dtype; 1 ≤ L ≤ max_rows.
-            scale, rotary, traditional, stream: as in :func:`.sliding_attention`; the tables
-                are those of positions ``offset`` to ``offset + L - 1``.
+            scale, rotary, traditional, causal, stream: as in :func:`.sliding_attention`; the
+                tables are those of positions ``offset`` to ``offset + L - 1``.
 
         Returns:
             [B, L, H, D] of q's dtype, unevaluated.
@@ -91,6 +92,7 @@ class SlidingKVCache:
             scale=scale,
             rotary=rotary,
             traditional=traditional,
+            causal=causal,
             stream=stream,
         )
         self._written((keys, values), k.shape[1])
@@ -185,6 +187,8 @@ def attend_streams(
     *,
     scale: float,
     rotary: Rotary | None = None,
+    traditional: bool = True,
+    causal: bool = True,
 ) -> mx.array:
     """:meth:`SlidingKVCache.attend` of several streams as one op, with the bits of one call each.
 
@@ -192,7 +196,7 @@ def attend_streams(
         caches: of each stream, with one window.
         q: [1, R, H, D], k, v: [1, R, H_kv, D]: the rows of all streams, one after the other.
         lengths: rows of each stream, R in all.
-        scale: as in :func:`.sliding_attention`.
+        scale, traditional, causal: as in :func:`.sliding_attention`.
         rotary: the tables of all rows, [1, R, D / 2].
 
     Returns:
@@ -203,7 +207,9 @@ def attend_streams(
             changed then.
     """
     if len(caches) == 1:
-        return caches[0].attend(q, k, v, scale=scale, rotary=rotary)
+        return caches[0].attend(
+            q, k, v, scale=scale, rotary=rotary, traditional=traditional, causal=causal
+        )
     windows = {cache.window for cache in caches}
     if len(windows) != 1:
         raise ValueError(f"[attend_streams] caches must have one window; got {sorted(windows)}")
@@ -218,6 +224,8 @@ def attend_streams(
         window=windows.pop(),
         scale=scale,
         rotary=rotary,
+        traditional=traditional,
+        causal=causal,
     )
     for (cache, length), written in zip(parts, rings, strict=True):
         cache._written(written, length)

@@ -1,5 +1,8 @@
 """Streaming log-mel features."""
 
+from copy import copy
+from typing import Self
+
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +94,12 @@ class LogMelStream:
         self._tail[: rest.size] = rest
         self._length = rest.size
         return frames
+
+    def copy(self) -> Self:
+        """Another stream that goes on from here."""
+        new = copy(self)
+        new._tail = self._tail.copy()
+        return new
 
     def _log_mel(self, audio: npt.NDArray[np.float32]) -> mx.array:
         return log_mel(

@@ -313,6 +313,7 @@ def sliding_attentions(
     scale: float,
     rotary: Rotary | None = None,
     traditional: bool = True,
+    causal: bool = True,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, list[Rings]]:
     """:func:`sliding_attention` of several streams as one op.
@@ -327,7 +328,7 @@ def sliding_attentions(
             They are donated.
         offsets: the first new position of each stream.
         lengths: rows of each stream, ≥ 1, R in all.
-        window, scale, traditional, stream: as for :func:`sliding_attention`.
+        window, scale, traditional, causal, stream: as for :func:`sliding_attention`.
         rotary: (cos, sin) of all rows, [1, R, D / 2] of float32.
 
     Returns:
@@ -339,7 +340,7 @@ def sliding_attentions(
     cos, sin = rotary if rotary is not None else (None, None)
     keys, values = [ring[0] for ring in rings], [ring[1] for ring in rings]
     out, keys, values = _ext.sliding_attentions(
-        q, k, v, keys, values, offsets, lengths, window, scale, cos, sin, traditional,
+        q, k, v, keys, values, offsets, lengths, window, scale, cos, sin, traditional, causal,
         stream=stream,
     )  # fmt: skip
     return out, list(zip(keys, values, strict=True))

@@ -17,7 +17,8 @@ from voxfast.errors import DatasetError
 from voxfast.models.qwen3_asr.audio import FRAME_RATE, AudioBuffer
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
-from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.network import DecoderRows, Qwen3ASR
+from voxfast.models.qwen3_asr.passes import run_alone
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import LONGEST_HEADER
@@ -123,18 +124,18 @@ def _transcribe(
     """Greedy tokens of a clip; of each the frames [layers, heads]; the language as written."""
     buffer = AudioBuffer(model)
     buffer.push(samples)
-    audio = buffer.encode(end=True)
+    audio = run_alone(buffer.encode(end=True))
     if audio is None:
         return [], [], ""
     n_audio, args = len(audio.embeddings), model.args.text
     before, behind = tokenizer.prompt()
     prefix = tokenizer.language_prefix(language) if language is not None else []
-    x = mx.concatenate([model.embed(before), audio.embeddings, model.embed(behind + prefix)])
+    inputs: list[Sequence[int] | mx.array] = [before, audio.embeddings, behind + prefix]
     state = model.decoder_state()
     tokens: list[int] = []
     frames: list[NDArray[np.int32]] = []
     for _ in range(LONGEST_HEADER + max(8, len(samples) * TOKENS_PER_SECOND // SAMPLE_RATE)):
-        logits, queries = model.decode(x, state, range(args.n_layers))
+        logits, (queries,) = model.decode([DecoderRows(inputs, state, range(args.n_layers))])
         keys = [cache.state[0] for cache in state.caches]
         found = [
             alignment_frame([q], [k], [[head]], len(before), n_audio)
@@ -148,7 +149,7 @@ def _transcribe(
         frames.append(np.array(attended).reshape(args.n_layers, args.n_heads))
         if tokens[-1] in tokenizer.ends:
             break
-        x = model.embed(tokens[-1:])
+        inputs = [tokens[-1:]]
     begin = tokens.index(tokenizer.asr_text) + 1 if tokenizer.asr_text in tokens else 0
     name = written_language(tokenizer.text(tokens[:begin]))
     return tokens[begin:], frames[begin:], name or ""

@@ -26,7 +26,8 @@ from voxfast.bench.random_models import (
 from voxfast.features import LogMelStream
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
-from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.network import Qwen3ASR, TowerRows
+from voxfast.models.qwen3_asr.passes import run_alone
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.registry import family_of
 from voxfast.models.voxtral.family import VOXTRAL
@@ -99,11 +100,11 @@ def voxtral_positions(model: Voxtral, samples: Samples) -> Iterator[Found]:
 def read_audio(model: Qwen3ASR, samples: Samples) -> tuple[Decoder, Found, mx.array]:
     """A decoder that has read the audio, at most 8 s; the first token; the embeddings."""
     mel = (mx.maximum(log_mel(mx.array(samples), n_mels=model.args.audio.n_mels), -4.0) + 4.0) / 4.0
-    embeddings, _ = model.encode(model.stem(mel, alone=True), WindowState())
+    (embeddings,) = model.encode([TowerRows(mel, model.window_state(), alone=True)])
     n_layers, n_heads = model.args.text.n_layers, model.args.text.n_heads
     middle = range(n_layers * 2 // 5, max(n_layers * 3 // 5, n_layers * 2 // 5 + 1))
     decoder = Decoder(model, range(QWEN_PROMPT[0]), {layer: [0, n_heads - 1] for layer in middle})
-    first = decoder.read(Audio(embeddings, 0), range(QWEN_PROMPT[1]))
+    first = run_alone(decoder.read(Audio(embeddings, 0), range(QWEN_PROMPT[1])))
     return decoder, (first.id, mx.array(first.probability)), embeddings
 
 
@@ -112,7 +113,7 @@ def qwen3_tokens(model: Qwen3ASR, samples: Samples) -> Iterator[Found]:
     decoder, found, _ = read_audio(model, samples)
     while True:
         yield found
-        token = decoder.write(found[0])
+        token = run_alone(decoder.write(found[0]))
         found = token.id, mx.array(token.probability)
 
 
@@ -190,7 +191,7 @@ def _time_qwen3(model: Qwen3ASR, seconds: float, baseline: bool) -> dict[str, fl
 
     def write() -> None:
         nonlocal token
-        token = decoder.write(token).id
+        token = run_alone(decoder.write(token)).id
 
     times = {"token_ms": _median_ms(write, seconds)}
     samples = noise(1.0)
@@ -198,9 +199,9 @@ def _time_qwen3(model: Qwen3ASR, seconds: float, baseline: bool) -> dict[str, fl
 
     def second() -> None:
         nonlocal token
-        new, _ = model.encode(model.stem(log_mel(mx.array(samples))), WindowState())
+        (new,) = model.encode([TowerRows(log_mel(mx.array(samples)), model.window_state())])
         mx.eval(new)
-        token = decoder.read(settled, range(24)).id
+        token = run_alone(decoder.read(settled, range(24))).id
         for _ in range(QWEN_WRITTEN - 1):
             write()
 

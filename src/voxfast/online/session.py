@@ -438,7 +438,9 @@ class Session:
         self._events += self._turns.step(words, heard, self._stream.language, finish=ends)
 
     def _apply(self, last: int) -> bool:
-        """Apply the next queued call, if there is one up to number ``last``."""
+        """Apply the next queued call, if there is one up to number ``last`` and it may be now."""
+        if self._stream.is_busy:
+            return False
         with self._calls_lock:
             # A slice of a call that was interrupted, or a peer, may have applied it.
             if self._applied >= last or not self._calls:
@@ -465,20 +467,26 @@ class Session:
         return self._state in ("open", "ending") and self._stream.error is None
 
     def _prepare(self) -> bool:
-        """Apply queued calls until a step is due, for a moment; return whether one is.
+        """Get ready to take part in a step of another session; return whether there is one to do.
 
-        Calls that were queued behind a call that runs now are left for the next one.
+        Calls that were queued behind a call that runs now are left for the next one. Where words
+        depend on how much audio is there, all others are applied, as in a step of its own.
         """
+        stream, limit = self._stream, self._limit
+        stream.is_awaited = limit is not None
+        if stream.is_busy:
+            return True
         end = time.monotonic() + PREPARING_SECONDS
         try:
-            while not self._stream.due and time.monotonic() < end:
-                limit = self._limit
+            while stream.chunks_matter or not stream.due:
                 if not self._apply(self._applied + 1 if limit is None else limit):
                     break
+                if time.monotonic() >= end:
+                    return stream.due and not stream.chunks_matter
         except Exception as error:
-            self._stream.error = error
+            stream.error = error
             return False
-        return self._stream.due
+        return stream.due if stream.is_awaited else stream.may_share
 
 
 def _taken(items: list[T]) -> list[T]:

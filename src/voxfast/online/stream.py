@@ -17,12 +17,18 @@ __all__ = ["QueuedStream", "SampleQueue", "Stream"]
 class Stream(Protocol):
     """The interface of a stream that a session needs; every family has one.
 
-    Methods and ``due`` are called on the owner thread, the other properties on any thread. All
-    but ``step`` are cheap. The ``end_`` methods are idempotent.
+    Methods, ``due`` and ``is_busy`` are called on the owner thread, the other properties on any
+    thread. All but ``step`` are cheap. The ``end_`` methods are idempotent.
+
+    Attributes:
+        chunks_matter: whether words depend on how much audio is there when a step begins.
+        is_awaited: whether a call of the session waits for the words; set by the session.
     """
 
     words: list[Word]
     error: Exception | None
+    chunks_matter: bool
+    is_awaited: bool
 
     def push(self, samples: NDArray[np.float32]) -> None: ...
     def skip(self, seconds: float) -> None: ...
@@ -41,6 +47,16 @@ class Stream(Protocol):
 
     @property
     def due(self) -> bool: ...
+    @property
+    def is_busy(self) -> bool:
+        """Whether more steps have to complete what was begun, before other methods are called."""
+        ...
+
+    @property
+    def may_share(self) -> bool:
+        """Whether a step of another stream may take this one along, which nothing awaits."""
+        ...
+
     @property
     def heard(self) -> float: ...
     @property
@@ -67,12 +83,15 @@ class QueuedStream:
         lag: seconds of audio in the queue.
     """
 
+    chunks_matter = False
+
     def __init__(self) -> None:
         self._clock = Clock(SAMPLE_RATE)
         self._queue = SampleQueue()
         self._taken = 0  # samples consumed by steps
         self.words: list[Word] = []
         self.error: Exception | None = None
+        self.is_awaited = False
         self.heard = self.processed = self.lag = 0.0
 
     def push(self, samples: NDArray[np.float32]) -> None:
@@ -85,6 +104,21 @@ class QueuedStream:
         """Note a pause of the real audio that is not fed."""
         self._clock.skip(seconds)
         self._note()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more steps have to complete what was begun; here every step is complete."""
+        return False
+
+    @property
+    def may_share(self) -> bool:
+        """Whether a step of another stream may take this one along."""
+        return self.due
+
+    @property
+    def due(self) -> bool:
+        """Whether there is a step to do."""
+        raise NotImplementedError
 
     def _pad(self, n_samples: int) -> None:
         """Queue padding: silence that is not in the real audio."""
@@ -125,20 +159,24 @@ class SampleQueue:
             self._chunks.append(samples)
             self._size += len(samples)
 
-    def take(self, count: int) -> NDArray[np.float32]:
-        """Remove and return the oldest ``count`` samples; IndexError if there are fewer."""
+    def peek(self, count: int) -> NDArray[np.float32]:
+        """The oldest ``count`` samples, which stay; IndexError if there are fewer."""
         if count > self._size:
             raise IndexError(f"{count} samples wanted, {self._size} there")
         parts = []
-        wanted = count
-        while wanted:
-            chunk = self._chunks[0]
-            part = chunk[self._taken : self._taken + wanted]
-            parts.append(part)
-            wanted -= len(part)
-            self._taken += len(part)
-            if self._taken == len(chunk):
-                self._chunks.popleft()
-                self._taken = 0
-        self._size -= count
+        first, wanted = self._taken, count
+        for chunk in self._chunks:
+            parts.append(chunk[first : first + wanted])
+            first, wanted = 0, wanted - len(parts[-1])
+            if not wanted:
+                break
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """Remove and return the oldest ``count`` samples; IndexError if there are fewer."""
+        samples = self.peek(count)
+        self._size -= count
+        self._taken += count
+        while self._chunks and self._taken >= len(self._chunks[0]):
+            self._taken -= len(self._chunks.popleft())
+        return samples

@@ -1,7 +1,9 @@
 """Audio of a Qwen3-ASR stream to embeddings, encoding as little as possible again."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
@@ -10,10 +12,10 @@ from numpy.typing import NDArray
 from voxfast.audio import SAMPLE_RATE
 from voxfast.features import HOP_LENGTH, N_FFT, LogMelStream
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
-from voxfast.models.qwen3_asr.network import Qwen3ASR, WindowState
+from voxfast.models.qwen3_asr.network import Qwen3ASR, TowerRows
 from voxfast.ops import log_mel
 
-__all__ = ["Audio", "AudioBuffer", "ReflectedLogMel"]
+__all__ = ["Audio", "AudioBuffer", "ReflectedLogMel", "encode"]
 
 Samples = NDArray[np.float32]
 Frames = NDArray[np.float32]
@@ -63,6 +65,12 @@ class ReflectedLogMel:
         frames: Frames = np.array(log_mel(mx.array(padded[begin:]), n_mels=self._n_mels))
         return frames[:missing]
 
+    def copy(self) -> Self:
+        """Another one that goes on from here."""
+        new = copy(self)
+        new._mel = self._mel.copy()
+        return new
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:
@@ -106,7 +114,10 @@ class AudioBuffer:
         self._frames = np.zeros((0, args.n_mels), np.float32)  # of the buffer, raw
         self._first = 0  # index of the buffer's first chunk in the utterance
         self._settled: list[mx.array] = []  # embeddings of the settled chunks
-        self._window = WindowState()  # the settled chunks of the last window
+        # Of the last window the settled chunks, and behind them what may be overwritten.
+        self._window, self._kept = model.window_state(), 0
+        self._rows: list[TowerRows] = []  # that the next pass computes
+        self._encoded: list[mx.array] = []  # what it gave: the embeddings of each
         self._level = -np.inf  # the maximum at which the settled chunks were encoded
         self._same = 0
         self.n_encoded = 0  # frames encoded so far
@@ -136,6 +147,14 @@ class AudioBuffer:
         chunk, place = divmod(token, self._chunk_tokens)
         return ((self._first + chunk) * self._chunk + place * TOKEN_FRAMES) / FRAME_RATE
 
+    def copy(self) -> Self:
+        """Another buffer that goes on from here; after its first call this one is not used while
+        that one is.
+        """
+        new = copy(self)
+        new._settled, new._mel = self._settled.copy(), self._mel.copy()
+        return new
+
     def push(self, samples: Samples) -> None:
         """Append the next samples of the utterance."""
         self._frames = np.concatenate([self._frames, self._mel.step(samples)])
@@ -154,8 +173,10 @@ class AudioBuffer:
         del self._settled[:n_chunks]
         self._same = 0
 
-    def encode(self, *, end: bool = False) -> Audio | None:
+    def encode(self, *, end: bool = False) -> "Generator[Self, None, Audio | None]":
         """Embeddings of all audio in the buffer; None if there is no frame.
+
+        Yields itself whenever :func:`encode` has to be called.
 
         Args:
             end: no more audio follows.
@@ -167,45 +188,66 @@ class AudioBuffer:
             return None
         level = float(frames.max())
         if level > self._level + self._max_rise and self._settled:
-            self._settled, self._window, self._same = [], WindowState(), 0
+            self._settled, self._same = [], 0
+            self._window, self._kept = self._model.window_state(), 0
         if not self._settled:
             self._level = level
         mel = mx.array((np.maximum(frames, level - DYNAMIC_RANGE) + 4.0) / 4.0)
         same = self._same
         if not end:
-            self._settle(mel)
-        embeddings = mx.concatenate([*self._settled, *self._rest(mel)])
+            yield from self._settle(mel)
+        rest = yield from self._rest(mel)
+        embeddings = mx.concatenate([*self._settled, *rest])
         self._same = len(self._settled) * self._chunk_tokens
         # The decoder, which reads the embeddings next, waits for its token.
-        kept = [*self._settled, *(x for pair in self._window.layers for x in pair)]
-        mx.async_eval(embeddings, kept)  # type: ignore[no-untyped-call]
+        mx.async_eval(embeddings, self._settled, self._window.arrays())  # type: ignore[no-untyped-call]
+        if end:  # nothing follows, and words may wait for those of others
+            self._window, self._kept = self._model.window_state(), 0
         return Audio(embeddings, same)
 
-    def _settle(self, mel: mx.array) -> None:
+    def _settle(self, mel: mx.array) -> "Generator[Self, None, None]":
         """Encode the complete chunks that are not settled."""
-        n_complete = len(mel) // self._chunk
-        while (done := len(self._settled)) < n_complete:
-            end = min(n_complete, done + self._left_in_window(done))
-            x = self._stem(mel[done * self._chunk : end * self._chunk])
-            encoded, self._window = self._model.encode(x, self._window)
-            if self._left_in_window(end) == self._window_chunks:
-                self._window = WindowState()
-            self._settled += mx.split(encoded, end - done)
+        done, n_complete = len(self._settled), len(mel) // self._chunk
+        if done >= n_complete:
+            return
+        self._take(mel[: n_complete * self._chunk], done)
+        yield self
+        if self._left_in_window(n_complete) == self._window_chunks:
+            self._window = self._model.window_state()
+        else:
+            self._window = self._rows[-1].state
+        self._kept = self._window.offset
+        for encoded in self._encoded:
+            self._settled += mx.split(encoded, len(encoded) // self._chunk_tokens)
 
-    def _rest(self, mel: mx.array) -> Iterator[mx.array]:
+    def _rest(self, mel: mx.array) -> "Generator[Self, None, Sequence[mx.array]]":
         """Embeddings of the chunks that are not settled, window by window."""
-        done, window = len(self._settled), self._window
+        done = len(self._settled)
+        if done * self._chunk >= len(mel):
+            return []
+        self._take(mel, done)
+        yield self
+        return self._encoded
+
+    def _take(self, mel: mx.array, done: int) -> None:
+        """Let the next pass compute the frames behind ``done`` chunks, window by window."""
+        self._window.keep(self._kept)
+        self._rows, window = [], self._window
         while done * self._chunk < len(mel):
             end = done + self._left_in_window(done)
-            alone = done + self._first == 0
-            x = self._stem(mel[done * self._chunk : end * self._chunk], alone)
-            yield self._model.encode(x, window)[0]
-            done, window = end, WindowState()
+            part = mel[done * self._chunk : end * self._chunk]
+            self._rows.append(TowerRows(part, window, alone=done + self._first == 0))
+            self.n_encoded += len(part)
+            done, window = end, self._model.window_state()
 
     def _left_in_window(self, chunk: int) -> int:
         """Number of chunks from this one to the end of its window."""
         return self._window_chunks - (self._first + chunk) % self._window_chunks
 
-    def _stem(self, mel: mx.array, alone: bool = False) -> mx.array:
-        self.n_encoded += len(mel)
-        return self._model.stem(mel, alone=alone)
+
+def encode(buffers: Sequence[AudioBuffer]) -> None:
+    """One pass of the audio tower, not evaluated: what each of these buffers has yielded for."""
+    encoded = buffers[0]._model.encode([rows for buffer in buffers for rows in buffer._rows])
+    for buffer in buffers:
+        count = len(buffer._rows)
+        buffer._encoded, encoded = encoded[:count], encoded[count:]

@@ -22,6 +22,7 @@ from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.traits import AttentionTiming, read_traits
 from voxfast.models.vocabulary import Vocabulary, VocabularyCompiler
+from voxfast.nn import rows_are_independent
 
 __all__ = ["LoadedQwen3ASR"]
 
@@ -64,7 +65,15 @@ class LoadedQwen3ASR:
         language = requested_language(chosen.language)
         heads, timing = self._attention(chosen.tuning)
         traits = replace(self._traits, attention=timing)
-        return Qwen3Stream(self._model, self._tokenizer, heads, chosen, traits, language)
+        return Qwen3Stream(
+            self._model,
+            self._tokenizer,
+            heads,
+            chosen,
+            traits,
+            language,
+            is_parallel=rows_are_independent(self._model.decoder),
+        )
 
     def _attention(
         self, tuning: Qwen3Tuning

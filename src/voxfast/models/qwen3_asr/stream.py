@@ -3,14 +3,16 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from voxfast.audio import SAMPLE_RATE
 from voxfast.errors import InvalidOptionError
-from voxfast.models.qwen3_asr.audio import FRAME_RATE
+from voxfast.models.qwen3_asr.audio import FRAME_RATE, Samples
 from voxfast.models.qwen3_asr.config import TOKEN_FRAMES
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import Qwen3ASR
 from voxfast.models.qwen3_asr.options import DEFAULT_DELAY_MS, Qwen3Options
+from voxfast.models.qwen3_asr.passes import Asking, Inference, run_pass
 from voxfast.models.qwen3_asr.policy import Policy
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import (
@@ -25,7 +27,7 @@ from voxfast.models.vocabulary import Vocabulary
 from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Word
 
-__all__ = ["Qwen3Stream"]
+__all__ = ["Qwen3Stream", "step"]
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +41,22 @@ END_PAD = SAMPLE_RATE // 2
 class Qwen3Stream(QueuedStream):
     """A stream for a session.
 
-    ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``.
+    ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``. A step is
+    a pass, and an inference takes several of them.
 
     Args:
         heads: the alignment heads, layer → query heads.
         options: validated ones; ``heads`` and ``language`` replace those in it.
         traits: of the checkpoint.
         language: name of the language, or None to detect it.
+        is_parallel: whether other streams may share its passes: rows do not depend on the rows
+            beside them.
 
     Raises:
         InvalidOptionError: if the prompt is too long.
     """
+
+    chunks_matter = True  # a word is committed when enough audio behind it was heard
 
     def __init__(
         self,
@@ -59,6 +66,8 @@ class Qwen3Stream(QueuedStream):
         options: Qwen3Options,
         traits: Traits,
         language: str | None = None,
+        *,
+        is_parallel: bool = False,
     ) -> None:
         super().__init__()
         head, tail = tokenizer.prompt(options.prompt or "")
@@ -86,17 +95,24 @@ class Qwen3Stream(QueuedStream):
             context_tokens=tuning.context_tokens,
         )
         self._block = options.block_ms * SAMPLE_RATE // 1000
-        self._decoder = decoder = Decoder(model, head, heads)
-        # It holds nothing of this stream: a cycle would keep a closed session's memory for long.
-        self._new_utterance: Callable[[], Utterance] = lambda: Utterance(
+        self._is_parallel = is_parallel
+        self._room = int(limits.longest * SAMPLE_RATE)  # of an empty buffer
+        # They hold nothing of this stream: a cycle would keep a closed session's memory for long.
+        self._new_decoder: Callable[[], Decoder] = lambda: Decoder(model, head, heads)
+        self._new_utterance: Callable[[Decoder], Utterance] = lambda decoder: Utterance(
             model, tokenizer, decoder, tail, policy, limits, traits, language
         )
-        self._utterance = self._new_utterance()
-        self._n_encoded = 0  # frames, in finished utterances
-        self._begin = 0  # first sample of the utterance in the model's audio
-        self._ends: deque[int] = deque()  # of it and later ones, as far as they are known
+        self._decoders: list[Decoder] = []
+        self._idle: list[Decoder] = []  # of them
+        self._draft: _Inference | None = None  # that nothing awaits
+        self._may_draft = False
+        self._utterances: deque[_Hearing] = deque()  # not all of whose words are committed
+        self._n_encoded = 0  # frames, in utterances that are over
+        self._ends: deque[int] = deque()  # of utterances that are not heard to their end
+        self._vocabulary: Vocabulary | None = None
         # Each for the inferences that hear audio from a sample on.
         self._vocabularies: deque[tuple[int, Vocabulary | None]] = deque()
+        self._language = language
         self._last_end = 0.0  # end of the last committed word
 
     def use_vocabulary(self, vocabulary: Vocabulary | None) -> None:
@@ -105,7 +121,8 @@ class Qwen3Stream(QueuedStream):
 
     def end_utterance(self, silence: float = 0.0) -> None:
         """Queue the end of an utterance: all its words are committed; the stream goes on."""
-        if self._clock.model_samples > (self._ends[-1] if self._ends else self._begin):
+        begin = self._taken if self._current is None else self._current.begin
+        if self._clock.model_samples > (self._ends[-1] if self._ends else begin):
             self._pad(END_PAD)
             self._ends.append(self._clock.model_samples)
 
@@ -116,52 +133,75 @@ class Qwen3Stream(QueuedStream):
     @property
     def due(self) -> bool:
         """Whether there is a step to do."""
-        return any(self._next())
+        return bool(self._running) or self._may_begin
+
+    @property
+    def may_share(self) -> bool:
+        """Whether a step of another stream may take this one along, which nothing awaits.
+
+        Then it runs the inference that will be due if nothing else comes first: a draft. Only
+        after a step that was awaited, in a session whose audio is processed as it comes.
+        """
+        if self._running or self._draft is None:
+            return bool(self._running) or (self._may_draft and self._may_begin)
+        return self._draft.run.asks is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an inference runs that is no draft."""
+        return bool(self._running)
 
     @property
     def tentative(self) -> str:
         """Text that is recognised but not committed."""
-        return self._utterance.tentative
+        return self._utterances[0].utterance.tentative if self._utterances else ""
 
     @property
     def language(self) -> str | None:
         """Name of the requested or last detected language."""
-        return self._utterance.language
+        return self._language
 
     @property
     def work(self) -> tuple[int, int, int]:
         """Frames encoded, positions read and tokens written so far, to measure the work."""
-        n_encoded = self._n_encoded + self._utterance.n_encoded
-        return n_encoded, self._decoder.n_read, self._decoder.n_written
+        n_encoded = sum(one.utterance.n_encoded for one in self._utterances if not one.is_over)
+        n_read = sum(decoder.n_read for decoder in self._decoders)
+        n_written = sum(decoder.n_written for decoder in self._decoders)
+        return self._n_encoded + n_encoded, n_read, n_written
 
     def step(self, others: Sequence[Stream] = ()) -> None:
-        """One inference over the buffer and new audio, if one is due; ``others`` wait."""
-        size, end = self._next()
-        if not size and not end:
-            return
-        samples = self._take(size)
-        while self._vocabularies and self._vocabularies[0][0] < self._taken:
-            self._utterance.vocabulary = self._vocabularies.popleft()[1]
-        self._commit(self._utterance.step(samples, end=end))
-        if not end and not self._utterance.make_room():
-            log.warning("nothing could be committed in a full buffer; the utterance ends here")
-            self._commit(self._utterance.step(samples[:0], end=True))
-            end = True
-        if end:
-            self._begin = self._taken
-            if self._ends and self._ends[0] == self._taken:
-                self._ends.popleft()
-            self._n_encoded += self._utterance.n_encoded
-            language, vocabulary = self._utterance.language, self._utterance.vocabulary
-            self._utterance = self._new_utterance()
-            self._utterance.language, self._utterance.vocabulary = language, vocabulary
-        self._clock.forget(self._begin + int(self._utterance.dropped_seconds * SAMPLE_RATE))
+        """One pass of the inference that runs, or of the next one over the buffer and new audio.
+
+        Other Qwen3-ASR streams of the model share it, where rows do not depend on the rows
+        beside them.
+        """
+        together = [self]
+        if self._is_parallel:
+            together += [
+                other for other in others if isinstance(other, Qwen3Stream) and other._is_parallel
+            ]
+        step(together)
 
     # -- inside
 
+    @property
+    def _current(self) -> "_Hearing | None":
+        """The utterance that is not heard to its end."""
+        last = self._utterances[-1] if self._utterances else None
+        return None if last is None or last.ends else last
+
+    @property
+    def _running(self) -> "list[_Inference]":
+        return [one.inference for one in self._utterances if one.inference is not None]
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether there is audio for an inference that can begin now."""
+        return len(self._running) < 1 and any(self._next())
+
     def _next(self) -> tuple[int, bool]:
-        """Samples of the next step, and whether they end the utterance."""
-        room = self._utterance.room
+        """Samples of the next inference, and whether they end the utterance."""
+        room = self._room if self._current is None else self._current.utterance.room
         if self._ends:
             left = self._ends[0] - self._taken
             # The zeros may exceed the buffer: no inference has only zeros as new audio.
@@ -169,14 +209,189 @@ class Qwen3Stream(QueuedStream):
         size = min(len(self._queue), room)
         return (size, False) if size >= min(self._block, room) else (0, False)
 
-    def _commit(self, words: Sequence[AlignedWord]) -> None:
-        """Append words of the utterance to those of the stream, without overlaps."""
-        for word in words:
-            # No word ends after the audio, whatever its trailing margin.
-            start, end = (
-                self._clock.real(min(self._begin + seconds * SAMPLE_RATE, self._taken))
-                for seconds in (word.start, word.end)
-            )
-            start = max(start, self._last_end)
-            end = self._last_end = max(start, end)
-            self.words.append(Word(word.text, round(start, 3), round(end, 3), word.probability))
+    def _start(self, is_awaited: bool) -> "list[_Inference]":
+        """Begin what is due; return the inferences that take part in the next pass."""
+        if not is_awaited and self._draft is None and not self._running:
+            self._draft = self._infer()
+        elif is_awaited and self._may_begin:
+            self._begin()
+        running = self._running or ([] if self._draft is None else [self._draft])
+        return [one for one in running if one.run.asks is not None]
+
+    def _infer(self) -> "_Inference":
+        """The next inference; it changes nothing but the copy of an utterance."""
+        size, end = self._next()
+        vocabulary = self._vocabulary
+        for first, later in self._vocabularies:
+            if first < self._taken + size:
+                vocabulary = later
+        heard = self._current
+        if heard is None:
+            if not self._idle:
+                self._idle.append(self._new_decoder())
+                self._decoders += self._idle
+            decoder = self._idle.pop()
+            heard = _Hearing(decoder, self._new_utterance(decoder), self._taken)
+        utterance = heard.utterance.copy()
+        utterance.vocabulary = vocabulary
+        run = Inference(_inferred(utterance, self._queue.peek(size), end))
+        return _Inference(size, end, heard, utterance, run)
+
+    def _begin(self) -> None:
+        """Begin the next inference, or go on with its draft if that is the same."""
+        inference, self._draft = self._draft, None
+        self._may_draft = True
+        if inference is None:
+            inference = self._infer()
+        elif (inference.size, inference.end) != self._next():
+            self._discard(inference)
+            inference = self._infer()
+        self._take(inference.size)
+        while self._vocabularies and self._vocabularies[0][0] < self._taken:
+            self._vocabulary = self._vocabularies.popleft()[1]
+        heard = inference.heard
+        if heard is not self._current:
+            self._utterances.append(heard)
+        if inference.end:
+            self._ends.popleft()
+        heard.taken, heard.ends, heard.inference = self._taken, inference.end, inference
+
+    def _discard(self, draft: "_Inference") -> None:
+        """Forget an inference that heard less than there is, or not the end."""
+        self._may_draft = False  # the next one might be in vain, too
+        draft.heard.decoder.forget()
+        if draft.heard is not self._current:
+            self._idle.append(draft.heard.decoder)
+
+    def _conclude(self) -> None:
+        """Take the words of inferences that have ended."""
+        for one in self._utterances:
+            inference = one.inference
+            if inference is None or inference.run.asks is not None:
+                continue
+            one.inference = None
+            if inference.run.error is not None:
+                raise inference.run.error
+            assert inference.run.result is not None
+            words, one.is_over = inference.run.result
+            one.utterance = inference.utterance
+            one.words += [self._timed(word, one) for word in words]
+            if one.is_over:
+                if not one.ends:
+                    log.warning("nothing could be committed in a full buffer; the utterance ends")
+                one.ends = True
+                self._n_encoded += one.utterance.n_encoded
+                self._idle.append(one.decoder)
+        self._commit()
+
+    def _timed(self, word: AlignedWord, heard: "_Hearing") -> Word:
+        """A word on the clock of the stream."""
+        # No word ends after the audio, whatever its trailing margin.
+        start, end = (
+            self._clock.real(min(heard.begin + seconds * SAMPLE_RATE, heard.taken))
+            for seconds in (word.start, word.end)
+        )
+        return Word(word.text, start, end, word.probability)
+
+    def _commit(self) -> None:
+        """Append words to those of the stream, in the order of utterances, without overlaps."""
+        while self._utterances:
+            first = self._utterances[0]
+            for word in first.words:
+                start = max(word.start, self._last_end)
+                end = self._last_end = max(start, word.end)
+                self.words.append(Word(word.text, round(start, 3), round(end, 3), word.probability))
+            first.words.clear()
+            if first.utterance.has_language:
+                self._language = first.utterance.language
+            if not first.is_over:
+                break
+            self._utterances.popleft()
+        begin = self._taken
+        if self._utterances:
+            first = self._utterances[0]
+            begin = first.begin + int(first.utterance.dropped_seconds * SAMPLE_RATE)
+        self._clock.forget(begin)
+
+
+@dataclass(slots=True)
+class _Hearing:
+    """An utterance on its way.
+
+    Attributes:
+        decoder: that it uses.
+        utterance: as it was when the last inference ended.
+        begin: its first sample in the model's audio.
+        taken: the sample up to which it was heard.
+        ends: whether that is its end.
+        inference: the one that runs.
+        words: that wait for those of earlier utterances; their times are those of the stream.
+        is_over: whether it has all its words.
+    """
+
+    decoder: Decoder
+    utterance: Utterance
+    begin: int
+    taken: int = 0
+    ends: bool = False
+    inference: "_Inference | None" = None
+    words: list[Word] = field(default_factory=list)
+    is_over: bool = False
+
+
+_Found = tuple[list[AlignedWord], bool]  # words, and whether the utterance is over
+
+
+@dataclass(frozen=True, slots=True)
+class _Inference:
+    """An inference over the buffer of an utterance and new audio.
+
+    Attributes:
+        size, end: samples of new audio, and whether they end the utterance.
+        heard: the utterance.
+        utterance: the copy that the inference changes.
+        run: what it does.
+    """
+
+    size: int
+    end: bool
+    heard: _Hearing
+    utterance: Utterance
+    run: Inference[_Found]
+
+
+def _inferred(utterance: Utterance, samples: Samples, end: bool) -> Asking[_Found]:
+    words = yield from utterance.step(samples, end=end)
+    if not end and not utterance.make_room():  # its words are lost, or it ends here
+        words += yield from utterance.step(samples[:0], end=True)
+        end = True
+    return words, end
+
+
+def step(streams: Sequence[Qwen3Stream]) -> None:
+    """One pass over the inferences of all streams.
+
+    What fails for all ends them all; what fails for one ends that one alone.
+
+    Args:
+        streams: of one model, each of them due; the first one is awaited.
+
+    Raises:
+        Exception: that of the first stream. The others' are in their ``error``.
+    """
+    try:
+        inferences = []
+        for stream in streams:
+            inferences += stream._start(stream is streams[0] or stream.is_awaited)
+        run_pass([inference.run for inference in inferences])
+    except Exception as error:
+        for stream in streams:
+            stream.error = error
+        raise
+    for stream in streams:
+        try:
+            stream._conclude()
+        except Exception as error:
+            stream.error = error
+    if streams[0].error is not None:
+        raise streams[0].error

@@ -1,15 +1,20 @@
 """One utterance of a Qwen3-ASR stream: a bounded audio buffer, and its words."""
 
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 from voxfast.audio import SAMPLE_RATE
 from voxfast.models.qwen3_asr.audio import Audio, AudioBuffer, Samples
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.languages import has_word_spaces, written_language
 from voxfast.models.qwen3_asr.network import Qwen3ASR
+from voxfast.models.qwen3_asr.passes import Asking
 from voxfast.models.qwen3_asr.policy import Policy, Verdict, first_of_loop, judge
 from voxfast.models.qwen3_asr.text import words_of
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
@@ -85,7 +90,8 @@ class Utterance:
         language: name of the language that is spoken; None: the model detects it.
 
     Attributes:
-        language: the given or last detected language; None if there is none.
+        language: the given or detected language; None if there is none.
+        has_language: whether that is known: given, or of text that was written.
         vocabulary: phrases that may be said; may be replaced between steps.
         tentative: text that is not committed yet.
     """
@@ -110,7 +116,7 @@ class Utterance:
         self._is_silent = False  # no speech is pending: the model has written the end
         # The language header before the text: given, or as the model wrote it.
         self._header = [] if language is None else tokenizer.language_prefix(language)
-        self.language = language
+        self.language, self.has_language = language, language is not None
         self.vocabulary: Vocabulary | None = None
         self.tentative = ""
 
@@ -129,18 +135,27 @@ class Utterance:
         """Seconds of the utterance before the buffer."""
         return self._audio.dropped_seconds
 
-    def step(self, samples: Samples, *, end: bool = False) -> list[AlignedWord]:
-        """One inference over the buffer and the next samples.
+    def copy(self) -> Self:
+        """Another utterance that goes on from here; this one is then not used while that one is.
+
+        They share the decoder: see :meth:`Decoder.forget`.
+        """
+        new = copy(self)
+        new._audio, new._words = self._audio.copy(), self._words.copy()
+        return new
+
+    def step(self, samples: Samples, *, end: bool = False) -> Asking[list[AlignedWord]]:
+        """One inference over the buffer and the next samples: its words.
 
         Args:
             samples: at most :attr:`room`.
             end: they end the utterance, so all words are committed.
         """
         self._audio.push(samples)
-        audio = self._audio.encode(end=end)
+        audio = yield from self._audio.encode(end=end)
         if audio is None:
             return []
-        found = self._decode(audio, end)
+        found = yield from self._decode(audio, end)
         following = None if end else found.following
         words, rest = words_of(found.tokens, following, self._tokenizer.piece)
         words = [word for word in words if not self._is_repeated(*word)]
@@ -197,12 +212,14 @@ class Utterance:
         self._audio.drop(min(n_chunks, self._audio.n_settled))
         self._words = words
 
-    def _decode(self, audio: Audio, end: bool) -> _Hypothesis:
+    def _decode(self, audio: Audio, end: bool) -> Asking[_Hypothesis]:
         """Write tokens until the policy, the model or a loop stops it."""
         n_audio = len(audio.embeddings)
         last = self._words[-1].last - self._audio.dropped_tokens if self._words else 0
         tokens: list[Token] = []
-        for count, (prediction, before) in enumerate(self._predictions(audio)):
+        text = yield from self._begin_text(audio)
+        for count in itertools.count():
+            prediction, before = yield from text.next()
             phrase = len(tokens) - before  # where the one that it belongs to begins
             if prediction.id in self._tokenizer.ends:
                 return _Hypothesis(tokens, prediction.id, True)
@@ -229,35 +246,21 @@ class Utterance:
                 break
         return _Hypothesis(tokens, following, False)
 
-    def _predictions(self, audio: Audio) -> Iterator[tuple[Token, int]]:
-        """The endless tokens of the text; each is written when the next one is requested.
-
-        With each token the number of those before it that belong to the same phrase of the
-        vocabulary: such a phrase is written as a whole.
-        """
+    def _begin_text(self, audio: Audio) -> Asking["_Text"]:
+        """Read the audio, and the header or what the text goes on from."""
         if self._is_forced or self._words:
             context = self._context()
-            prediction = self._decoder.read(audio, [*self._prompt_tail, *self._header, *context])
+            tail = [*self._prompt_tail, *self._header, *context]
+            written, prediction = [], (yield from self._decoder.read(audio, tail))
         else:
-            *written, prediction = self._read_header(self._decoder.read(audio, self._prompt_tail))
-            yield from ((token, 0) for token in written)
+            prediction = yield from self._decoder.read(audio, self._prompt_tail)
+            *written, prediction = yield from self._read_header(prediction)
             context = [token.id for token in written]
         speller = Speller(self._tokenizer.piece, self.vocabulary)
         speller.read(context[-LONGEST_TRIAL:])
-        frames: list[int] = []  # of tokens that are not yielded
-        while True:
-            held = speller.held
-            choice = speller.choose(prediction.id, prediction.probability, self._decoder.logits)
-            frames.append(prediction.position)
-            if choice.undone:
-                self._decoder.go_back(choice.undone)
-                held = 0
-                del frames[1:]
-            for place, one in enumerate(choice.written):
-                yield one.at(frames.pop(0)), place if place < held else 0
-            prediction = self._decoder.write(choice.token)
+        return _Text(self._decoder, speller, written, prediction)
 
-    def _read_header(self, prediction: Token) -> list[Token]:
+    def _read_header(self, prediction: Token) -> Asking[list[Token]]:
         """Read the header that the model writes, ``language English<asr_text>``.
 
         Like Qwen's own parser: without the tag everything is text, and text may follow
@@ -270,19 +273,19 @@ class Utterance:
         stops = {*self._tokenizer.ends, self._tokenizer.asr_text}
         while prediction.id not in stops and len(written) < LONGEST_HEADER:
             written.append(prediction)
-            prediction = self._decoder.write(prediction.id)
+            prediction = yield from self._decoder.write(prediction.id)
         tokens = [token.id for token in written]
         text = self._tokenizer.text(tokens)
         language = written_language(text)
         if prediction.id == self._tokenizer.asr_text:
             self._header = [*tokens, prediction.id]
-            first = [self._decoder.write(prediction.id)]
+            first = [(yield from self._decoder.write(prediction.id))]
         elif prediction.id in self._tokenizer.ends and text.strip().lower() == NO_SPEECH:
             first = [prediction]
         else:
             self._header, language, first = [], None, [*written, prediction]
         if language is not None or first[0].id not in self._tokenizer.ends:
-            self.language = language
+            self.language, self.has_language = language, True
         return first
 
     def _context(self) -> list[int]:
@@ -308,3 +311,44 @@ class Utterance:
             token.position + self._audio.dropped_tokens for token in (tokens[0], tokens[-1])
         )
         return AlignedWord(text, start, end, probability, first, last)
+
+
+class _Text:
+    """The endless tokens of a text, each with the number of those before it in its phrase.
+
+    A phrase of the vocabulary is written as a whole.
+
+    Args:
+        written: its first tokens, which the decoder has written.
+        prediction: the one behind them, which it has not.
+    """
+
+    def __init__(
+        self, decoder: Decoder, speller: Speller, written: Sequence[Token], prediction: Token
+    ) -> None:
+        self._decoder, self._speller = decoder, speller
+        self._waiting = deque((token, 0) for token in written)
+        self._prediction = prediction
+        self._chosen: int | None = None  # the token that comes next, if it is chosen
+        self._frames: list[int] = []  # of tokens that are held back
+
+    def next(self) -> Asking[tuple[Token, int]]:
+        """The next token; what was chosen before it is written now."""
+        while not self._waiting:
+            if self._chosen is not None:
+                self._prediction = yield from self._decoder.write(self._chosen)
+            self._choose()
+        return self._waiting.popleft()
+
+    def _choose(self) -> None:
+        prediction, held = self._prediction, self._speller.held
+        choice = self._speller.choose(prediction.id, prediction.probability, self._decoder.logits)
+        self._frames.append(prediction.position)
+        if choice.undone:
+            self._decoder.go_back(choice.undone)
+            held = 0
+            del self._frames[1:]
+        for place, one in enumerate(choice.written):
+            token = one.at(self._frames.pop(0))
+            self._waiting.append((token, place if place < held else 0))
+        self._chosen = choice.token

@@ -13,60 +13,21 @@ Dimension letters: B batch, L new positions, T mel frames, D head size.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from voxfast.cache import SlidingKVCache, attend_streams
+from voxfast.cache import SlidingKVCache
 from voxfast.models.counts import PassCount
 from voxfast.models.voxtral.config import TransformerArgs, VoxtralArgs
 from voxfast.nn import linears
-from voxfast.ops import Rotary, gelu, linear, rotary_tables, swiglu
+from voxfast.ops import gelu, linear, swiglu
+from voxfast.rows import History, histories, joined, split
 
 __all__ = ["DecoderRows", "DecoderState", "EncoderState", "Voxtral"]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the rows of a layer attend to: those of several streams, one after the other.
-
-    Attributes:
-        caches: of each stream.
-        lengths: rows of each stream.
-        rotary: the tables of all rows.
-    """
-
-    caches: Sequence[SlidingKVCache]
-    lengths: Sequence[int]
-    rotary: Rotary
-
-
-def joined(parts: Sequence[mx.array]) -> mx.array:
-    """[1, L, …] of several streams as the rows of one array."""
-    return parts[0] if len(parts) == 1 else mx.concatenate(list(parts), axis=1)
-
-
-def split(x: mx.array, lengths: Sequence[int]) -> list[mx.array]:
-    """The rows of each stream: what :func:`joined` has joined."""
-    if len(lengths) == 1:
-        return [x]
-    # MLX's stub says that it is one array.
-    return cast(list[mx.array], mx.split(x, list(accumulate(lengths))[:-1], axis=1))
-
-
-def histories(
-    caches: Sequence[Sequence[SlidingKVCache]], lengths: Sequence[int], args: TransformerArgs
-) -> Iterator[History]:
-    """For each layer its history; ``caches`` has those of the layers of each stream."""
-    offsets = [layers[0].offset for layers in caches]
-    rotary = rotary_tables(offsets, lengths, args.head_dim, args.rope_theta)
-    for layer in zip(*caches, strict=True):
-        yield History(layer, lengths, rotary)
 
 
 class Attention(nn.Module):
@@ -84,9 +45,7 @@ class Attention(nn.Module):
         q, k, v = (
             y.reshape(1, rows, -1, self.head_dim) for y in linears(x, self.wq, self.wk, self.wv)
         )
-        out = attend_streams(
-            history.caches, q, k, v, history.lengths, scale=self.scale, rotary=history.rotary
-        )
+        out = history.attend(q, k, v, scale=self.scale)
         return self.wo(out.reshape(1, rows, -1))
 
 
@@ -194,7 +153,7 @@ class Encoder(nn.Module):
         lengths = [part.shape[1] for part in parts]
         x = joined(parts)
         caches = [state.caches for state in states]
-        layers = histories(caches, lengths, self.args)
+        layers = histories(caches, lengths, self.args.head_dim, self.args.rope_theta)
         for layer, history in zip(self.layers, layers, strict=True):
             x = layer(x, history)
         return self.norm(x)
@@ -286,7 +245,8 @@ class Decoder(nn.Module):
     def __call__(self, x: mx.array, rows: "Sequence[DecoderRows]") -> mx.array:
         """[1, R, dim] inputs of all streams → [outputs of all, vocab] logits."""
         lengths = [len(part.tokens) for part in rows]
-        layers = histories([part.state.caches for part in rows], lengths, self.args)
+        caches = [part.state.caches for part in rows]
+        layers = histories(caches, lengths, self.args.head_dim, self.args.rope_theta)
         scales = delays([part.state for part in rows], lengths)
         for layer, scale, history in zip(self.layers, scales, layers, strict=True):
             x = layer(x, scale, history)
