@@ -32,7 +32,8 @@ class SlowStream:
         self.taken = 0
         self.ends = 0
         self.on_step: Callable[[], None] = lambda: None
-        self.chunks_matter = self.is_busy = self.is_awaited = self.may_share = False
+        self.chunks_matter = self.is_busy = self.may_share = False
+        self.is_awaited = self.is_offline = False
 
     def push(self, samples: np.ndarray) -> None:
         self.samples.append(samples)

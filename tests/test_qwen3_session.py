@@ -361,7 +361,8 @@ def test_long_recordings_are_cut_at_pauses(
 
     def streamed(samples: np.ndarray, **options: Any) -> list[voxfast.Word]:
         with model.session(language="en", **options) as session:
-            return feed(session, samples, 5.0)
+            session.insert(samples)
+            return session.finish()
 
     assert transcribed(short) == (streamed(short), 1)
     cut, count = transcribed(audio)

@@ -298,7 +298,7 @@ def test_phrases_that_fail_leave_nothing(
 ) -> None:
     """Beginnings of what is said, which nobody says so: tried, and taken back, bit for bit."""
     expected = transcribe(model, audio)
-    failing = ["fort", "nineteenth", "threes", "twent", "eights", "kitchens", "minutes", "opener"]
+    failing = ["fort", "nineteenth", "threes", "twent", "eights", "kitchens", "opener"]
     phrases = [(word, 9.0) for word in failing]
     assert transcribe(model, audio, vocabulary=phrases) == expected
     assert undone

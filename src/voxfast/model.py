@@ -212,6 +212,7 @@ def transcribe_readable(
     if length > model._loaded.offline_whole_seconds:
         options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
     with model.session(**options) as session:
+        session._stream.is_offline = True
         try:
             for block in blocks:
                 words += session.feed(block)

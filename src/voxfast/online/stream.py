@@ -21,14 +21,14 @@ class Stream(Protocol):
     thread. All but ``step`` are cheap. The ``end_`` methods are idempotent.
 
     Attributes:
-        chunks_matter: whether words depend on how much audio is there when a step begins.
         is_awaited: whether a call of the session waits for the words; set by the session.
+        is_offline: whether words may come late, since nobody listens; set before the first step.
     """
 
     words: list[Word]
     error: Exception | None
-    chunks_matter: bool
     is_awaited: bool
+    is_offline: bool
 
     def push(self, samples: NDArray[np.float32]) -> None: ...
     def skip(self, seconds: float) -> None: ...
@@ -58,6 +58,11 @@ class Stream(Protocol):
         ...
 
     @property
+    def chunks_matter(self) -> bool:
+        """Whether words depend on how much audio is there when a step begins."""
+        ...
+
+    @property
     def heard(self) -> float: ...
     @property
     def processed(self) -> float: ...
@@ -83,15 +88,13 @@ class QueuedStream:
         lag: seconds of audio in the queue.
     """
 
-    chunks_matter = False
-
     def __init__(self) -> None:
         self._clock = Clock(SAMPLE_RATE)
         self._queue = SampleQueue()
         self._taken = 0  # samples consumed by steps
         self.words: list[Word] = []
         self.error: Exception | None = None
-        self.is_awaited = False
+        self.is_awaited = self.is_offline = False
         self.heard = self.processed = self.lag = 0.0
 
     def push(self, samples: NDArray[np.float32]) -> None:
@@ -119,6 +122,11 @@ class QueuedStream:
     def due(self) -> bool:
         """Whether there is a step to do."""
         raise NotImplementedError
+
+    @property
+    def chunks_matter(self) -> bool:
+        """Whether words depend on how much audio is there when a step begins; here they do not."""
+        return False
 
     def _pad(self, n_samples: int) -> None:
         """Queue padding: silence that is not in the real audio."""

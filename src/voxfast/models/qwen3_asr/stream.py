@@ -36,6 +36,8 @@ TOKEN_MS = 1000 * TOKEN_FRAMES // FRAME_RATE
 # Zeros after an utterance: without them, the last word is lost or wrong if the recording ends
 # right after it. (Qwen's own code pads audio to this length.)
 END_PAD = SAMPLE_RATE // 2
+# Utterances of a recording that are transcribed at once.
+SIDE_BY_SIDE = 8
 
 
 class Qwen3Stream(QueuedStream):
@@ -55,8 +57,6 @@ class Qwen3Stream(QueuedStream):
     Raises:
         InvalidOptionError: if the prompt is too long.
     """
-
-    chunks_matter = True  # a word is committed when enough audio behind it was heard
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Qwen3Stream(QueuedStream):
         self._idle: list[Decoder] = []  # of them
         self._draft: _Inference | None = None  # that nothing awaits
         self._may_draft = False
+        self._is_ended = False
         self._utterances: deque[_Hearing] = deque()  # not all of whose words are committed
         self._n_encoded = 0  # frames, in utterances that are over
         self._ends: deque[int] = deque()  # of utterances that are not heard to their end
@@ -129,11 +130,25 @@ class Qwen3Stream(QueuedStream):
     def end_stream(self) -> None:
         """Queue the end; as :meth:`end_utterance`."""
         self.end_utterance()
+        self._is_ended = True
 
     @property
     def due(self) -> bool:
-        """Whether there is a step to do."""
-        return bool(self._running) or self._may_begin
+        """Whether there is a step to do.
+
+        Offline, a pass waits until so many utterances are there that it is full.
+        """
+        if not self._running and not self._may_begin:
+            return False
+        if not self.is_offline or self._is_ended or self._is_cut:
+            return True
+        is_full = len(self._running) + len(self._ends) >= self._side_by_side
+        return is_full or (self._may_begin and not self._next()[1])
+
+    @property
+    def chunks_matter(self) -> bool:
+        """A word is committed when enough audio behind it was heard, or the end of it."""
+        return not self.is_offline
 
     @property
     def may_share(self) -> bool:
@@ -148,8 +163,8 @@ class Qwen3Stream(QueuedStream):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an inference runs that is no draft."""
-        return bool(self._running)
+        """Whether an inference runs, which is no draft, and may end its utterance."""
+        return self._is_cut if self.is_offline else bool(self._running)
 
     @property
     def tentative(self) -> str:
@@ -195,9 +210,20 @@ class Qwen3Stream(QueuedStream):
         return [one.inference for one in self._utterances if one.inference is not None]
 
     @property
+    def _is_cut(self) -> bool:
+        """Whether an inference runs that does not hear the end of its utterance."""
+        return self._current is not None and self._current.inference is not None
+
+    @property
+    def _side_by_side(self) -> int:
+        """The most inferences that run at once."""
+        return SIDE_BY_SIDE if self.is_offline and self._is_parallel else 1
+
+    @property
     def _may_begin(self) -> bool:
         """Whether there is audio for an inference that can begin now."""
-        return len(self._running) < 1 and any(self._next())
+        has_room = len(self._running) < self._side_by_side and not self._is_cut
+        return has_room and any(self._next())
 
     def _next(self) -> tuple[int, bool]:
         """Samples of the next inference, and whether they end the utterance."""
@@ -207,13 +233,17 @@ class Qwen3Stream(QueuedStream):
             # The zeros may exceed the buffer: no inference has only zeros as new audio.
             return (left, True) if left <= room + END_PAD else (room, False)
         size = min(len(self._queue), room)
+        if self.is_offline:  # as if the end were known: what is left may still belong to it
+            return (size, False) if len(self._queue) > room + END_PAD else (0, False)
         return (size, False) if size >= min(self._block, room) else (0, False)
 
     def _start(self, is_awaited: bool) -> "list[_Inference]":
         """Begin what is due; return the inferences that take part in the next pass."""
         if not is_awaited and self._draft is None and not self._running:
             self._draft = self._infer()
-        elif is_awaited and self._may_begin:
+        new = 0  # samples, at most as many as one utterance may have
+        while is_awaited and self._may_begin and new + self._next()[0] <= self._room + END_PAD:
+            new += self._next()[0]
             self._begin()
         running = self._running or ([] if self._draft is None else [self._draft])
         return [one for one in running if one.run.asks is not None]
@@ -382,7 +412,8 @@ def step(streams: Sequence[Qwen3Stream]) -> None:
     try:
         inferences = []
         for stream in streams:
-            inferences += stream._start(stream is streams[0] or stream.is_awaited)
+            is_awaited = stream is streams[0] or stream.is_awaited or not stream.chunks_matter
+            inferences += stream._start(is_awaited)
         run_pass([inference.run for inference in inferences])
     except Exception as error:
         for stream in streams:
