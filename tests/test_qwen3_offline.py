@@ -139,17 +139,21 @@ def test_any_blocks_give_the_same_words(model: voxfast.Model, recording: np.ndar
             assert words + session.finish() == expected
 
 
-def test_what_waits_is_bounded(model: voxfast.Model, recording: np.ndarray) -> None:
+def test_what_waits_is_bounded_and_no_backlog(
+    model: voxfast.Model, recording: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of audio without pauses no more than the buffer holds, of utterances no more than run."""
     for options in ({"endpoint_ms": 500}, {}):
         with model.session(language="en", **options) as session:
             session._stream.is_offline = True
             inner: Any = session._stream
             for at in range(0, len(recording), 80_000):
+                session._overload._busy = 1e9  # of the call before
                 session.feed(recording[at : at + 80_000])
                 assert session.lag <= 15.5 + 5
                 assert len(inner._decoders) <= 8
                 assert len(inner._running) <= 8
+    assert not caplog.records
 
 
 def test_progress_and_an_interrupt_keep_the_order(

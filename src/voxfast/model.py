@@ -168,7 +168,8 @@ def transcribe(
     """Transcribe a whole recording. Equals a session that is fed all of it.
 
     For Qwen3-ASR, a recording of more than 12 s is cut at pauses of half a second, as by
-    ``endpoint_ms=500``; ``endpoint_ms=None`` leaves it whole.
+    ``endpoint_ms=500``; ``endpoint_ms=None`` leaves it whole. Several utterances are transcribed
+    side by side.
 
     Args:
         audio: an audio or video file, see :func:`voxfast.audio.stream_file`; or [N] samples,

@@ -382,7 +382,8 @@ class Session:
     @contextmanager
     def _draining(self) -> Iterator[int]:
         """The time in which slices are processed, up to the call of this number."""
-        self._overload.begin(self.lag)
+        # Of a recording as much waits as makes passes full.
+        self._overload.begin(0.0 if self._stream.is_offline else self.lag)
         with self._calls_lock:
             last = self._limit = self._applied + len(self._calls)
         try:

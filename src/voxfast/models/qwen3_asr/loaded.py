@@ -31,7 +31,7 @@ class LoadedQwen3ASR:
     """See :class:`voxfast.models.family.LoadedCheckpoint`."""
 
     delays_ms: tuple[int, ...] = ()  # any
-    offline_block_seconds = 5.0  # one inference; the buffer holds twice as much
+    offline_block_seconds = 5.0  # between two reports of progress
     offline_whole_seconds = 12.0  # what the buffer holds before older audio is dropped
 
     def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:

@@ -140,7 +140,7 @@ class Qwen3Stream(QueuedStream):
         """
         if not self._running and not self._may_begin:
             return False
-        if not self.is_offline or self._is_ended or self._is_cut:
+        if not self.is_offline or self._is_ended or self._is_partial:
             return True
         is_full = len(self._running) + len(self._ends) >= self._side_by_side
         return is_full or (self._may_begin and not self._next()[1])
@@ -157,14 +157,16 @@ class Qwen3Stream(QueuedStream):
         Then it runs the inference that will be due if nothing else comes first: a draft. Only
         after a step that was awaited, in a session whose audio is processed as it comes.
         """
-        if self._running or self._draft is None:
-            return bool(self._running) or (self._may_draft and self._may_begin)
+        if self.is_offline or self._running:
+            return self.due
+        if self._draft is None:
+            return self._may_draft and self._may_begin
         return self._draft.run.asks is not None
 
     @property
     def is_busy(self) -> bool:
         """Whether an inference runs, which is no draft, and may end its utterance."""
-        return self._is_cut if self.is_offline else bool(self._running)
+        return self._is_partial if self.is_offline else bool(self._running)
 
     @property
     def tentative(self) -> str:
@@ -207,10 +209,11 @@ class Qwen3Stream(QueuedStream):
 
     @property
     def _running(self) -> "list[_Inference]":
+        """Inferences that are no drafts."""
         return [one.inference for one in self._utterances if one.inference is not None]
 
     @property
-    def _is_cut(self) -> bool:
+    def _is_partial(self) -> bool:
         """Whether an inference runs that does not hear the end of its utterance."""
         return self._current is not None and self._current.inference is not None
 
@@ -222,7 +225,7 @@ class Qwen3Stream(QueuedStream):
     @property
     def _may_begin(self) -> bool:
         """Whether there is audio for an inference that can begin now."""
-        has_room = len(self._running) < self._side_by_side and not self._is_cut
+        has_room = len(self._running) < self._side_by_side and not self._is_partial
         return has_room and any(self._next())
 
     def _next(self) -> tuple[int, bool]:
