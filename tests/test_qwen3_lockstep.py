@@ -17,7 +17,10 @@ from evaluation import EvalItem
 import voxfast
 from voxfast import ops
 from voxfast.models.qwen3_asr import passes
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.network import DecoderRows, Qwen3ASR, TowerRows
+from voxfast.models.qwen3_asr.passes import run_alone
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.nn import serve_layers
 
@@ -154,6 +157,20 @@ def test_a_part_of_a_pass_has_the_bits_that_it_has_alone(
             assert equal(logits[i : i + 1], steps[place][0])
             for ours, theirs in zip(queries[i], steps[place][1][0], strict=True):
                 assert equal(ours, theirs)
+
+
+def test_a_decoder_that_forgets_reads_all_audio_again(qwen_folder: Path) -> None:
+    """What it has read last may not be what the stream goes on from."""
+    network = load_qwen3_asr(qwen_folder, mx.float32)
+    heads: dict[int, list[int]] = {0: [0], 1: [1]}
+    first, second = Audio(network.embed(range(30)), 0), Audio(network.embed(range(50, 90)), 0)
+    later = Audio(mx.concatenate([first.embeddings, network.embed([7, 8])]), 26)
+    once, again = Decoder(network, [1, 2], heads), Decoder(network, [1, 2], heads)
+    run_alone(once.read(first, [3]))
+    run_alone(again.read(first, [3]))
+    run_alone(again.read(second, [3]))
+    again.forget()
+    assert run_alone(once.read(later, [3])) == run_alone(again.read(later, [3]))
 
 
 # ---- sessions -----------------------------------------------------------------------

@@ -139,6 +139,19 @@ def test_any_blocks_give_the_same_words(model: voxfast.Model, recording: np.ndar
             assert words + session.finish() == expected
 
 
+@pytest.mark.parametrize("seconds", [3.9, 4.0, 4.1, 4.6, 8.2])
+def test_an_utterance_as_long_as_the_buffer_waits_for_its_end(
+    model: voxfast.Model, recording: np.ndarray, seconds: float
+) -> None:
+    """The zeros at its end may exceed the buffer, and no inference hears them alone."""
+    audio = recording[: int(16_000 * seconds)]
+    options: dict[str, Any] = {
+        "tuning": voxfast.Qwen3Tuning(buffer_ms=4000, trim_ms=3000, keep_ms=1000),
+        "endpoint_ms": None,
+    }
+    assert side_by_side(model, audio, **options) == one_by_one(model, audio, **options)
+
+
 def test_what_waits_is_bounded_and_no_backlog(
     model: voxfast.Model, recording: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
