@@ -13,6 +13,7 @@ from fuzzing.tiny import write_tiny_qwen3_asr, write_tiny_voxtral
 
 import voxfast
 from voxfast.errors import CheckpointError
+from voxfast.models.qwen3_asr import network as qwen3_asr
 from voxfast.models.qwen3_asr.weights import load_qwen3_asr
 from voxfast.models.voxtral.convert import convert
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
@@ -356,8 +357,8 @@ def test_qwen_with_float32_norms(tmp_path: Path, half: mx.Dtype) -> None:
     mx.save_safetensors(weights, half_but_norms(tensors, half) | packed)
     model = load_qwen3_asr(folder)
     state = model.decoder_state()
-    out, _ = model.decode(model.embed([5, 6, 7]), state)
-    audio = model.stem(mx.zeros((100, 8)), alone=True)
+    out, _ = model.decode([qwen3_asr.DecoderRows([[5, 6, 7]], state)])
+    (audio,) = model.stem([(mx.zeros((100, 8)), True)])
     assert model.dtype == out.dtype == audio.dtype == half
     assert {x.dtype for x in state.arrays()} == {half}
 
