@@ -2,9 +2,11 @@
 
     python benches/vocabulary.py DATASET [--model MODEL ...] [--words WORD ...] [--weight 4 ...]
                                  [--distractors 0 10 100 1000] [--as-prompt] [--noise-db DB]
-                                 [--limit N] [--without FOLDER] [--minutes 60] [--seed 8]
-                                 [--json FILE]
+                                 [--limit N] [--without FOLDER] [--minutes 60] [--timed 60]
+                                 [--seed 8] [--json FILE]
     python benches/vocabulary.py tests/data/eval/eval.json --noise-db 6
+    python benches/vocabulary.py runs/rare/eval_speakers --model runs/rare/checkpoint
+        --words $(python -c "from tools.train.grammar import RARE; print(*RARE)")
 
 DATASET is one of ``voxfast bench``: a folder in LibriSpeech's layout, or clips with a manifest.
 ``--words`` are the rare words, which the vocabulary lists; by default those that the model misses
@@ -17,8 +19,10 @@ For each weight and number of distractors:
 - errors in all other words per word, before and after: substitutions, deletions, and insertions
   of words that are not rare;
 - false insertions: words of the vocabulary, distractors too, where nobody said them, before and
-  after; in the clips, and in ``--without``, recordings in which none of them is said;
-- processor time with the vocabulary, relative to that without, clip by clip in turn.
+  after: in clips in which a rare word is said, and where none is, in the other clips and in the
+  recordings of ``--without``;
+- processor time with the vocabulary, relative to that without: of ``--timed`` of the clips, fed in
+  blocks of 320 ms, with and without in turn; median of the clips' ratios, and that of the sums.
 
 ``--as-prompt`` gives the rare words and distractors to Qwen3-ASR as context in its prompt, too.
 """
@@ -70,8 +74,8 @@ class Outcome(NamedTuple):
         said: rare words in the references, with how often.
         found: those that were recognised.
         other_words, other_errors: of words that are not rare.
-        false: words of the vocabulary that nobody said.
-        seconds: of processor time.
+        false: words of the vocabulary that nobody said, in clips that have a rare word; and
+        false_without: in the others.
     """
 
     said: Counter[str]
@@ -79,7 +83,7 @@ class Outcome(NamedTuple):
     other_words: int
     other_errors: int
     false: int
-    seconds: float
+    false_without: int
 
 
 def read_clips(args: argparse.Namespace) -> list[Clip]:
@@ -106,17 +110,32 @@ def distractors(count: int, seed: int, known: set[str]) -> list[str]:
     return list(found)
 
 
-def transcribe(model: voxfast.Model, audio: Audio, **options: Any) -> tuple[list[str], float]:
-    """The words, and seconds of processor time, for which a vocabulary is ready."""
-    if not model.delays_ms:
-        options["language"] = "en"
+def transcribe(model: voxfast.Model, audio: Audio, options: dict[str, Any]) -> list[str]:
+    """The words. Blocks would not show in them."""
     with model.session(**options) as session:
-        begin, words = time.process_time(), []
+        words = [*session.feed(audio), *session.finish()]
+    return [word.text for word in normalise_words(words)]
+
+
+def seconds(model: voxfast.Model, audio: Audio, options: dict[str, Any]) -> float:
+    """Processor time of a stream; the vocabulary is compiled before."""
+    with model.session(**options) as session:
+        begin = time.process_time()
         for at in range(0, len(audio), BLOCK):
-            words += session.feed(audio[at : at + BLOCK])
-        words += session.finish()
-        spent = time.process_time() - begin
-    return [word.text for word in normalise_words(words)], spent
+            session.feed(audio[at : at + BLOCK])
+        session.finish()
+        return time.process_time() - begin
+
+
+def ratios(
+    model: voxfast.Model, audios: Sequence[Audio], plain: dict[str, Any], options: dict[str, Any]
+) -> NDArray[np.float64]:
+    """[N, 2] seconds without the vocabulary and with it; neither is always the first."""
+    spent = np.zeros((len(audios), 2))
+    for number, audio in enumerate(track(audios, "processor time")):
+        for which in (0, 1) if number % 2 else (1, 0):
+            spent[number, which] = seconds(model, audio, options if which else plain)
+    return spent
 
 
 def judge(
@@ -124,11 +143,11 @@ def judge(
     heard: Sequence[list[str]],
     rare: set[str],
     listed: set[str],
-    seconds: float,
 ) -> Outcome:
     """Compare clips with what was written."""
     said, found = Counter[str](), Counter[str]()
-    others = errors = false = 0
+    others = errors = 0
+    false = [0, 0]
     for clip, words in zip(clips, heard, strict=True):
         said.update(word for word in clip.words if word in rare)
         others += sum(word not in rare for word in clip.words)
@@ -138,8 +157,8 @@ def judge(
                 continue
             errors += bool(one) and one not in rare
             errors += not one and other not in rare
-            false += other in listed
-    return Outcome(said, found, others, errors, false, seconds)
+            false[rare.isdisjoint(clip.words)] += other in listed
+    return Outcome(said, found, others, errors, *false)
 
 
 def aligned(said: list[str], heard: list[str]) -> list[tuple[str, str, str]]:
@@ -171,9 +190,7 @@ def listed_words(
     model: voxfast.Model, audios: Sequence[Audio], listed: set[str], options: dict[str, Any]
 ) -> int:
     """How many words of the vocabulary are written."""
-    return sum(
-        word in listed for audio in audios for word in transcribe(model, audio, **options)[0]
-    )
+    return sum(word in listed for audio in audios for word in transcribe(model, audio, options))
 
 
 def read_without(folder: Path, minutes: float) -> list[Audio]:
@@ -190,42 +207,46 @@ def read_without(folder: Path, minutes: float) -> list[Audio]:
 
 def run(model: voxfast.Model, clips: list[Clip], args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each weight and number of distractors."""
-    plain = [transcribe(model, clip.audio)[0] for clip in track(clips, model.name)]
+    usual: dict[str, Any] = {} if model.delays_ms else {"language": "en"}
+    plain = [transcribe(model, clip.audio, usual) for clip in track(clips, model.name)]
     rare = args.words or missed_words(clips, plain)
     if not rare:
         raise SystemExit("no word is missed twice: name --words, or add noise with --noise-db")
     print(f"{model.name}: {len(rare)} rare words: {' '.join(rare)}")
     without = read_without(args.without, args.minutes) if args.without else []
-    hours = (sum(map(len, without)) + sum(len(clip.audio) for clip in clips)) / SAMPLE_RATE / 3600
+    others = [clip.audio for clip in clips if set(rare).isdisjoint(clip.words)]
+    hours = sum(map(len, [*others, *without])) / SAMPLE_RATE / 3600
     known = {word for clip in clips for word in clip.words}
+    places = np.linspace(0, len(clips), min(args.timed, len(clips)), endpoint=False).astype(int)
+    timed = [clips[place].audio for place in places]
     rows = []
     for weight in args.weight:
         for count in args.distractors:
             entries = [*rare, *distractors(count, args.seed, known | set(rare))]
-            options: dict[str, Any] = {"vocabulary": [(word, weight) for word in entries]}
+            options = {**usual, "vocabulary": [(word, weight) for word in entries]}
             if args.as_prompt:
                 options["prompt"] = ", ".join(entries)
-            heard: list[list[str]] = []
-            seconds = [0.0, 0.0]
-            for number, clip in enumerate(track(clips, f"{weight:g} nats, {count} more")):
-                for which in (0, 1) if number % 2 else (1, 0):  # neither is always the first
-                    words, spent = transcribe(model, clip.audio, **(options if which else {}))
-                    seconds[which] += spent
-                    if which:
-                        heard.append(words)
+            title = f"{weight:g} nats, {count} more"
+            heard = [transcribe(model, clip.audio, options) for clip in track(clips, title)]
             listed = set(entries)
-            before = judge(clips, plain, set(rare), listed, seconds[0])
-            after = judge(clips, heard, set(rare), listed, seconds[1])
+            before, after = (judge(clips, words, set(rare), listed) for words in (plain, heard))
             false = [
-                one.false + listed_words(model, without, listed, given)
-                for one, given in ((before, {}), (after, options))
+                one.false_without + listed_words(model, without, listed, given)
+                for one, given in ((before, usual), (after, options))
             ]
-            rows.append(row(weight, count, before, after, false, hours))
+            spent = ratios(model, timed, usual, options)
+            rows.append(row(weight, count, before, after, false, hours, spent))
     return rows
 
 
 def row(
-    weight: float, count: int, before: Outcome, after: Outcome, false: list[int], hours: float
+    weight: float,
+    count: int,
+    before: Outcome,
+    after: Outcome,
+    false: list[int],
+    hours: float,
+    spent: NDArray[np.float64],
 ) -> dict[str, Any]:
     said = before.said.total()
     missed = said - before.found.total()
@@ -239,10 +260,13 @@ def row(
         "other_words": before.other_words,
         "other_errors_before": before.other_errors / max(1, before.other_words),
         "other_errors_after": after.other_errors / max(1, after.other_words),
-        "false_insertions_before": false[0],
-        "false_insertions_after": false[1],
-        "hours": hours,
-        "time": after.seconds / before.seconds,
+        "false_beside_before": before.false,
+        "false_beside_after": after.false,
+        "false_without_before": false[0],
+        "false_without_after": false[1],
+        "hours_without": hours,
+        "time": float(np.median(spent[:, 1] / spent[:, 0])) if len(spent) else None,
+        "time_of_sums": spent[:, 1].sum() / spent[:, 0].sum() if len(spent) else None,
     }
 
 
@@ -250,7 +274,7 @@ def table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
     shown = Table(title=name)
     for title in (
         "weight", "distractors", "recall of rare words", "of missed ones found",
-        "errors in other words", "false insertions", "hours", "time",
+        "errors in other words", "false insertions", "without any", "hours", "time",
     ):  # fmt: skip
         shown.add_column(title, justify="right")
     for one in rows:
@@ -260,9 +284,10 @@ def table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
             f"{one['recall_before']:.1%} → {one['recall_after']:.1%} of {one['said']}",
             f"{one['found_of_missed']:.0%}",
             f"{one['other_errors_before']:.2%} → {one['other_errors_after']:.2%}",
-            f"{one['false_insertions_before']} → {one['false_insertions_after']}",
-            f"{one['hours']:.2f}",
-            f"{one['time']:.3f}",
+            f"{one['false_beside_before']} → {one['false_beside_after']}",
+            f"{one['false_without_before']} → {one['false_without_after']}",
+            f"{one['hours_without']:.2f}",
+            "–" if one["time"] is None else f"{one['time']:.3f} ({one['time_of_sums']:.3f})",
         )
     return shown
 
@@ -279,6 +304,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="clips")
     parser.add_argument("--without", type=Path, help="recordings without the words")
     parser.add_argument("--minutes", type=float, default=60, help="of them at most")
+    parser.add_argument("--timed", type=int, default=60, help="clips that are timed; 0: none")
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
