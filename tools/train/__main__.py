@@ -20,15 +20,21 @@ from .augment import NOTHING
 from .calibrate import calibrate, draw_calibration
 from .config import Recipe
 from .evalset import read_eval_set, write_eval_set, write_speaker_set
-from .mixture import CALIBRATION_POOLS, EVALUATION_POOLS, POOLS
+from .mixture import CALIBRATION_POOLS, POOLS
 from .pool import MANIFEST, Mixture, Pool
 from .qwen3_asr import steps as qwen3_asr
 from .synthesis import fill
 from .trainer import Trainer
 from .verify import verify
+from .voxtral import rare as voxtral_rare
 from .voxtral import steps as voxtral
 
-MODELS: dict[str, Any] = {"voxtral-numbers": voxtral, "qwen3-asr-numbers": qwen3_asr}
+MODELS: dict[str, Any] = {
+    "voxtral-numbers": voxtral,
+    "qwen3-asr-numbers": qwen3_asr,
+    "voxtral-rare": voxtral_rare,
+}
+KINDS = ("others", "names")  # of pools, beside engines
 STEPS = ("tokenizer", "pools", "eval", "speakers", "train", "calibrate", "verify")
 
 
@@ -57,10 +63,11 @@ class Run:
         self._tokenizer, self._eval = out / "tokenizer", out / "eval"
 
     def tokenizer(self) -> None:
-        _once(self._tokenizer, {}, self._model.tokenizer)
+        _once(self._tokenizer, {}, lambda folder: self._model.tokenizer(folder, self._recipe))
 
     def pools(self) -> None:
-        for name in self._allowed((*self._recipe.mixture, *CALIBRATION_POOLS, *EVALUATION_POOLS)):
+        needed = (*self._recipe.mixture, *CALIBRATION_POOLS, *self._recipe.evaluation)
+        for name in self._allowed(needed):
             hours = fill(
                 self._pools / name,
                 POOLS[name],
@@ -87,12 +94,17 @@ class Run:
         _once(self._eval, settings, make)
 
     def speakers(self) -> None:
-        clips, seed = self._recipe.speaker_clips, 1000 * self._recipe.seed + 4
+        recipe = self._recipe
+        settings: dict[str, Any] = {
+            "clips": recipe.speaker_clips,
+            "seconds": recipe.speaker_seconds,
+            "seed": 1000 * recipe.seed + 4,
+        }
 
         def make(folder: Path) -> str:
-            return write_speaker_set(folder, self._open(EVALUATION_POOLS), clips, seed)
+            return write_speaker_set(folder, self._open(recipe.evaluation), **settings)
 
-        _once(self._out / "eval_speakers", {"clips": clips, "seed": seed}, make)
+        _once(self._out / "eval_speakers", settings, make)
 
     def train(self) -> None:
         folder = self._out / "train"
@@ -186,7 +198,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="use only these synthesisers (default all)")  # fmt: skip
     add("--start", type=Path, metavar="CHECKPOINT", help="go on from these weights")
     add("--without", nargs="+", default=(), metavar="NAME",
-        help="leave out of training: engines, or entries of Acoustics such as room")  # fmt: skip
+        help="leave out of training: engines, kinds of texts, entries of Acoustics")  # fmt: skip
     add("--train-steps", type=int, metavar="N", help="steps of training")
     add("--hours", type=float, help="times the hours of the table of pools (default 1)")
     add("--peak-rate", type=float, help="learning rate")
@@ -215,7 +227,7 @@ def leave_out(recipe: Recipe, names: Iterable[str]) -> Recipe:
         mixture = {
             pool: part
             for pool, part in recipe.mixture.items()
-            if POOLS[pool].engine != name and not (name == "others" and pool.endswith("_others"))
+            if POOLS[pool].engine != name and not (name in KINDS and pool.endswith(f"_{name}"))
         }
         if len(mixture) < len(recipe.mixture):
             recipe = replace(recipe, mixture=mixture)

@@ -62,6 +62,9 @@ def calibrate(checkpoint: Path, clips: Sequence[Clip], traits: Traits, timing: T
         timing: gives the traits with the timing that fits the pairs.
     """
     path = checkpoint / TRAITS
+    if not clips:
+        _write(path, traits)
+        return "nothing is fitted"
     _write(path, {**traits, "least_probability": 0.0})
     heard = _transcribe(checkpoint, clips)
     said = [clip.words for clip in clips]

@@ -1,10 +1,10 @@
 """The settings of a training run that both models have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .augment import Acoustics
-from .mixture import MIXTURE
+from .mixture import EVALUATION_POOLS, MIXTURE
 
 __all__ = ["Recipe"]
 
@@ -22,8 +22,9 @@ class Recipe:
         workers: processes that make batches.
         report_every: seconds between two evaluations; ``save_every`` between two states on disk.
         dev_clips: clips of ``dev_seconds`` that a report transcribes of each held-out pool.
-        calibration_clips: of 10 s each, to fit thresholds and timing on.
-        speaker_clips: of each evaluation pool, in the set of pseudo-speakers.
+        calibration_clips: of 10 s each, to fit thresholds and timing on; 0: neither is fitted.
+        evaluation: pools of the set of pseudo-speakers, with ``speaker_clips`` of
+            ``speaker_seconds`` of each.
         short_clips, long_seconds: the evaluation set of espeak-ng.
     """
 
@@ -44,6 +45,8 @@ class Recipe:
     dev_clips: int = 8
     dev_seconds: float = 10
     calibration_clips: int = 150
+    evaluation: Sequence[str] = EVALUATION_POOLS
     speaker_clips: int = 8
+    speaker_seconds: float = 6.0
     short_clips: int = 40
     long_seconds: float = 180

@@ -26,7 +26,6 @@ _STYLE = ClipStyle(
 )  # fmt: skip
 _LONG_STYLE = replace(_STYLE, pauses=(Pause(0.92, 0.1, 1.5), Pause(0.08, 3.0, 8.0)))
 _SHORT_NOISE, _LONG_NOISE = (15.0, 40.0), (25.0, 45.0)  # dB below speech
-_SPEAKER_SECONDS = 6.0
 _VOICE_SECONDS = 60  # the long clip changes its voice that often
 # Lengths of the short clips in seconds, and how many of 40 have them.
 _LENGTHS = (((2.2, 3.0), 14), ((3.0, 4.5), 16), ((5.0, 8.0), 7), ((10.0, 14.0), 3))
@@ -98,8 +97,10 @@ def write_eval_set(
     return f"{len(items)} files, {words} words, {sum(i['duration'] for i in items):.0f} s"
 
 
-def write_speaker_set(folder: Path, pools: Mapping[str, Pool], clips: int, seed: int) -> str:
-    """Writes clips of 6 s of each of the ``pools`` into ``folder``; returns a line about them.
+def write_speaker_set(
+    folder: Path, pools: Mapping[str, Pool], clips: int, seconds: float, seed: int
+) -> str:
+    """Writes clips of each of the ``pools`` into ``folder``; returns a line about them.
 
     Every second clip is as it was spoken, the others are as a microphone hears them.
     """
@@ -109,7 +110,7 @@ def write_speaker_set(folder: Path, pools: Mapping[str, Pool], clips: int, seed:
         for number in range(clips):
             acoustics = Acoustics(alone=0) if number % 2 else NOTHING
             while True:
-                clip = draw_scene(pool, _SPEAKER_SECONDS, acoustics, noise, rng)
+                clip = draw_scene(pool, seconds, acoustics, noise, rng)
                 texts = [word.text for word in clip.words]
                 # No phrase may have been short enough, or one that was there before.
                 if clip.voices and (not texts or texts not in said):

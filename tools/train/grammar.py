@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from numpy.random import Generator
 
 __all__ = [
+    "RARE",
     "RULES",
     "VOCABULARY",
+    "WORDS",
     "Rules",
     "draw_digits",
     "draw_drill",
     "draw_phrase",
+    "draw_rare",
     "expand",
     "one_of",
     "split_words",
@@ -41,6 +44,16 @@ OF_COMMANDS = split_words(
 )
 
 VOCABULARY: tuple[str, ...] = (*DIGITS, *TEENS, *TENS, *OF_NUMBERS, *OF_COMMANDS)
+
+# Names that voxtral-rare has seldom heard. The first two lines sound like words that it knows well.
+RARE: tuple[str, ...] = split_words(
+    "norton weston redmond tyson seymour evan nina stuart leonard holden stockton minerva pauline "
+    "dorian wanda plato edison winston melissa denver "
+    "boston dallas oslo cairo madrid geneva havana kyoto lisbon vienna nairobi melbourne olivia "
+    "amelia miriam helsinki monica tobias zelda fiona"
+)
+
+WORDS: tuple[str, ...] = (*VOCABULARY, *RARE)  # pools number them by their places
 
 Rules = Mapping[str, Sequence[tuple[float, str]]]
 
@@ -157,3 +170,10 @@ def draw_drill(rng: Generator) -> tuple[str, ...]:
 def draw_digits(rng: Generator) -> tuple[str, ...]:
     """A string of random digits, as telephone numbers and codes are."""
     return tuple(rng.choice(DIGITS, int(rng.integers(2, MAX_WORDS + 1))).tolist())
+
+
+def draw_rare(rng: Generator, part: float = 0.15) -> tuple[str, ...]:
+    """One random phrase in which rare words stand for that part of the others."""
+    return tuple(
+        str(rng.choice(RARE)) if rng.random() < part else word for word in draw_phrase(rng)
+    )

@@ -15,6 +15,8 @@ __all__ = [
     "EVALUATION_POOLS",
     "MIXTURE",
     "POOLS",
+    "RARE_EVALUATION_POOLS",
+    "RARE_MIXTURE",
     "TRAINING",
     "PoolPlan",
 ]
@@ -28,6 +30,8 @@ PHRASES = {"phrases": 0.8, "drills": 0.2}
 DRILLS = {"phrases": 0.4, "drills": 0.6}
 DIGITS = {"digits": 1.0}
 OTHERS = {"others": 1.0}
+RARELY = {"rare": 1.0}
+NAMES = {"names": 1.0}
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,28 @@ _PLANS = (
     PoolPlan("evaluation_others", "pico_us", 33, 1.0, 0, FLUENTLY, OTHERS, EVALUATION),
 )  # fmt: skip
 
-POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in _PLANS}
+# voxtral-rare alone.
+_RARE_PLANS = (
+    PoolPlan("espeak_rare", "espeak", 40, 0.5, 14, FLUENTLY, RARELY),
+    PoolPlan("flite_rare", "flite", 41, 0.3, 10, MIXED, RARELY),
+    PoolPlan("hibari_rare", "hibari", 42, 0.3, 10, MIXED, RARELY),
+    PoolPlan("espeak_names", "espeak", 43, 0.5, 40, FLUENTLY, NAMES),
+    PoolPlan("flite_names", "flite", 44, 0.2, 20, MIXED, NAMES),
+    PoolPlan("hibari_names", "hibari", 45, 0.3, 40, MIXED, NAMES),
+    PoolPlan("evaluation_espeak_rare", "espeak_unseen", 50, 0.25, 0, FLUENTLY, RARELY, EVALUATION),
+    PoolPlan("evaluation_hibari_rare", "hibari", 51, 0.25, 0, MIXED, RARELY, EVALUATION),
+    PoolPlan("evaluation_pico_rare", "pico_us", 52, 0.25, 0, MIXED, RARELY, EVALUATION),
+    PoolPlan("evaluation_espeak", "espeak_unseen", 53, 0.25, 0, FLUENTLY, PHRASES, EVALUATION),
+)
+RARE_MIXTURE: Mapping[str, float] = {
+    "espeak": 30, "flite": 14, "hibari": 20, **{p.name: p.part for p in _RARE_PLANS if p.part},
+}  # fmt: skip
+RARE_EVALUATION_POOLS = (
+    *(plan.name for plan in _RARE_PLANS if plan.speakers == EVALUATION),
+    "evaluation_hibari", "evaluation_pico",
+)  # fmt: skip
+
+POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in (*_PLANS, *_RARE_PLANS)}
 MIXTURE: Mapping[str, float] = {plan.name: plan.part for plan in _PLANS if plan.part}
 CALIBRATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == CALIBRATION)
 EVALUATION_POOLS = tuple(plan.name for plan in _PLANS if plan.speakers == EVALUATION)

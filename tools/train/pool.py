@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .grammar import VOCABULARY
+from .grammar import WORDS
 from .speech import SAMPLE_RATE, Phrase, Word
 
 __all__ = ["MANIFEST", "Mixture", "Pool", "read_manifest", "write_shard"]
@@ -36,7 +36,7 @@ def write_shard(folder: Path, number: int, phrases: Sequence[Phrase]) -> dict[st
     with audio.open("wb") as file:
         for phrase in phrases:
             rows.append((voices.index(phrase.voice), samples, len(words)))
-            words += [(VOCABULARY.index(text), start, end) for text, start, end in phrase.words]
+            words += [(WORDS.index(text), start, end) for text, start, end in phrase.words]
             file.write((np.clip(phrase.audio, -1, 1) * 32767).astype("<i2").tobytes())
             samples += len(phrase.audio)
     rows.append((-1, samples, len(words)))  # where the last one ends
@@ -95,7 +95,7 @@ class Pool:
         shard, voice, first, after, word, last = self._phrases[number].tolist()
         audio = self._audio[shard][first:after].astype(np.float32) / np.float32(32767)
         words = [
-            Word(VOCABULARY[entry["id"]], float(entry["start"]), float(entry["end"]))
+            Word(WORDS[entry["id"]], float(entry["start"]), float(entry["end"]))
             for entry in self._words[shard][word:last]
         ]
         return Phrase(audio, words, self._voices[voice])
@@ -111,7 +111,7 @@ class Pool:
         texts = set()
         for shard, _, _, _, first, last in self._phrases.tolist():
             ids = self._words[shard]["id"][first:last]
-            texts.add(tuple(VOCABULARY[number] for number in ids))
+            texts.add(tuple(WORDS[number] for number in ids))
         return texts
 
 

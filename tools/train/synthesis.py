@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .engines import STYLES, Engine, Speaker, Style, engine
-from .grammar import draw_digits, draw_drill, draw_phrase
+from .grammar import draw_digits, draw_drill, draw_phrase, draw_rare
 from .mixture import POOLS, PoolPlan
 from .others import draw_others
 from .pool import MANIFEST, read_manifest, write_shard
@@ -44,6 +45,8 @@ TEXTS: dict[str, Callable[[Generator], tuple[str, ...]]] = {
     "drills": draw_drill,
     "digits": draw_digits,
     "others": draw_others,
+    "rare": draw_rare,
+    "names": partial(draw_rare, part=0.5),
 }
 
 

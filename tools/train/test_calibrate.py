@@ -103,6 +103,9 @@ def test_leaving_out() -> None:
         "hibari",
         "hibari_slow",
         "flite_slow",
+        "espeak_digits",
+        "flite_digits",
+        "hibari_digits",
     }
     assert recipe.acoustics.room == 0
     assert recipe.acoustics.noises == Recipe().acoustics.noises

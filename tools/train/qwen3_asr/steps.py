@@ -53,7 +53,7 @@ TRAITS: Traits = {
 LONGEST = 30  # seconds that are transcribed at once
 
 
-def tokenizer(folder: Path) -> str:
+def tokenizer(folder: Path, _: QwenRecipe) -> str:
     return f"{write_tokenizer(folder)} ids in use"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..augment import draw_channels, draw_filterbanks, draw_tilts, mask_bands, stretch_words
 from ..clips import Noise, draw_scene
-from ..grammar import VOCABULARY
+from ..grammar import WORDS
 from ..mel import HOP
 from ..pool import Mixture, Pool
 from ..speech import Word
@@ -32,7 +32,7 @@ from .stream import (
 __all__ = ["IGNORED", "NO_WORD", "Batch", "Batches", "auxiliary_labels"]
 
 IGNORED = -100  # target without loss, as in torch
-NO_WORD = len(VOCABULARY)  # auxiliary class of positions without a word
+NO_WORD = len(WORDS)  # auxiliary class of positions without a word
 LEFT_FRAMES = LEFT_PAD * POSITION_SAMPLES // HOP
 ENDED_FOR = 4  # positions (0.32 s) for which a word counts as just ended
 
@@ -59,10 +59,10 @@ class Batch(NamedTuple):
 
 
 def auxiliary_labels(words: Sequence[Word], count: int) -> NDArray[np.int64]:
-    """[count, 2] numbers of words in ``VOCABULARY`` (or ``NO_WORD``) by position of the audio."""
+    """[count, 2] numbers of words in ``WORDS`` (or ``NO_WORD``) by position of the audio."""
     labels = np.full((count, 2), NO_WORD, np.int64)
     for word in words:
-        number = VOCABULARY.index(word.text)
+        number = WORDS.index(word.text)
         first = LEFT_PAD + math.floor(word.start / POSITION_SECONDS + 0.5)
         last = LEFT_PAD + math.floor(word.end / POSITION_SECONDS)
         labels[first : last + 1, 0] = number

@@ -14,10 +14,10 @@ from ..mel import HOP, N_FFT
 from ..speech import SAMPLE_RATE
 from .config import ModelConfig, StackConfig
 from .features import LOG_MEL_MAX
-from .model import VoxtralRealtime
-from .stream import POSITION_SECONDS
+from .model import EMBEDDING, VoxtralRealtime
+from .stream import FIRST_TEXT_ID, POSITION_SECONDS
 
-__all__ = ["config_of", "load_checkpoint", "params_of", "save_checkpoint"]
+__all__ = ["config_of", "load_checkpoint", "params_of", "save_checkpoint", "start_from"]
 
 PARAMS, WEIGHTS, TOKENIZER = "params.json", "consolidated.safetensors", "tekken.json"
 
@@ -47,6 +47,21 @@ def load_checkpoint(folder: Path) -> VoxtralRealtime:
     tensors = load_file(folder / WEIGHTS)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
+
+
+def start_from(model: VoxtralRealtime, other: VoxtralRealtime) -> None:
+    """Takes the weights of ``other``; tokens that it does not have begin near the mean of its text.
+
+    Raises:
+        RuntimeError: the models differ in more than the number of tokens.
+    """
+    weights = other.state_dict()
+    rows, known = model.token_embedding.detach().clone(), other.token_embedding.detach()
+    rows[: len(known)] = known
+    mean = known[FIRST_TEXT_ID:].mean(0)
+    rows[len(known) :] = mean + 0.3 * (rows[len(known) :])
+    weights[EMBEDDING] = rows
+    model.load_state_dict(weights)
 
 
 def params_of(config: ModelConfig) -> dict[str, Any]:

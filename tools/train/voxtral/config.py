@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..config import Recipe
+from ..grammar import VOCABULARY
 
 __all__ = ["ModelConfig", "StackConfig", "VoxtralRecipe"]
 
@@ -50,12 +51,14 @@ class ModelConfig:
 @dataclass(frozen=True)
 class VoxtralRecipe(Recipe):
     """Attributes:
+    words: the vocabulary.
     batch: streams per step.
     positions: length of a stream, padding included (225 = 18 s).
     delays: delays in positions, drawn per stream.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    words: tuple[str, ...] = VOCABULARY
     batch: int = 8
     positions: int = 225
     delays: tuple[int, ...] = (3, 4, 6, 8, 10, 12)

@@ -15,7 +15,9 @@ from torch.nn import functional
 from .attention import KV, Attention, Rotary, rotary
 from .config import ModelConfig, StackConfig
 
-__all__ = ["VoxtralRealtime"]
+__all__ = ["EMBEDDING", "VoxtralRealtime"]
+
+EMBEDDING = "mm_streams_embeddings.embedding_module.tok_embeddings.weight"
 
 
 class FeedForward(nn.Module):
@@ -168,9 +170,7 @@ class VoxtralRealtime(nn.Module):
     @property
     def token_embedding(self) -> Tensor:
         """[vocab_size, dim], also the output projection."""
-        weight: Tensor = self.get_parameter(
-            "mm_streams_embeddings.embedding_module.tok_embeddings.weight"
-        )
+        weight: Tensor = self.get_parameter(EMBEDDING)
         return weight
 
     def forward(self, mel: Tensor, tokens: Tensor, delays: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from ..evalset import EvalClip
 from ..pool import Mixture, Pool
 from ..speech import Word
 from .batches import Batches
-from .checkpoint import TOKENIZER, load_checkpoint, save_checkpoint
+from .checkpoint import TOKENIZER, load_checkpoint, save_checkpoint, start_from
 from .config import VoxtralRecipe
 from .decode import transcribe
 from .stream import POSITION_SECONDS
@@ -55,8 +55,8 @@ TRAITS: Traits = {
 }
 
 
-def tokenizer(folder: Path) -> str:
-    return f"{write_tokenizer(folder / TOKENIZER)} tokens"
+def tokenizer(folder: Path, recipe: VoxtralRecipe) -> str:
+    return f"{write_tokenizer(folder / TOKENIZER, recipe.words)} tokens"
 
 
 def task(
@@ -64,12 +64,13 @@ def task(
 ) -> VoxtralTask:
     made = VoxtralTask(recipe, load_tokenizer(tokenizer / TOKENIZER), dev_pools)
     if start is not None:
-        made.trainee.model.load_state_dict(load_checkpoint(start).state_dict())
+        start_from(made.trainee.model, load_checkpoint(start))
     return made
 
 
 def batches(recipe: VoxtralRecipe, tokenizer: Path, pool: Mixture) -> Batches:
-    return Batches(pool, word_tokens(load_tokenizer(tokenizer / TOKENIZER)), recipe)
+    text = load_tokenizer(tokenizer / TOKENIZER)
+    return Batches(pool, word_tokens(text, recipe.words), recipe)
 
 
 def export(folder: Path, tokenizer: Path, trained: VoxtralTask) -> str:

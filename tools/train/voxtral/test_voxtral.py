@@ -15,9 +15,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from ..__main__ import leave_out
 from ..augment import NOTHING
 from ..evalset import read_eval_set, write_eval_set
-from ..grammar import RULES, VOCABULARY, draw_phrase, expand
+from ..grammar import RARE, RULES, VOCABULARY, WORDS, draw_phrase, draw_rare, expand
 from ..mel import N_MELS, mel_filterbank
 from ..mixture import POOLS
 from ..pool import Pool
@@ -28,11 +29,19 @@ from ..trainer import Trainer
 from . import batches as batches_module
 from .attention import dense_attention, rotary, rotate, sliding_attention
 from .batches import IGNORED, NO_WORD, Batch, Batches, auxiliary_labels
-from .checkpoint import WEIGHTS, config_of, load_checkpoint, params_of, save_checkpoint
+from .checkpoint import (
+    WEIGHTS,
+    config_of,
+    load_checkpoint,
+    params_of,
+    save_checkpoint,
+    start_from,
+)
 from .config import ModelConfig, StackConfig, VoxtralRecipe
 from .decode import decode
 from .features import log_mel
 from .model import VoxtralRealtime
+from .rare import RECIPE as RARE_RECIPE
 from .stream import (
     BOS,
     FLUSH,
@@ -113,6 +122,30 @@ def test_tokenizer_round_trip(tmp_path: Path) -> None:
     assert tokenizer.get_special_token("[STREAMING_PAD]") == PAD
     assert tokenizer.get_special_token("[STREAMING_WORD]") == WORD
     assert (tokenizer.bos_id, tokenizer.eos_id) == (BOS, 2)
+
+
+def test_rare_words_have_several_tokens_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    size = write_tokenizer(tmp_path / "rare.json", WORDS)
+    assert size == RARE_RECIPE.model.vocab_size
+    tokens = word_tokens(load_tokenizer(tmp_path / "rare.json"), WORDS)
+    write_tokenizer(tmp_path / "tekken.json")
+    before = word_tokens(load_tokenizer(tmp_path / "tekken.json"))
+    assert {word: tokens[word] for word in VOCABULARY} == before
+    assert len(set(WORDS)) == len(WORDS) == 111
+    assert {len(tokens[word]) for word in RARE} == {2, 3, 4, 5}
+    firsts = {ids[0] for ids in before.values()}
+    assert sum(tokens[word][0] in firsts for word in RARE) > len(RARE) / 2  # real rivals
+
+
+def test_rare_words_are_heard_a_tenth_as_often_without_names() -> None:
+    rng = np.random.default_rng(2)
+    said = [word for _ in range(4000) for word in draw_rare(rng)]
+    share = sum(word in RARE for word in said) / len(said)
+    assert {word for word in said if word in RARE} == set(RARE)
+    parts = leave_out(RARE_RECIPE, ["names"]).mixture
+    share *= sum(part for name, part in parts.items() if name.endswith("_rare"))
+    share /= sum(parts.values())
+    assert share / len(RARE) == pytest.approx(0.1 * (1 - share) / len(VOCABULARY), rel=0.15)
 
 
 # Targets
@@ -309,6 +342,17 @@ def test_checkpoint_has_the_original_layout(tmp_path: Path, tiny: VoxtralRealtim
         assert shapes.pop(name) == shape
     assert not [name for name in shapes if name.endswith(("wk.bias", "w1.bias", "w3.bias"))]
     assert config_of(json.loads(json.dumps(params_of(ModelConfig())))) == ModelConfig()
+
+
+def test_more_tokens_begin_near_the_mean_of_the_text() -> None:
+    torch.manual_seed(5)
+    other, model = (VoxtralRealtime(replace(TINY, vocab_size=size)) for size in (1408, 1472))
+    start_from(model, other)
+    rows, known = model.token_embedding, other.token_embedding
+    assert torch.equal(rows[:1408], known)
+    assert torch.equal(model.layers[1].attention.wq.weight, other.layers[1].attention.wq.weight)
+    assert (rows[1408:].mean(0) - known[1000:].mean(0)).abs().max() < 0.02
+    assert len(torch.unique(rows[1408:], dim=0)) == 64
 
 
 # Training and scoring

@@ -14,9 +14,17 @@ from ..mel import HOP, N_FFT, N_MELS
 from ..speech import SAMPLE_RATE
 from .stream import FIRST_TEXT_ID, LEFT_PAD, POSITION_SECONDS
 
-__all__ = ["MERGES", "byte_pair_merges", "load_tokenizer", "word_tokens", "write_tokenizer"]
+__all__ = [
+    "MERGES",
+    "RARE_MERGES",
+    "byte_pair_merges",
+    "load_tokenizer",
+    "word_tokens",
+    "write_tokenizer",
+]
 
 MERGES = 152  # 27 of the 71 words become one token and 44 two, so that both cases are trained
+RARE_MERGES = 64  # more, of the rare words: they become two to four tokens, as names do
 
 # A piece is a run of letters, digits or other signs with the space before it, or blanks alone.
 _PATTERN = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
@@ -38,25 +46,42 @@ _SPECIAL = {
 }
 
 
-def byte_pair_merges(texts: Sequence[str], count: int) -> list[bytes]:
-    """The first ``count`` merges of byte-pair encoding over ``texts``, the commonest pair first.
+def byte_pair_merges(
+    texts: Sequence[str], count: int, known: Sequence[bytes] = (), spared: Sequence[str] = ()
+) -> list[bytes]:
+    """The next ``count`` merges of byte-pair encoding over ``texts``, the commonest pair first.
 
     Of equally common pairs the greater one in byte order is taken, so that the result is always
     the same.
 
+    Args:
+        known: merges that there are already.
+        spared: texts whose spelling may not change.
+
     Raises:
         ValueError: the texts do not have that many pairs.
     """
-    spellings = [[bytes([byte]) for byte in text.encode()] for text in texts]
+    spellings = [_spell(text, known) for text in texts]
+    kept = {a + b for text in spared for a, b in pairwise(_spell(text, known))}
     merges: list[bytes] = []
     while len(merges) < count:
-        pairs = Counter(pair for pieces in spellings for pair in pairwise(pieces))
+        pairs = Counter(
+            (a, b) for pieces in spellings for a, b in pairwise(pieces) if a + b not in kept
+        )
         if not pairs:
             raise ValueError(f"{len(texts)} texts give only {len(merges)} merges, not {count}")
         chosen = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(b"".join(chosen))
         spellings = [_merge(pieces, chosen) for pieces in spellings]
     return merges
+
+
+def _spell(text: str, merges: Sequence[bytes]) -> list[bytes]:
+    pieces = [bytes([byte]) for byte in text.encode()]
+    for merged in merges:
+        for length in range(1, len(merged)):
+            pieces = _merge(pieces, (merged[:length], merged[length:]))
+    return pieces
 
 
 def _merge(pieces: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
@@ -70,10 +95,17 @@ def _merge(pieces: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return merged
 
 
-def write_tokenizer(path: Path, merges: int = MERGES) -> int:
-    """Writes tekken.json and returns the size of the vocabulary, special tokens included."""
-    texts = [bytes([byte]) for byte in range(256)]
-    texts += byte_pair_merges([f" {word}" for word in VOCABULARY], merges)
+def write_tokenizer(path: Path, words: Sequence[str] = VOCABULARY) -> int:
+    """Writes tekken.json and returns the size of the vocabulary, special tokens included.
+
+    Words beyond ``VOCABULARY`` have merges of their own, which leave its spelling as it is.
+    """
+    common = [f" {word}" for word in VOCABULARY]
+    rare = [f" {word}" for word in words if word not in VOCABULARY]
+    merges = byte_pair_merges(common, MERGES)
+    if rare:
+        merges += byte_pair_merges(rare, RARE_MERGES, merges, common)
+    texts = [*(bytes([byte]) for byte in range(256)), *merges]
     document = {
         "config": {
             "pattern": _PATTERN,
@@ -121,6 +153,6 @@ def load_tokenizer(path: Path) -> Tekkenizer:
     return Tekkenizer.from_file(path)
 
 
-def word_tokens(tokenizer: Tekkenizer) -> dict[str, list[int]]:
-    """Text ids of every word of the vocabulary, with its leading space."""
-    return {word: tokenizer.encode(f" {word}", bos=False, eos=False) for word in VOCABULARY}
+def word_tokens(tokenizer: Tekkenizer, words: Sequence[str] = VOCABULARY) -> dict[str, list[int]]:
+    """Text ids of every word, with its leading space."""
+    return {word: tokenizer.encode(f" {word}", bos=False, eos=False) for word in words}
