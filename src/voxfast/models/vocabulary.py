@@ -28,7 +28,7 @@ __all__ = [
     "read_vocabulary",
 ]
 
-DEFAULT_WEIGHT = 4.0
+DEFAULT_WEIGHT = 2.0
 MAX_WEIGHT = 20.0
 MAX_PHRASES = 20_000
 LONGEST_PHRASE = 24  # tokens
