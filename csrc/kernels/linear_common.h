@@ -138,11 +138,11 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
 
 // A gemv task for at most ROWS rows of x. Each panel has one row of w from each of PANEL
 // strips, so that the task reads PANEL sequential streams, which hardware prefetchers
-// follow. start(panel) returns a functor that computes the next panel's outputs per call,
-// [ROWS][PANEL].
+// follow. start(panel) returns a functor that adds the next panel's outputs per call to
+// zeros, [ROWS][PANEL].
 template <int ROWS, int PANEL, typename F>
 VOXFAST_INLINE void gemv_task(const LinearArguments& a, int64_t task, F start) {
-  float outputs[ROWS][PANEL][MAX_GEMV_TASK];
+  alignas(64) float outputs[MAX_GEMV_TASK][ROWS][PANEL];
   int64_t begin = task / a.splits * a.task_outputs;  // in each strip
   int64_t count = min(a.task_outputs, a.strip - begin);
   int64_t first = task % a.splits * PANEL * a.strip + begin;
@@ -151,18 +151,17 @@ VOXFAST_INLINE void gemv_task(const LinearArguments& a, int64_t task, F start) {
   int64_t latest = a.n - count;
   auto compute = start(Panel{first, PANEL, a.strip, latest, 1});
   for (int64_t i = 0; i < count; ++i) {
-    float of_panel[ROWS][PANEL] = {};
-    compute(of_panel);
-    for (int64_t m = 0; m < a.m; ++m) {
-      for (int64_t r = 0; r < PANEL; ++r) {
-        outputs[m][r][i] = of_panel[m][r];
-      }
-    }
+    std::memset(outputs[i], 0, static_cast<size_t>(a.m) * sizeof outputs[i][0]);
+    compute(outputs[i]);
   }
-  for (int64_t r = 0, n = first; r < PANEL && n < a.n; ++r, n += a.strip) {
-    int64_t skipped = n - min(n, latest);
-    for (int64_t m = 0; m < a.m; ++m) {
-      write_outputs(a, m, n, count - skipped, outputs[m][r] + skipped);
+  for (int64_t m = 0; m < a.m; ++m) {
+    for (int64_t r = 0, n = first; r < PANEL && n < a.n; ++r, n += a.strip) {
+      float of_strip[MAX_GEMV_TASK];
+      for (int64_t i = 0; i < count; ++i) {
+        of_strip[i] = outputs[i][m][r];
+      }
+      int64_t skipped = n - min(n, latest);
+      write_outputs(a, m, n, count - skipped, of_strip + skipped);
     }
   }
 }

@@ -51,13 +51,13 @@ VOXFAST_INLINE bool uses_bf16_pairs(const LinearArguments& a) {
 
 template <typename Lane>
 struct FloatKernel {
-  // More rows of x use the gemm. The gemv loads a vector of x for every product, which
-  // costs less than repacking while reading w takes longer: with lanes of w that are four
-  // bytes in memory, for more rows.
-  template <typename T>
-  static constexpr int MAX_GEMV_M =
-      LANES == 16 && Lane::INPUTS == 1 && sizeof(T) == 4 ? 8 : 4;
-  static constexpr int GEMV_PANEL = 4;  // rows of w: streams from memory
+  // More rows of x use the gemm, which repacks w once for all of them.
+  static constexpr int MAX_GEMV_M = LANES == 16 ? 24 : 4;
+  static constexpr int MAX_GEMV_MR = LANES == 16 ? 12 : 4;  // as the registers hold
+  // Rows of w: streams from memory. Up to two rows of x are bound by reading w, which is
+  // fastest with few streams; more rows use every vector of x for twice as many outputs.
+  template <int M>
+  static constexpr int GEMV_PANEL = LANES == 16 && M > 2 ? 8 : 4;
   static constexpr int64_t PANEL = 16;  // rows of w, gemm
   static constexpr int64_t KC = 256 * Lane::INPUTS;
 
@@ -116,11 +116,9 @@ struct FloatKernel {
   };
 
   static int64_t panel(const LinearArguments& a) {
-    return is_gemv(a) ? GEMV_PANEL : PANEL;
+    return !is_gemv(a) ? PANEL : a.m > 2 ? GEMV_PANEL<3> : GEMV_PANEL<2>;
   }
-  static bool is_gemv(const LinearArguments& a) {
-    return a.m <= (a.w_type == FloatType::float32 ? MAX_GEMV_M<float> : MAX_GEMV_M<bf16>);
-  }
+  static bool is_gemv(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
 
   // Prepared x: [slices, M, slice], so that the rows of a tile are neighbours in memory.
   // Zeros follow the last input.
@@ -147,7 +145,10 @@ struct FloatKernel {
     if (!is_gemv(a)) {
       return gemm(a, task);
     }
-    with_lane_type(a, [&]<typename T>(T*) { gemv<T, MAX_GEMV_M<T>>(a, task); });
+    int64_t tiles = (a.m + MAX_GEMV_MR - 1) / MAX_GEMV_MR;
+    with_lane_type(a, [&]<typename T>(T*) {
+      gemv<T, MAX_GEMV_MR>(a, task, (a.m + tiles - 1) / tiles);
+    });
   }
 
  private:
@@ -178,53 +179,69 @@ struct FloatKernel {
     }
   }
 
-  // For M <= MR rows of x.
-  template <typename T, int MR>
-  [[gnu::noinline]] static void gemv(const LinearArguments& a, int64_t task) {
+  // `rows` of x per tile, at most MR.
+  template <typename T, int MR, int W_ROWS = GEMV_PANEL<MR>>
+  static void gemv(const LinearArguments& a, int64_t task, int64_t rows) {
     if constexpr (MR > 1) {
-      if (a.m < MR) {
-        return gemv<T, MR - 1>(a, task);
+      if (rows < MR) {
+        return gemv<T, MR - 1>(a, task, rows);
       }
     }
-    gemv_task<MR, GEMV_PANEL>(a, task, [&](Panel panel) {
-      return [&a, panel](float (&out)[MR][GEMV_PANEL]) mutable {
+    constexpr int ROWS = MR < MAX_GEMV_MR / 2 ? MR : MAX_GEMV_M;
+    gemv_task<ROWS, W_ROWS>(a, task, [&](Panel panel) {
+      return [&a, panel](float (&out)[ROWS][W_ROWS]) mutable {
         for (int64_t k = 0; k < a.k; k += a.slice) {
-          add_gemv_slice<T>(a, PanelSlice(a, panel, k), out);
+          const PanelSlice slice(a, panel, k);
+          int64_t m = 0;
+          for (; m + MR <= a.m; m += MR) {
+            add_gemv_slice<T, MR, W_ROWS>(a, slice, m, out + m);
+          }
+          if constexpr (MR > 1) {
+            if (m < a.m) {  // tiles differ by at most one row
+              add_gemv_slice<T, MR - 1, W_ROWS>(a, slice, m, out + m);
+            }
+          }
         }
         panel = panel.after(a, 1);
       };
     });
   }
 
-  // Adds a slice's products with all rows of x.
-  template <typename T, int MR>
-  VOXFAST_INLINE static void add_gemv_slice(const LinearArguments& a, const PanelSlice& s,
-                                            float (&out)[MR][GEMV_PANEL]) {
-    constexpr int VECTORS_OF_W = GEMV_PANEL / VECTOR_OUTPUTS;
+  // Adds a slice's products with rows [first_m, first_m + MR) of x.
+  template <typename T, int MR, int W_ROWS>
+  [[gnu::noinline]] static void add_gemv_slice(const LinearArguments& a,
+                                               const PanelSlice& s, int64_t first_m,
+                                               float (*out)[W_ROWS]) {
+    constexpr int VECTORS_OF_W = W_ROWS / VECTOR_OUTPUTS;
+    const char* x = x_slice(a, first_m, s.first);
+    const int64_t x_stride = INPUT_BYTES * a.slice;
     f32v lane_sums[MR][VECTORS_OF_W] = {};
     s.template for_vectors<T>(
         [&](int64_t at, auto load, bool prefetches) __attribute__((always_inline)) {
           f32v w[VECTORS_OF_W][VECTOR_OUTPUTS];
           for (int v = 0; v < VECTORS_OF_W; ++v) {
-            s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load, prefetches, w[v]);
+            s.template load_quads<T>(v * VECTOR_OUTPUTS, at, load,
+                                     prefetches && first_m == 0, w[v]);
           }
 #pragma GCC unroll 4
           for (int i = 0; i < VECTOR_OUTPUTS; ++i) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
             for (int m = 0; m < MR; ++m) {
-              f32v x = broadcast_quad(x_slice(a, m, s.first) + 4 * (at + QUAD * i));
+              f32v quad = broadcast_quad(x + m * x_stride + 4 * (at + QUAD * i));
 #pragma GCC unroll 4
               for (int v = 0; v < VECTORS_OF_W; ++v) {
-                lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], x);
+                lane_sums[m][v] = Lane::add_dot(lane_sums[m][v], w[v][i], quad);
               }
             }
           }
         });
+#pragma GCC unroll 12
     for (int m = 0; m < MR; ++m) {
-      f32v x[QUAD] = {};
-      std::memcpy(x, lane_sums[m], sizeof lane_sums[m]);
-      f32v outputs = quad_sums(x);
-      for (int r = 0; r < GEMV_PANEL; ++r) {
+      f32v sums[QUAD] = {};
+      std::memcpy(sums, lane_sums[m], sizeof lane_sums[m]);
+      float outputs[LANES];
+      store(outputs, quad_sums(sums));
+      for (int r = 0; r < W_ROWS; ++r) {
         out[m][r] += outputs[r];
       }
     }
