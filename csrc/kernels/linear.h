@@ -11,7 +11,7 @@
 //   linear_packed_gemv.h       packed w, one row of x
 //   linear_packed_gemv_bytes.h its inner loop with dot products of bytes
 //   linear_packed_gemv_pairs.h its inner loop with any other instruction set
-//   linear_packed_quads.h      packed w, a few rows of x, AVX-512 VNNI and VBMI
+//   linear_packed_few.h        packed w, a few rows of x, AVX-512 VNNI and VBMI
 //
 // Glossary. The files of linear use each word in this sense only.
 //
@@ -43,8 +43,8 @@
 //   block       32 consecutive codes of a row, packed into `bits` words
 //   chunk       packed gemv: the codes taken from a row of w per step
 //   plane       gemv with bytes: the codes at one bit offset of every byte of a chunk
-//   stage       quads: the codes of a panel that are unpacked while the ones before are
-//               multiplied: one to four groups of each row
+//   stage       few rows of x, packed: the codes of a panel that are unpacked at once:
+//               whole groups of each row, as few as fill a vector of bytes
 //   step        packed gemm: the codes that are multiplied with one vector, or lane, of x
 //   integer     a quantized input: x = integer * x_scale. 15 bits and sign; x_scale is a
 //               power of two per group (block floating point).
@@ -58,8 +58,8 @@
 #include "kernels/linear_packed_gemm.h"
 #include "kernels/linear_packed_gemv.h"
 #if defined(VOXFAST_BYTE_DOTS) && defined(__AVX512F__)
-#define VOXFAST_QUADS
-#include "kernels/linear_packed_quads.h"
+#define VOXFAST_FEW
+#include "kernels/linear_packed_few.h"
 #endif
 
 namespace voxfast::VOXFAST_ISA {
@@ -75,9 +75,9 @@ void with_kernel(const LinearArguments& a, F f) {
   if (a.m == 1) {
     return f.template operator()<PackedGemv>();
   }
-#if defined(VOXFAST_QUADS)
-  if (a.m <= PackedQuads::MAX_M) {
-    return f.template operator()<PackedQuads>();
+#if defined(VOXFAST_FEW)
+  if (a.m <= PackedFew::MAX_M) {
+    return f.template operator()<PackedFew>();
   }
 #endif
   return f.template operator()<PackedGemm>();
