@@ -7,7 +7,8 @@ Both are larger than any cache. The least is one read of the weights by all thre
 beforehand, or, where that takes longer, the products of all rows at the processor's peak. That is
 NumPy's rate of float32 products times the products of one instruction, in units of what a float32
 instruction multiplies: 2 where packed weights are dot products of bytes (four times as many, but x
-has two digits) or pairs (madd), 2 where bfloat16 are pairs. Activations are bfloat16.
+has two digits) or pairs (madd), 2 where bfloat16 are pairs. NumPy may stay below the peak: on a Zen
+5 it reaches half of it. Activations are bfloat16.
 
 Columns: milliseconds (the least of some calls), the ratio to one row, and the ratio to the least,
 with what bounds it. ``--cpu-time``: the mean processor time per thread instead of the clock's, for
