@@ -16,6 +16,7 @@ from voxfast.batch.index import Index
 from voxfast.batch.pools import Loss
 from voxfast.batch.transcriber import Result
 from voxfast.errors import DatasetError, InvalidOptionError
+from voxfast.models.vocabulary import DEFAULT_WEIGHT
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def test_a_long_vocabulary_makes_no_long_lines(pool, tmp_path):
     (line,) = lines_of(tmp_path / "out/index.jsonl")
     assert line["options"]["vocabulary"].startswith("1000 phrases, SHA-256 ")
     assert len(json.dumps(line)) < 500
-    same = [(phrase, 4.0) for phrase in reversed(phrases)]
+    same = [(phrase, DEFAULT_WEIGHT) for phrase in reversed(phrases)]
     assert transcribe_files(["a.wav"], "out", vocabulary=same).earlier == 1
     with pytest.raises(InvalidOptionError, match="999 phrases"):
         transcribe_files(["a.wav"], "out", vocabulary=phrases[1:])

@@ -15,6 +15,7 @@ from fakes import FakeSession
 import voxfast
 from voxfast import cli, hub
 from voxfast.errors import ModelNotFoundError
+from voxfast.models.vocabulary import DEFAULT_WEIGHT
 from voxfast.timed import Word
 
 # Text and files
@@ -55,7 +56,7 @@ def test_options_reach_the_model(model, talk):
         "delay_ms": 480,
         "language": "de",
         "prompt": "Zahlen",
-        "vocabulary": (("Köln", 4.0), ("New York", 4.0)),
+        "vocabulary": (("Köln", DEFAULT_WEIGHT), ("New York", DEFAULT_WEIGHT)),
         "endpoint_ms": 400,
         "skip_silence": True,
     }
@@ -67,7 +68,7 @@ def test_a_vocabulary_comes_from_a_file(model, talk, tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\ufeff# names\n\nKöln\nNew York\t6.5\r\nC#\n", encoding="utf-8")
     assert cli.main(["transcribe", talk, "--vocabulary", str(path)]) == 0
-    expected = (("Köln", 4.0), ("New York", 6.5), ("C#", 4.0))
+    expected = (("Köln", DEFAULT_WEIGHT), ("New York", 6.5), ("C#", DEFAULT_WEIGHT))
     assert model.sessions[0].options["vocabulary"] == expected
 
 
