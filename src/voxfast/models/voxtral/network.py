@@ -124,7 +124,7 @@ class EncoderState:
     frames: mx.array | None = None
 
     def arrays(self) -> list[mx.array]:
-        """All arrays that a step must evaluate, so that no graph grows across steps."""
+        """All arrays of the state."""
         held = [] if self.frames is None else [self.frames]
         return held + self.tails + [array for cache in self.caches for array in cache.state]
 
@@ -215,7 +215,7 @@ class DecoderState:
     scales: list[mx.array]
 
     def arrays(self) -> list[mx.array]:
-        """All arrays that a step must evaluate."""
+        """All arrays of the state."""
         return [array for cache in self.caches for array in cache.state]
 
     def trim(self, n: int) -> None:

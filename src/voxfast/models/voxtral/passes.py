@@ -93,7 +93,7 @@ class Acceptance:
         Args:
             beside: other streams in the pass, of one row each at least.
         """
-        if not costs.is_known:
+        if due == 1 or not costs.is_known:
             return 1
 
         def speed(rows: int) -> float:

@@ -172,21 +172,16 @@ class TokenStream:
         if self._costs is not None:
             self._costs.finished(made.rows.outputs)
         if prepared is not None:
-            self._evaluate(*prepared)
+            _launch(prepared[1])
             self._started = prepared
         ids = cast(list[int], results.tokens.tolist())
         likely = cast(list[float], results.probabilities.tolist())
         return self._accept(made, ids, likely, partial(_row, results.logits, 0))
 
-    def _arrays(self) -> list[mx.array]:
-        """All arrays that a step must evaluate, so that no graph grows across steps."""
-        audio = [] if self._audio is None else [self._audio]
-        return self._encoder.arrays() + self._decoder.arrays() + audio
-
     def _start(self) -> tuple[_Pass, _Results]:
         """A pass of this stream alone, which the device computes from now on."""
         made, results = self._compute()
-        self._evaluate(made, results)
+        _launch(results)
         return made, results
 
     def _compute(self, token: mx.array | None = None) -> tuple[_Pass, _Results]:
@@ -195,9 +190,6 @@ class TokenStream:
             self._input = token
         made = self._gather()
         return made, run(self._model, [made])
-
-    def _evaluate(self, made: _Pass, results: _Results) -> None:
-        mx.async_eval(results.tokens, results.probabilities, self._arrays())  # type: ignore[no-untyped-call]
 
     def _take_audio(self, audio: mx.array) -> None:
         """Keep the embeddings [P, dim] of the next positions for the decoder."""
@@ -296,7 +288,7 @@ class TokenStream:
         assert self._started is not None
         made, results = self._started
         self._started = None
-        mx.eval(results.tokens, self._arrays())  # rings that a kernel reads would be copied
+        mx.eval(results.tokens)  # rings that a kernel reads would be copied
         self._go_back(made.rows.outputs)
 
     @property
@@ -354,8 +346,8 @@ def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
 
 def evaluate(streams: Sequence[TokenStream]) -> None:
     """Compute what streams have encoded, where no pass follows that would do it."""
-    if streams:
-        mx.eval([stream._arrays() for stream in streams])
+    made = [(stream._audio, stream._encoder.frames) for stream in streams]
+    mx.eval([array for pair in made for array in pair if array is not None])
 
 
 def decode(streams: Sequence[TokenStream]) -> list[list[Token]]:
@@ -372,7 +364,7 @@ def decode(streams: Sequence[TokenStream]) -> list[list[Token]]:
 def _decode_together(streams: Sequence[TokenStream]) -> Iterator[list[Token]]:
     parts = [stream._gather(len(streams) - 1) for stream in streams]
     results = run(streams[0]._model, parts)
-    mx.eval(results.tokens, results.probabilities, [stream._arrays() for stream in streams])
+    mx.eval(results.tokens, results.probabilities)
     ids = cast(list[int], results.tokens.tolist())
     likely = cast(list[float], results.probabilities.tolist())
     if streams[0]._costs is not None:
@@ -399,6 +391,11 @@ def run(model: Voxtral, parts: Sequence[_Pass]) -> _Results:
     """One pass of the decoder, not evaluated."""
     logits = _masked(model.decode([part.rows for part in parts]), parts)
     return _Results(*greedy(logits), logits)
+
+
+def _launch(results: _Results) -> None:
+    """Let the device compute a pass, with all that it depends on: rings and encoded audio."""
+    mx.async_eval(results.tokens, results.probabilities)  # type: ignore[no-untyped-call]
 
 
 def _masked(logits: mx.array, parts: Sequence[_Pass]) -> mx.array:
