@@ -60,7 +60,7 @@ def test_encoder(benchmark, weights, backend):
     state = voxtral.encoder_state(FRAMES, start=10_000)
 
     def step() -> None:
-        mx.eval(voxtral.encode([mel], [state])[0], state.arrays())
+        mx.eval(voxtral.encode([mel[None]], [[state]])[0], state.arrays())
 
     step()
     read = size(voxtral.encoder.parameters(), voxtral.adapter.parameters(), state.arrays())

@@ -213,7 +213,7 @@ class VoxtralInMidStream:
 
     def position(self) -> Counter[str]:
         mel = log_mel(self.samples, log_floor=-6.5, shift=4.0, scale=0.25)
-        (audio,) = self.model.encode([mel], [self.encoder])
+        (audio,) = self.model.encode([mel[None]], [[self.encoder]])
         assert audio is not None
         token, probability = greedy(self.model.decode([DecoderRows(audio, self.token, self.state)]))
         return count(token, probability, self.encoder.arrays(), self.state.arrays())

@@ -112,7 +112,7 @@ def voxtral(bits: int | None) -> Callable[[np.ndarray, Stages], None]:
                 mx.eval(frames)
             rows = frames.shape[0] // 2
             with stages.of("conv stem, 480 ms", rows, *model.encoder.conv_layers):
-                (x,) = model.encoder.stem([frames[None].astype(model.dtype)], [encoder])
+                x = model.encoder.stem(frames[None].astype(model.dtype), [encoder])
                 mx.eval(x, encoder.tails)
             x = x[:, : x.shape[1] // 4 * 4]
             with stages.of("encoder, 480 ms", x.shape[1], *model.encoder.layers):

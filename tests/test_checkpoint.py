@@ -25,7 +25,7 @@ def logits(model: Voxtral) -> np.ndarray:
     """Logits of the last of 40 positions of made-up input, through encoder and decoder."""
     rng = np.random.default_rng(0)
     mel = mx.array(rng.normal(size=(320, model.args.audio.n_mels)).astype(np.float32))
-    (audio,) = model.encode([mel], [model.encoder_state(160)])
+    (audio,) = model.encode([mel[None]], [[model.encoder_state(160)]])
     assert audio is not None
     tokens = mx.array(rng.integers(1000, 1400, 40))
     out = model.decode([DecoderRows(audio, tokens, model.decoder_state(6, 40))])[0]

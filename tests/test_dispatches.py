@@ -103,8 +103,8 @@ def test_the_baseline_computes_the_same(bench: ModuleType) -> None:
         x = plain.stem(mel[None])
         for layer, cache in zip(voxtral.encoder.layers, plain.encoder_caches, strict=True):
             x = plain.encoder_layer(layer, x, cache)
-        stem = voxtral.encoder.stem([mel[None]], [encoder])
-        truth = voxtral.encoder.transform(stem, [encoder])
+        stem = voxtral.encoder.stem(mel[None], [encoder])
+        truth = voxtral.encoder.transform([stem], [encoder])
         assert mx.allclose(voxtral.encoder.norm(x), truth, rtol=1e-3, atol=1e-4)
 
 

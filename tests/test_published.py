@@ -34,7 +34,7 @@ def run(model: Voxtral) -> tuple[mx.array, list[mx.array]]:
     rng = np.random.default_rng(0)
     mel = mx.array(rng.normal(size=(96, model.args.audio.n_mels)).astype(np.float32))
     encoder, decoder = model.encoder_state(48), model.decoder_state(6, 12)
-    (audio,) = model.encode([mel], [encoder])
+    (audio,) = model.encode([mel[None]], [[encoder]])
     assert audio is not None
     tokens = mx.array(rng.integers(40, 300, len(audio)))
     out = model.decode([DecoderRows(audio, tokens, decoder)])[0]

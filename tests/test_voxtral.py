@@ -53,7 +53,7 @@ def encode(model: Voxtral, mel: np.ndarray, sizes: Iterable[int], start: int = 0
     state = model.encoder_state(max(piece.stop - piece.start for piece in pieces) // 2 + 1, start)
     found = []
     for piece in pieces:
-        (embeddings,) = model.encode([mx.array(mel[piece].astype(np.float32))], [state])
+        (embeddings,) = model.encode([mx.array(mel[None, piece].astype(np.float32))], [[state]])
         mx.eval(state.arrays())
         if embeddings is not None:
             found.append(np.array(embeddings))

@@ -53,7 +53,7 @@ class LogMelStream:
         self._log_floor = log_floor
         self._shift = shift
         self._scale = scale
-        self._log_mel(np.zeros(N_FFT, dtype=np.float32))  # validates the options
+        self.frames(np.zeros(N_FFT, dtype=np.float32))  # validates the options
         # The tail is the first `_length` samples of `_tail`.
         self._tail = np.zeros(max(N_FFT, left_padding), dtype=np.float32)
         self._length = left_padding
@@ -71,6 +71,15 @@ class LogMelStream:
             InvalidAudioError: for another type, dtype or number of dimensions; the stream is
                 unchanged.
         """
+        audio = self.take(samples)
+        return mx.zeros((0, self._n_mels)) if audio is None else self.frames(audio)
+
+    def take(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """Consume the next samples, as :meth:`step`; return those of the frames they complete.
+
+        Returns:
+            [N] for :meth:`frames`, which is the rest of the step; None if no frame is complete.
+        """
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
             raise InvalidAudioError(
                 "[LogMelStream] samples must be a NumPy array [N] of float32; got "
@@ -84,24 +93,25 @@ class LogMelStream:
         if length < N_FFT:
             self._tail[self._length : length] = samples
             self._length = length
-            return mx.zeros((0, self._n_mels))
+            return None
         audio = np.concatenate((self._tail[: self._length], samples))
         n_frames = (length - N_FFT) // HOP_LENGTH + 1
-        frames = self._log_mel(audio)
         rest = audio[n_frames * HOP_LENGTH :]
         if self._tail.size > N_FFT:  # the padding is used up
             self._tail = np.empty(N_FFT, dtype=np.float32)
         self._tail[: rest.size] = rest
         self._length = rest.size
-        return frames
+        return audio
 
-    def copy(self) -> Self:
-        """Another stream that goes on from here."""
-        new = copy(self)
-        new._tail = self._tail.copy()
-        return new
+    def frames(self, audio: npt.NDArray[np.float32]) -> mx.array:
+        """The frames of samples that were taken, also of several streams with the same options.
 
-    def _log_mel(self, audio: npt.NDArray[np.float32]) -> mx.array:
+        Args:
+            audio: [..., N] of float32, from :meth:`take`.
+
+        Returns:
+            [..., T, n_mels] of float32, lazy.
+        """
         return log_mel(
             mx.array(audio),
             n_mels=self._n_mels,
@@ -109,3 +119,9 @@ class LogMelStream:
             shift=self._shift,
             scale=self._scale,
         )
+
+    def copy(self) -> Self:
+        """Another stream that goes on from here."""
+        new = copy(self)
+        new._tail = self._tail.copy()
+        return new

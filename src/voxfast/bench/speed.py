@@ -88,7 +88,7 @@ def voxtral_positions(model: Voxtral, samples: Samples) -> Iterator[Found]:
     tokens = mx.zeros(PROMPT, mx.int32)
     for end in range(PROMPT * size, len(samples), size):
         begin = 0 if decoder.caches[0].offset == 0 else end - size
-        (audio,) = model.encode([mel.step(samples[begin:end])], [encoder])
+        (audio,) = model.encode([mel.step(samples[begin:end])[None]], [[encoder]])
         assert audio is not None
         logits = model.decode([DecoderRows(audio, tokens, decoder)])
         token, probability = greedy(logits)

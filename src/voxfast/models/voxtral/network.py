@@ -15,6 +15,8 @@ Dimension letters: B batch, L new positions, T mel frames, D head size.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -95,17 +97,18 @@ class CausalConv(nn.Module):
         shape = (1, self.KERNEL - self.stride, self.weight.shape[2])
         return mx.zeros(shape, dtype=self.weight.dtype)
 
-    def windows(self, x: mx.array, tail: mx.array) -> tuple[mx.array, mx.array]:
-        """Consume [1, T, dim_in]; return the rows [1, T', KERNEL dim_in] and the new tail."""
-        x = mx.concatenate([tail, x], axis=1)
-        n_out = max(0, (x.shape[1] - self.KERNEL) // self.stride + 1)
+    def windows(self, x: mx.array, tails: mx.array) -> tuple[mx.array, mx.array]:
+        """Consume [S, T, dim_in]; return the rows [S, T', KERNEL dim_in] and the new tails."""
+        x = mx.concatenate([tails, x], axis=1)
+        streams, length, dim = x.shape
+        n_out = max(0, (length - self.KERNEL) // self.stride + 1)
         # Each output is one product with KERNEL neighbouring frames: a row of an overlapping view.
-        _, length, dim = x.shape
-        rows = mx.as_strided(x, (1, n_out, self.KERNEL * dim), (length * dim, self.stride * dim, 1))
+        strides = (length * dim, self.stride * dim, 1)
+        rows = mx.as_strided(x, (streams, n_out, self.KERNEL * dim), strides)
         return rows, x[:, n_out * self.stride :]
 
     def __call__(self, rows: mx.array) -> mx.array:
-        """[1, R, KERNEL dim_in] → [1, R, dim_out]."""
+        """[S, R, KERNEL dim_in] → [S, R, dim_out]."""
         return gelu(linear(rows, self.weight.reshape(len(self.weight), -1), bias=self.bias))
 
 
@@ -128,6 +131,11 @@ class EncoderState:
         held = [] if self.frames is None else [self.frames]
         return held + self.tails + [array for cache in self.caches for array in cache.state]
 
+    @property
+    def phase(self) -> tuple[int, ...]:
+        """The lengths of the tails; streams in one phase get as many frames from as many."""
+        return tuple(tail.shape[1] for tail in self.tails)
+
 
 class Encoder(nn.Module):
     def __init__(self, args: VoxtralArgs) -> None:
@@ -138,25 +146,43 @@ class Encoder(nn.Module):
         self.layers = [EncoderLayer(args.encoder) for _ in range(args.encoder.n_layers)]
         self.norm = nn.RMSNorm(dim, eps=args.encoder.norm_eps)
 
-    def stem(self, mels: Sequence[mx.array], states: Sequence[EncoderState]) -> list[mx.array]:
-        """[1, T, n_mels] of each stream → [1, ~T/2, dim]; updates the tails. T may be odd."""
-        parts = list(mels)
+    def stem(self, mels: mx.array, states: Sequence[EncoderState]) -> mx.array:
+        """[S, T, n_mels] of S streams in one phase → [S, ~T/2, dim]; updates the tails.
+
+        T may be odd.
+        """
+        x = mels
         for i, conv in enumerate(self.conv_layers):
-            for stream, state in enumerate(states):
-                parts[stream], state.tails[i] = conv.windows(parts[stream], state.tails[i])
-            lengths = [part.shape[1] for part in parts]
-            parts = split(conv(joined(parts)), lengths) if sum(lengths) else parts
-        return parts
+            rows, tails = conv.windows(x, stacked([state.tails[i] for state in states]))
+            for state, tail in zip(states, unstacked(tails), strict=True):
+                state.tails[i] = tail
+            x = conv(rows) if rows.shape[1] else mx.zeros((len(rows), 0, self.args.dim), x.dtype)
+        return x
 
     def transform(self, parts: Sequence[mx.array], states: Sequence[EncoderState]) -> mx.array:
-        """[1, L, dim] of each stream, L ≥ 1 → their rows; each frame attends to its window."""
-        lengths = [part.shape[1] for part in parts]
-        x = joined(parts)
+        """[S, L, dim] of each batch, L ≥ 1 → their rows; each frame attends to its window.
+
+        Args:
+            parts: of batches, S streams each.
+            states: of all streams, in this order.
+        """
+        lengths = [part.shape[1] for part in parts for _ in range(len(part))]
+        x = joined([part.reshape(1, -1, part.shape[2]) for part in parts])
         caches = [state.caches for state in states]
         layers = histories(caches, lengths, self.args.head_dim, self.args.rope_theta)
         for layer, history in zip(self.layers, layers, strict=True):
             x = layer(x, history)
         return self.norm(x)
+
+
+def stacked(parts: Sequence[mx.array]) -> mx.array:
+    """[1, …] of several streams as one batch."""
+    return parts[0] if len(parts) == 1 else mx.concatenate(list(parts))
+
+
+def unstacked(batch: mx.array) -> list[mx.array]:
+    """What :func:`stacked` has made one."""
+    return [batch] if len(batch) == 1 else cast(list[mx.array], mx.split(batch, len(batch)))
 
 
 class Adapter(nn.Module):
@@ -172,6 +198,20 @@ class Adapter(nn.Module):
         """[1, 4 P, dim] → [1, P, decoder dim]."""
         stacked = frames.reshape(1, frames.shape[1] // self.factor, -1)
         return self.w_out(gelu(self.w_in(stacked)))
+
+
+def _complete(
+    parts: Sequence[mx.array], states: Sequence[EncoderState], factor: int
+) -> tuple[mx.array, list[int]]:
+    """The frames of complete positions, and how many each stream has; the others are kept."""
+    whole = []
+    for frames, state in zip(parts, states, strict=True):
+        if state.frames is not None:
+            frames = mx.concatenate([state.frames, frames], axis=1)
+        end = frames.shape[1] // factor * factor
+        state.frames = frames[:, end:] if end < frames.shape[1] else None
+        whole.append(frames[:, :end])
+    return joined(whole), [frames.shape[1] for frames in whole]
 
 
 class DelayConditioning(nn.Module):
@@ -325,43 +365,39 @@ class Voxtral(nn.Module):
         )
 
     def encode(
-        self, mels: Sequence[mx.array], states: Sequence[EncoderState]
+        self, mels: Sequence[mx.array], states: Sequence[Sequence[EncoderState]]
     ) -> list[mx.array | None]:
         """Log-mel frames to the audio embeddings of complete positions, for several streams.
 
         Parity: any split of the frames gives the embeddings of one call over all of them.
 
         Args:
-            mels: [T, n_mels] of each stream, its next frames; T ≥ 1.
-            states: the streams' states, updated.
+            mels: [S, T, n_mels] of each batch of streams, their next frames; T ≥ 1.
+            states: of the streams of each batch, in one phase; updated.
 
         Returns:
             For each stream [P, decoder dim] for P complete positions, or None for P = 0.
         """
-        parts = self.encoder.stem([mel[None].astype(self.dtype) for mel in mels], states)
-        heard = [i for i, part in enumerate(parts) if part.shape[1]]
-        if heard:
-            lengths = [parts[i].shape[1] for i in heard]
-            x = self.encoder.transform([parts[i] for i in heard], [states[i] for i in heard])
-            for i, part in zip(heard, split(x, lengths), strict=True):
-                parts[i] = part
+        parts = [
+            self.encoder.stem(mel.astype(self.dtype), batch)
+            for mel, batch in zip(mels, states, strict=True)
+        ]
+        lengths = [part.shape[1] for part in parts for _ in range(len(part))]
+        streams = [state for batch in states for state in batch]
+        if not any(lengths):
+            return [None] * len(streams)
+        heard = [state for state, length in zip(streams, lengths, strict=True) if length]
+        frames = self.encoder.transform([part for part in parts if part.shape[1]], heard)
         factor = self.args.downsample_factor
-        whole: dict[int, mx.array] = {}
-        for i in heard:
-            frames, state = parts[i], states[i]
-            if state.frames is not None:
-                frames = mx.concatenate([state.frames, frames], axis=1)
-            end = frames.shape[1] // factor * factor
-            state.frames = frames[:, end:] if end < frames.shape[1] else None
-            if end:
-                whole[i] = frames[:, :end]
-        audio: list[mx.array | None] = [None] * len(parts)
-        if whole:
-            lengths = [frames.shape[1] // factor for frames in whole.values()]
-            positions = split(self.adapter(joined(list(whole.values()))), lengths)
-            for i, part in zip(whole, positions, strict=True):
-                audio[i] = part[0]
-        return audio
+        if any(length % factor for length in lengths) or any(
+            state.frames is not None for state in streams
+        ):
+            frames, lengths = _complete(split(frames, lengths), streams, factor)
+        if not any(lengths):
+            return [None] * len(streams)
+        ends = list(accumulate(length // factor for length in lengths))
+        audio = mx.split(self.adapter(frames)[0], ends[:-1])
+        return [part if len(part) else None for part in audio]
 
     def decode(self, rows: Sequence[DecoderRows]) -> mx.array:
         """One pass of the decoder over the rows of several streams.

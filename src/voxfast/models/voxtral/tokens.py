@@ -330,16 +330,27 @@ def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
     encoded. Later ones are whole positions, always the same number where passes have one row,
     except at the end of an utterance.
     """
-    mels = [(stream, stream._mel.step(samples)) for stream, samples in heard]
-    mels = [(stream, mel) for stream, mel in mels if mel.shape[0]]
-    if not mels:
+    batches: dict[tuple[int, ...], list[tuple[TokenStream, NDArray[np.float32]]]] = {}
+    for stream, samples in heard:
+        audio = stream._mel.take(samples)
+        if audio is not None:
+            like = (len(audio), *stream._encoder.phase)
+            batches.setdefault(like, []).append((stream, audio))
+    if not batches:
         return
-    model = mels[0][0]._model
-    found = model.encode([mel for _, mel in mels], [stream._encoder for stream, _ in mels])
-    for (stream, _), audio in zip(mels, found, strict=True):
-        if audio is None:
+    parts = list(batches.values())
+    mels = [part[0][0]._mel.frames(np.stack([audio for _, audio in part])) for part in parts]
+    states = [[stream._encoder for stream, _ in part] for part in parts]
+    streams = [stream for part in parts for stream, _ in part]
+    embeddings = streams[0]._model.encode(mels, states)
+    if not any(stream._started for stream in streams):
+        # While it is computed, the host makes the graph of the pass. (Where a pass runs, its
+        # encoder may still be running, too, and rings that a kernel reads would be copied.)
+        mx.async_eval([found for found in embeddings if found is not None])  # type: ignore[no-untyped-call]
+    for stream, found in zip(streams, embeddings, strict=True):
+        if found is None:
             continue
-        stream._take_audio(audio)
+        stream._take_audio(found)
         if stream._costs is not None:
             stream._costs.interrupted()  # the next pass waits for the encoder, too
 
