@@ -77,6 +77,34 @@ def test_encoder_streamed_equals_offline(
     assert relative(found, reference.encode(short)) < 1e-5
 
 
+def test_streams_encoded_together_have_the_embeddings_of_each(model: Voxtral) -> None:
+    """Bit for bit, whatever the phases of the streams and the numbers of their frames."""
+    rng = np.random.default_rng(3)
+    mels = rng.normal(size=(4, 120, model.args.audio.n_mels)).astype(np.float32)
+    rounds = [(8, 8, 8, 8), (8, 8, 3, 8), (1, 8, 8, 8), (16, 1, 1, 2), (8, 8, 1, 16), (8, 8, 8, 8)]
+    together, alone = ([model.encoder_state(64) for _ in mels] for _ in range(2))
+    at = [0] * len(mels)
+    for lengths in rounds:
+        parts = [mx.array(mel[a : a + n]) for mel, a, n in zip(mels, at, lengths, strict=True)]
+        batches: dict[tuple[int, ...], list[int]] = {}
+        for i, part in enumerate(parts):
+            batches.setdefault((len(part), *together[i].phase), []).append(i)
+        order = [i for batch in batches.values() for i in batch]
+        found = model.encode(
+            [mx.stack([parts[i] for i in batch]) for batch in batches.values()],
+            [[together[i] for i in batch] for batch in batches.values()],
+        )
+        expected = [model.encode([parts[i][None]], [[alone[i]]])[0] for i in order]
+        assert list(map(shaped, found)) == list(map(shaped, expected))
+        at = [a + n for a, n in zip(at, lengths, strict=True)]
+    assert len({state.phase for state in together}) > 1
+
+
+def shaped(embeddings: mx.array | None) -> tuple[tuple[int, ...], bytes] | None:
+    """What compares bits."""
+    return None if embeddings is None else (embeddings.shape, np.array(embeddings).tobytes())
+
+
 def test_the_encoder_window_is_applied(
     model: Voxtral, reference: voxtral_numpy.Voxtral, mel: np.ndarray
 ) -> None:

@@ -5,6 +5,8 @@ heads, D head size.
 """
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import mlx.core as mx
 
@@ -128,6 +130,10 @@ class SlidingKVCache:
         if lost <= 0 or self.window == 1:
             return self._rows
         return max(0, self._rows - lost - self.window + 1)
+
+    def copy(self) -> Self:
+        """Another cache that goes on from here; a ring is copied once one of them writes to it."""
+        return copy(self)
 
     # ---- what is there ----------------------------------------------------------------
 

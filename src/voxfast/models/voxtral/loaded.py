@@ -13,6 +13,7 @@ from voxfast.models.counts import PassCount
 from voxfast.models.family import check_names, is_automatic
 from voxfast.models.traits import read_traits
 from voxfast.models.vocabulary import Vocabulary, VocabularyCompiler
+from voxfast.models.voxtral.opening import Openings
 from voxfast.models.voxtral.passes import PassCosts
 from voxfast.models.voxtral.script_lock import (
     LANGUAGES,
@@ -73,6 +74,7 @@ class LoadedVoxtral:
         self.languages = ("en",) if self.is_demo else LANGUAGES
         self._compile = VocabularyCompiler(self._tokenizer.encode, self._tokenizer.piece)
         self._costs = PassCosts()
+        self._openings = Openings(self._model, self._tokenizer)
         self._locks: dict[tuple[str, bool], ScriptLock] = {}
         self._check_times(folder)
 
@@ -96,6 +98,7 @@ class LoadedVoxtral:
         chosen = VoxtralOptions(**options)
         delay_ms = self._tokenizer.default_delay_ms if chosen.delay_ms is None else chosen.delay_ms
         self._check(chosen, delay_ms)
+        is_parallel = rows_are_independent(self._model)
         return VoxtralStream(
             self._model,
             self._tokenizer,
@@ -104,7 +107,8 @@ class LoadedVoxtral:
             block=chosen.block_ms // self._tokenizer.position_ms,
             guard=chosen.blank_guard,
             lock=self._lock(chosen),
-            costs=self._costs if rows_are_independent(self._model) else None,
+            costs=self._costs if is_parallel else None,
+            openings=self._openings if is_parallel else None,
         )
 
     def _lock(self, chosen: VoxtralOptions) -> ScriptLock | None:

@@ -14,7 +14,7 @@ Dimension letters: B batch, L new positions, T mel frames, D head size.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import cast
 
@@ -130,6 +130,10 @@ class EncoderState:
         """All arrays of the state."""
         held = [] if self.frames is None else [self.frames]
         return held + self.tails + [array for cache in self.caches for array in cache.state]
+
+    def copy(self) -> "EncoderState":
+        """That of another stream, which goes on from here."""
+        return EncoderState([*self.tails], [cache.copy() for cache in self.caches], self.frames)
 
     @property
     def phase(self) -> tuple[int, ...]:
@@ -257,6 +261,10 @@ class DecoderState:
     def arrays(self) -> list[mx.array]:
         """All arrays of the state."""
         return [array for cache in self.caches for array in cache.state]
+
+    def copy(self) -> "DecoderState":
+        """That of another stream, which goes on from here."""
+        return replace(self, caches=[cache.copy() for cache in self.caches])
 
     def trim(self, n: int) -> None:
         """Take back the last ``n`` positions; at most as many as one call may bring."""

@@ -13,6 +13,7 @@ from voxfast.models.traits import Traits
 from voxfast.models.vocabulary import Vocabulary
 from voxfast.models.voxtral import tokens
 from voxfast.models.voxtral.network import Voxtral
+from voxfast.models.voxtral.opening import Openings
 from voxfast.models.voxtral.passes import MAX_ROWS, PassCosts
 from voxfast.models.voxtral.script_lock import ScriptLock
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
@@ -35,7 +36,7 @@ class VoxtralStream(QueuedStream):
     ``push``, ``skip`` and the ``end_`` methods only queue; ``step`` appends to ``words``.
 
     Args:
-        start, guard, costs, lock: see :class:`TokenStream`.
+        start, guard, costs, lock, openings: see :class:`TokenStream`.
         block: positions that the encoder takes at once; with ``costs``, multiples of them.
         on_token: called with every token, on the owner thread.
     """
@@ -52,6 +53,7 @@ class VoxtralStream(QueuedStream):
         guard: BlankGuard | None = None,
         costs: PassCosts | None = None,
         lock: ScriptLock | None = None,
+        openings: Openings | None = None,
         on_token: Callable[[Token], None] | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class VoxtralStream(QueuedStream):
             guard=guard,
             costs=costs,
             lock=lock,
+            openings=openings,
         )
         self._language = None if lock is None else lock.language
         # No method of this stream: a cycle would keep a closed session's memory for long.

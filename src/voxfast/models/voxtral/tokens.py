@@ -10,10 +10,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from voxfast.features import N_FFT, LogMelStream
 from voxfast.models.speller import Choice, Speller, Written
 from voxfast.models.vocabulary import Vocabulary
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
+from voxfast.models.voxtral.opening import Opening, Openings
 from voxfast.models.voxtral.passes import MAX_ROWS, Acceptance, PassCosts
 from voxfast.models.voxtral.script_lock import ScriptLock
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
@@ -83,6 +83,7 @@ class TokenStream:
         block: the most positions that are encoded at once.
         costs: of the model's passes. None: every pass has one row.
         lock: what may be written; None: everything.
+        openings: where a stream whose ``start`` is 0 begins; None: with nothing computed.
     """
 
     def __init__(
@@ -96,28 +97,21 @@ class TokenStream:
         guard: BlankGuard | None = None,
         costs: PassCosts | None = None,
         lock: ScriptLock | None = None,
+        openings: Openings | None = None,
     ) -> None:
         self._model, self._tokenizer, self._guard = model, tokenizer, guard
         self._mask = None if lock is None else lock.mask
-        self._n_prompt = 1 + tokenizer.n_left_pad + n_delay
+        self._n_delay = n_delay
         self._costs, self._acceptance = costs, Acceptance()
-        args = model.args
-        frames = args.downsample_factor
-        self._encoder = model.encoder_state(
-            frames * max(tokenizer.n_left_pad, block), start * frames
-        )
-        self._decoder = model.decoder_state(n_delay, max(self._n_prompt, MAX_ROWS), start)
-        self._mel = LogMelStream(
-            left_padding=N_FFT // 2 + tokenizer.n_left_pad * args.samples_per_position,
-            n_mels=args.audio.n_mels,
-            log_floor=args.audio.global_log_mel_max - 8.0,
-            shift=4.0,
-            scale=0.25,
-        )
+        if openings is None:
+            opening = Opening.new(model, tokenizer, n_delay, block, start)
+        else:
+            opening = openings.get(n_delay, block)
+        self._mel, self._encoder, self._decoder = opening.mel, opening.encoder, opening.decoder
         self._audio: mx.array | None = None  # [P, dim] embeddings of the positions from _first
         self._first = 0  # of them, that no pass has taken
         # The tokens [L] of int32 that go into the next pass for certain: the prompt at first.
-        self._input = mx.array([tokenizer.bos] + [tokenizer.pad] * (self._n_prompt - 1))
+        self._input = mx.array(opening.prompt)
         self._guesses: list[int] = []  # of the tokens that come next
         self._own_guesses: list[int] = []  # of those that come next if the phrase fails
         self._started: tuple[_Pass, _Results] | None = None
@@ -137,8 +131,7 @@ class TokenStream:
     def use_vocabulary(self, vocabulary: Vocabulary | None, audio: int) -> None:
         """Take another vocabulary for the tokens that hear position ``audio`` of the audio."""
         # The prompt ends where the token hears its delay: token k hears position k + n_delay.
-        n_delay = self._n_prompt - 1 - self._tokenizer.n_left_pad
-        self._vocabularies.append((audio - n_delay, vocabulary))
+        self._vocabularies.append((audio - self._n_delay, vocabulary))
 
     def end_text(self) -> list[Token]:
         """End a phrase that is tried, because the text ends here: its tokens, if it is complete.
