@@ -208,7 +208,9 @@ class TokenStream:
         if guesses:
             tokens = mx.concatenate([tokens, mx.array(guesses, tokens.dtype)])
         assert self._audio is not None
-        audio = self._audio[self._first : self._first + len(tokens)]
+        audio = self._audio
+        if len(audio) > len(tokens):
+            audio = audio[self._first : self._first + len(tokens)]
         self._first += len(tokens)
         if len(self._input) > 1:
             self._input = self._input[-1:]  # that of the next pass is not known yet
@@ -273,8 +275,9 @@ class TokenStream:
 
     def _go_back(self, rows: int) -> None:
         """Take back the last rows of the decoder, and have their audio again."""
-        self._decoder.trim(rows)
-        self._first -= rows
+        if rows:
+            self._decoder.trim(rows)
+            self._first -= rows
 
     def _discard_started(self) -> None:
         """Take back a pass whose input is not what was chosen."""
