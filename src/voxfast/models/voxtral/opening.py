@@ -79,11 +79,11 @@ class Openings:
 
     def get(self, n_delay: int, block: int) -> Opening:
         """That of a new stream."""
-        key = (n_delay, block)
+        key = (n_delay, max(block, self._tokenizer.n_left_pad))  # what rings have room for
         if key not in self._read:
             if len(self._read) == MOST_OPENINGS:
                 self._read.pop(next(iter(self._read)))
-            opening = Opening.new(self._model, self._tokenizer, n_delay, block)
+            opening = Opening.new(self._model, self._tokenizer, *key)
             opening.read(self._model)
             self._read[key] = opening
         return self._read[key].copy()
