@@ -37,6 +37,7 @@ from voxfast.models.qwen3_asr.network import DecoderRows as QwenRows
 from voxfast.models.qwen3_asr.network import KeptState
 from voxfast.models.voxtral.network import DecoderRows, Voxtral
 from voxfast.ops import (
+    SCALE_BYTES,
     alignment_frame,
     gelu,
     greedy,
@@ -142,10 +143,14 @@ def plain_cache(heads: int, size: int, stored: int) -> PlainCache:
     return cache
 
 
-def attention(rows: int, *, window: int, capacity: int, stored: int) -> Counter[str]:
+def attention(
+    rows: int, *, window: int, capacity: int, stored: int, kv_bits: int | None = None
+) -> Counter[str]:
     """Everything between the products that make queries, keys and values, and the next one."""
     q, k, v = random(1, rows, 8, 64), random(1, rows, 2, 64), random(1, rows, 2, 64)
-    keys, values = random(1, 2, capacity, 64), random(1, 2, capacity, 64)
+    shape = (1, 2, capacity, 64 if kv_bits is None else 64 + SCALE_BYTES)
+    dtype = BFLOAT16 if kv_bits is None else mx.int8
+    keys, values = random(*shape, dtype=dtype), random(*shape, dtype=dtype)
     rotary = rotary_tables(stored, rows, 64, 1e6)
     out = sliding_attention(
         q, k, v, keys, values, stored, window=window, scale=0.125, rotary=rotary
@@ -273,6 +278,7 @@ def measure() -> dict[str, Any]:
             "growing": {"window": 2000, "capacity": 2000, "stored": STORED},
             "window full": {"window": 750, "capacity": 773, "stored": 4 * STORED},
             "rows wrap around": {"window": 750, "capacity": 773, "stored": 773 * 5 - 1},
+            "8 bits": {"window": 2000, "capacity": 2000, "stored": STORED, "kv_bits": 8},
         }
         attention_per_layer: dict[str, Any] = {
             f"voxfast, {name}": {str(rows): sum(attention(rows, **case).values()) for rows in ROWS}

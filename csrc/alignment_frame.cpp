@@ -11,6 +11,7 @@
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "op.h"
+#include "quantized_rows.h"
 #include "threads.h"
 
 namespace voxfast {
@@ -82,8 +83,9 @@ mx::array frames_of(const Layers& layers, const std::vector<mx::array>& queries,
     }
     n_query_heads += q.shape(1), n_key_heads += end - begin;
     used_queries.push_back(q);
-    used_keys.push_back(mx::slice(k, {0, begin, first, 0},
-                                  {k.shape(0), end, first + count, k.shape(3)}, s));
+    auto used = mx::slice(k, {0, begin, first, 0},
+                          {k.shape(0), end, first + count, k.shape(3)}, s);
+    used_keys.push_back(is_quantized(k) ? dequantize_rows(used, mx::float32, s) : used);
   }
   auto scores =
       mx::matmul(take_heads(used_queries, query_heads, s),
@@ -177,7 +179,7 @@ class AlignmentFrame : public mx::Primitive {
     for (int64_t b = 0; b < q.shape(0); ++b) {
       for (int h = 0; h < k.shape(1); ++h) {
         AlignmentTile tile{};
-        tile.type = float_type(q.dtype());
+        tile.type = float_type(q.dtype()), tile.quantized = is_quantized(k);
         tile.head_size = q.shape(3), tile.count = count_;
         tile.keys = at(k, b, h, first_);
         tile.key_stride = k.strides(2), tile.key_element_stride = k.strides(3);
@@ -211,8 +213,10 @@ class AlignmentFrame : public mx::Primitive {
 
 void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>& heads,
                  int first, int count) {
-  if (!is_kernel_float(q.dtype()) || k.dtype() != q.dtype()) {
-    reject(NAME, "queries and keys must be float32, float16 or bfloat16, both the same",
+  if (!is_kernel_float(q.dtype()) || (k.dtype() != q.dtype() && !is_quantized(k))) {
+    reject(NAME,
+           "queries and keys must be float32, float16 or bfloat16, both the same, "
+           "or keys int8",
            describe("queries", q), describe("keys", k));
   }
   check_size(NAME, "queries", q.shape());
@@ -221,10 +225,12 @@ void check_layer(const mx::array& q, const mx::array& k, const std::vector<int>&
     reject(NAME, "queries must be [B, H, L, D], not empty, with D <= ", MAX_HEAD_SIZE,
            describe("queries", q));
   }
-  if (k.ndim() != 4 || k.shape(0) != q.shape(0) || k.shape(3) != q.shape(3) ||
-      k.shape(1) == 0 || q.shape(1) % k.shape(1) != 0) {
-    reject(NAME, "keys must be [B, H_kv, S, D] like queries, H a multiple of H_kv",
-           describe("keys", k), describe("queries", q));
+  if (k.ndim() != 4 || k.shape(0) != q.shape(0) ||
+      k.shape(3) != ring_row_size(k, q.shape(3)) || k.shape(1) == 0 ||
+      q.shape(1) % k.shape(1) != 0) {
+    reject(NAME, "keys must be [B, H_kv, S, D] like queries or [B, H_kv, S, D + ",
+           SCALE_BYTES, "] of int8, H a multiple of H_kv", describe("keys", k),
+           describe("queries", q));
   }
   if (first < 0 || count < 1 || k.shape(2) - first < count) {
     reject(NAME, "first must be >= 0, count >= 1 and first + count <= S; got ", first,

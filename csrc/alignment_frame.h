@@ -14,9 +14,10 @@ namespace voxfast {
 //
 // queries, keys, heads: one entry per layer with alignment heads. queries [B, H, L, D]
 // and keys [B, H_kv, S, D] are rotated, of one dtype (float32, float16 or bfloat16), in
-// any layout; H is a multiple of H_kv, D <= 512, S >= first + count. heads: the indices
-// of the alignment heads among the H query heads, without repetition. Layers may differ
-// in H, H_kv, S, D and dtype.
+// any layout, or keys are rows of a quantized ring, [B, H_kv, S, D + 4] of int8
+// (sliding_attention.h); H is a multiple of H_kv, D <= 512, S >= first + count. heads:
+// the indices of the alignment heads among the H query heads, without repetition. Layers
+// may differ in H, H_kv, S, D and dtype.
 //
 // Returns [B, L] of int32, relative to `first`: element n / 2 of the n heads' positions
 // in ascending order. Products accumulate in float32. Of equal scores the first position

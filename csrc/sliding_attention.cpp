@@ -13,6 +13,7 @@
 #include "composed.h"
 #include "mlx/primitives.h"
 #include "op.h"
+#include "quantized_rows.h"
 #include "sliding_attention_cpu.h"
 
 namespace voxfast {
@@ -61,10 +62,22 @@ mx::array rotate_heads(const mx::array& x, const mx::array& cos, const mx::array
   return mx::reshape(rotated[0], x.shape(), s);
 }
 
+// ---- rows of rings --------------------------------------------------------------------
+
+// x [B, H_kv, L, D] as rows of a ring.
+mx::array rows_for(const mx::array& ring, const mx::array& x, const mx::Stream& s) {
+  return is_quantized(ring) ? quantize_rows(x, s) : x;
+}
+
+// The numbers that rows of a ring stand for, of the dtype of q.
+mx::array numbers(const mx::array& rows, const mx::array& q, const mx::Stream& s) {
+  return is_quantized(rows) ? dequantize_rows(rows, q.dtype(), s) : rows;
+}
+
 // ---- offsets known to the host ------------------------------------------------------
 
-// Writes x [B, H_kv, L, D] to positions offset ... of a ring [B, H_kv, C, D], in place if
-// nothing else holds it: one dispatch, or two where the rows wrap around.
+// Writes rows x [B, H_kv, L, ...] to positions offset ... of a ring [B, H_kv, C, ...], in
+// place if nothing else holds it: one dispatch, or two where the rows wrap around.
 mx::array write_ring(const mx::array& ring, const mx::array& x, int64_t offset,
                      const mx::Stream& s) {
   int length = x.shape(2), capacity = ring.shape(2);
@@ -137,13 +150,13 @@ mx::array attend_ring(const mx::array& q, const mx::array& keys, const mx::array
   } else if (seen.rows > 1 || !all_in_window) {
     mode = "array", mask = mask_of(seen);
   }
-  return attend(q, mx::slice(keys, begin, end, s), mx::slice(values, begin, end, s),
-                scale, mode, mask, s);
+  return attend(q, numbers(mx::slice(keys, begin, end, s), q, s),
+                numbers(mx::slice(values, begin, end, s), q, s), scale, mode, mask, s);
 }
 
 // ---- offsets in an array ------------------------------------------------------------
 
-// Writes x [B, H_kv, L, D] to the slots [B, L] of a ring [B, H_kv, C, D].
+// Writes rows x [B, H_kv, L, ...] to the slots [B, L] of a ring [B, H_kv, C, ...].
 mx::array write_slots(const mx::array& ring, const mx::array& x, const mx::array& slots,
                       const mx::Stream& s) {
   auto index = mx::expand_dims(slots, {1, 3}, s);  // [B, 1, L, 1]
@@ -188,6 +201,7 @@ std::vector<mx::array> compose(const std::vector<mx::array>& inputs, const Offse
     q = rotate_heads(q, inputs[5], inputs[6], traditional, s);
     k = rotate_heads(k, inputs[5], inputs[6], traditional, s);
   }
+  k = rows_for(keys, k, s), v = rows_for(values, v, s);
   if (const auto* start = std::get_if<int64_t>(&offset)) {
     keys = write_ring(keys, k, *start, s);
     values = write_ring(values, v, *start, s);
@@ -202,7 +216,9 @@ std::vector<mx::array> compose(const std::vector<mx::array>& inputs, const Offse
   values = write_slots(values, v, slots, s);
   auto last = mx::slice(positions, {0, length - 1}, {positions.shape(0), length}, s);
   auto mask = mask_of(positions, last, capacity, window, causal, s);
-  return {heads_first(attend(q, keys, values, scale, "array", mask, s)), keys, values};
+  auto out =
+      attend(q, numbers(keys, q, s), numbers(values, q, s), scale, "array", mask, s);
+  return {heads_first(out), keys, values};
 }
 
 void check_dtype(const char* name, const mx::array& x, const mx::array& q) {
@@ -226,15 +242,18 @@ void check_rings(const mx::array& keys, const mx::array& values, const mx::array
     check_size(NAME, name, ring->shape());
     if (ring->ndim() != 4 || ring->shape(0) != k.shape(0) ||
         ring->shape(1) != k.shape(2) || ring->shape(2) < length ||
-        ring->shape(3) != k.shape(3)) {
-      reject(NAME, name, " must be [B, H_kv, C, D] like k, with C >= L",
-             describe(name, *ring), describe("k", k));
+        ring->shape(3) != ring_row_size(*ring, k.shape(3))) {
+      reject(NAME, name, " must be [B, H_kv, C, D] like k or [B, H_kv, C, D + ",
+             SCALE_BYTES, "] of int8, with C >= L", describe(name, *ring),
+             describe("k", k));
     }
-    check_dtype(name, *ring, k);
+    if (!is_quantized(*ring)) {
+      check_dtype(name, *ring, k);
+    }
   }
-  if (keys.shape(2) != values.shape(2)) {
-    reject(NAME, "keys and values must have the same capacity", describe("keys", keys),
-           describe("values", values));
+  if (keys.shape() != values.shape() || keys.dtype() != values.dtype()) {
+    reject(NAME, "keys and values must have the same capacity and dtype",
+           describe("keys", keys), describe("values", values));
   }
 }
 
@@ -409,17 +428,19 @@ std::tuple<mx::array, std::vector<mx::array>, std::vector<mx::array>> sliding_at
     return {mx::concatenate(outs, 1, s), new_keys, new_values};
   }
   std::vector<mx::Shape> shapes{q.shape()};
+  std::vector<mx::Dtype> dtypes{q.dtype()};
   for (size_t i = 0; i < lengths.size(); ++i) {
     for (const auto& ring : {keys[i], values[i]}) {
       inputs.push_back(ring);
       shapes.push_back(ring.shape());
+      dtypes.push_back(ring.dtype());
     }
   }
-  auto outputs = mx::array::make_arrays(
-      std::move(shapes), std::vector<mx::Dtype>(1 + 2 * lengths.size(), q.dtype()),
-      std::make_shared<SlidingAttentions>(s, offsets, lengths, window, scale, traditional,
-                                          causal),
-      inputs);
+  auto outputs =
+      mx::array::make_arrays(std::move(shapes), dtypes,
+                             std::make_shared<SlidingAttentions>(
+                                 s, offsets, lengths, window, scale, traditional, causal),
+                             inputs);
   for (size_t i = 0; i < lengths.size(); ++i) {
     new_keys.push_back(outputs[1 + 2 * i]);
     new_values.push_back(outputs[2 + 2 * i]);

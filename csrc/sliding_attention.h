@@ -20,7 +20,9 @@ using Offset = std::variant<int64_t, mlx::core::array>;
 //
 // q: [B, L, H, D]; k, v: [B, L, H_kv, D]; H a multiple of H_kv. keys, values: the rings,
 // [B, H_kv, C, D], with position p at slot p mod C. All five of one dtype: float32,
-// float16 or bfloat16.
+// float16 or bfloat16. Or both rings are quantized: [B, H_kv, C, D + 4] of int8, the
+// codes of a row and their scale, a float32 (kernels/sliding_attention_arguments.h).
+// Then new rows are quantized as they are written, and read so by all queries.
 //
 // Position p attends to positions max(0, p - window + 1) ... p. If not causal, all new
 // positions attend to what the last one attends to.

@@ -13,6 +13,7 @@
 #include "kernels/sliding_attention_arguments.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "op.h"
+#include "quantized_rows.h"
 #include "sliding_attention.h"
 #include "threads.h"
 
@@ -28,7 +29,7 @@ std::atomic<int64_t> copies{0};
 struct RingCopy {
   const char* from;
   char* to;
-  mx::Shape shape;      // [B, H_kv, C, D]
+  mx::Shape shape;      // [B, H_kv, C, D], quantized D + 4
   mx::Strides strides;  // of `from`, in elements
   size_t itemsize;
 };
@@ -288,7 +289,7 @@ void set_strides(int64_t* to, const mx::array& x) {
 SlidingAttentionArguments arguments_of(const mx::array& q, const mx::array& k,
                                        const mx::array& v, const mx::array& keys) {
   SlidingAttentionArguments a{};
-  a.type = float_type(q.dtype());
+  a.type = float_type(q.dtype()), a.quantized = is_quantized(keys);
   a.batch = q.shape(0), a.length = q.shape(1), a.heads = q.shape(2);
   a.kv_heads = k.shape(2), a.head_size = q.shape(3);
   a.capacity = keys.shape(2);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from attention_reference import DTYPES, normal
+from attention_reference import DTYPES, normal, quantized
 
 from voxfast.ops import rotary_tables, sliding_attention
 
@@ -26,33 +26,37 @@ class Positions:
     batch: int = 1
     rotary: bool = False
     causal: bool = True
+    kv_bits: int | None = None
     q: mx.array = field(init=False)
     k: mx.array = field(init=False)
     v: mx.array = field(init=False)
-    stored: mx.array = field(init=False)  # k as the ring holds it
+    stored_k: mx.array = field(init=False)  # as the rings hold them
+    stored_v: mx.array = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.n)
         self.q = normal(rng, (self.batch, self.n, self.heads, self.size), self.dtype)
         self.k = normal(rng, (self.batch, self.n, self.kv_heads, self.size), self.dtype)
         self.v = normal(rng, (self.batch, self.n, self.kv_heads, self.size), self.dtype)
-        self.stored = self.k
-        if self.rotary:
+        self.stored_k, self.stored_v = self.k, self.v
+        if self.rotary or self.kv_bits:
             ring = mx.zeros((self.batch, self.kv_heads, self.n, self.size), self.dtype)
-            rotary = rotary_tables(self.first, self.n, self.size, 1e4)
-            _, keys, _ = sliding_attention(
+            ring = quantized(ring) if self.kv_bits else ring
+            rotary = rotary_tables(self.first, self.n, self.size, 1e4) if self.rotary else None
+            _, *rings = sliding_attention(
                 self.q, self.k, self.v, ring, ring, self.first, window=1, scale=1.0,
                 rotary=rotary, stream=mx.cpu,
             )  # fmt: skip
-            slots = np.arange(self.first, self.first + self.n) % self.n
-            self.stored = keys[:, :, mx.array(slots)].swapaxes(1, 2)
+            slots = mx.array(np.arange(self.first, self.first + self.n) % self.n)
+            self.stored_k, self.stored_v = (ring[:, :, slots].swapaxes(1, 2) for ring in rings)
 
     def _ring(self, x: mx.array, offset: int, capacity: int) -> mx.array:
         """The rows before ``offset`` that a row may see; NaN in all other slots."""
         oldest = max(self.first, offset - self.window + 1)
         slots = np.arange(oldest, offset) % capacity
-        shape = (x.shape[0], x.shape[2], capacity, self.size)
-        ring = mx.full(shape, float("nan"), self.dtype)
+        shape = (x.shape[0], x.shape[2], capacity, x.shape[3])
+        # All bits set are a NaN, too: the scale of a row in 8 bits.
+        ring = mx.full(shape, -1 if self.kv_bits else float("nan"), x.dtype)
         if len(slots):
             rows = x[:, oldest - self.first : offset - self.first].swapaxes(1, 2)
             ring[:, :, mx.array(slots)] = rows
@@ -67,8 +71,8 @@ class Positions:
         rotary = rotary_tables(offset, length, self.size, 1e4) if self.rotary else None
         out, *_ = sliding_attention(
             *(x[batch, new] for x in (self.q, self.k, self.v)),
-            self._ring(self.stored[batch], offset, capacity),
-            self._ring(self.v[batch], offset, capacity),
+            self._ring(self.stored_k[batch], offset, capacity),
+            self._ring(self.stored_v[batch], offset, capacity),
             offset,
             window=self.window,
             scale=self.size**-0.5,
@@ -101,13 +105,16 @@ def sweep() -> None:
         (12, 1, 80, 300, 2, 40),
         (3, 1, 256, 300, 1000, 3),
     ):
-        for dtype in DTYPES:
-            first = max(0, offset - window + 1)
-            n = offset + length - first
-            positions = Positions(heads, kv_heads, size, window, dtype, first, n)
+        first = max(0, offset - window + 1)
+        n = offset + length - first
+        for dtype, kv_bits in (*((dtype, None) for dtype in DTYPES), (mx.bfloat16, 8)):
+            shape = (heads, kv_heads, size, window, dtype, first, n)
+            positions = Positions(*shape, kv_bits=kv_bits)
             together = positions.rows(offset, length)
             alone = positions.one_by_one(offset, length)
-            np.testing.assert_array_equal(together, alone, f"{positions.q.shape}, {dtype}")
+            np.testing.assert_array_equal(
+                together, alone, f"{positions.q.shape}, {dtype}, {kv_bits}"
+            )
             digest.update(alone.tobytes())
     if path := os.environ.get("DIGEST"):
         Path(path).write_text(digest.hexdigest())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from voxfast.ops import rotary_tables, sliding_attention
+from voxfast.ops import SCALE_BYTES, rotary_tables, sliding_attention
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 # Relative to max(1, |reference|): half a unit in the last place of what is stored, and
@@ -21,6 +21,27 @@ def to_numpy(x: mx.array) -> np.ndarray:
 def normal(rng: np.random.Generator, shape: Sequence[int], dtype: mx.Dtype) -> mx.array:
     """Normal numbers, rounded to the dtype."""
     return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(dtype)
+
+
+def quantized(x: mx.array) -> mx.array:
+    """Rows [..., D] of any float dtype as those of a ring in 8 bits, [..., D + 4]."""
+    rows = np.array(x.astype(mx.float32))
+    largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        per_step = np.float32(127) / largest
+        has_codes = (largest >= np.float32(1e-30)) & np.isfinite(largest)
+        codes = np.where(has_codes, np.rint(rows * per_step), 0).astype(np.int8)
+    scales = np.where(largest < np.float32(1e-30), 0, largest / np.float32(127))
+    scale_bytes = np.ascontiguousarray(scales.astype(np.float32)).view(np.int8)
+    return mx.array(np.concatenate([codes, scale_bytes], axis=-1))
+
+
+def numbers(rows: mx.array) -> np.ndarray:
+    """What rows of a ring in 8 bits stand for, in float64; NaN if the scale is not finite."""
+    stored = np.array(rows)
+    scales = np.ascontiguousarray(stored[..., -SCALE_BYTES:]).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        return stored[..., :-SCALE_BYTES].astype(np.float64) * scales
 
 
 def inputs(
@@ -100,6 +121,7 @@ def stream(
     offset: int = 0,
     theta: float | None = None,
     traditional: bool = True,
+    kv_bits: int | None = None,
 ) -> mx.array:
     """Runs [B, N, ...] through rings in chunks, repeated as long as rows are left.
 
@@ -108,6 +130,7 @@ def stream(
     """
     batch, length, heads, size = k.shape
     keys = mx.zeros((batch, heads, capacity or window + max(chunks) - 1, size), k.dtype)
+    keys = keys if kv_bits is None else quantized(keys)
     values, outs, first, turn = keys + 0, [], 0, 0
     while first < length:
         last = min(first + chunks[turn % len(chunks)], length)
@@ -144,6 +167,11 @@ def sweep() -> None:
                 for chunks in ((1,), (4,), (37,), (90,)):
                     deviation = error(stream(q, k, v, chunks, window), reference)
                     assert deviation < TOLERANCE[dtype], (heads, kv_heads, size, dtype, chunks)
+            reference = attention(
+                to_numpy(q), *(numbers(quantized(x)) for x in (k, v)), 50, size**-0.5
+            )
+            deviation = error(stream(q, k, v, (37, 1), 50, kv_bits=8), reference)
+            assert deviation < TOLERANCE[dtype], (heads, kv_heads, size, dtype, "8 bits")
     # One KV head and many keys: they are split between threads.
     q = normal(rng, (1, 3000, 4, 64), mx.float32)
     k, v = (normal(rng, (1, 3000, 1, 64), mx.float32) for _ in range(2))

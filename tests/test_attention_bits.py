@@ -25,6 +25,7 @@ SHAPES = st.fixed_dictionaries(
         "window": st.sampled_from([1, 2, 3, 64, 257, 300, 750]),
         "dtype": st.sampled_from(DTYPES),
         "rotary": st.booleans(),
+        "kv_bits": st.sampled_from([None, 8]),
     }
 )
 OFFSETS = st.one_of(st.integers(0, 2000), st.integers(2**31 - 9, 2**31 + 300))
@@ -74,8 +75,9 @@ def test_zeros_have_the_same_sign():
     value[321] = 1
     axis = mx.array(np.eye(64, dtype=np.float32)[0])
     positions.q = mx.broadcast_to(axis, positions.q.shape)
-    positions.k = positions.stored = mx.array(8.0 * score[None, :, None, None], mx.float32) * axis
+    positions.k = positions.stored_k = mx.array(8.0 * score[None, :, None, None], mx.float32) * axis
     positions.v = mx.broadcast_to(mx.array(value[None, :, None, None]), positions.v.shape)
+    positions.stored_v = positions.v
     np.testing.assert_array_equal(positions.rows(320, 2), positions.one_by_one(320, 2))
 
 

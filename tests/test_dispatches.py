@@ -53,6 +53,7 @@ def test_attention_takes_two_rotations_two_writes_and_one_kernel(counted: dict[s
     assert found["voxfast, window full"] == five
     assert found["voxfast, rows wrap around"] == {"1": 5, "4": 7, "24": 7}
     assert found["mlx-lm"] == five
+    assert found["voxfast, 8 bits"] == {"1": 21, "4": 21, "24": 21}
 
 
 def test_layers_take_no_more_than_plain_ones(counted: dict[str, Any]) -> None:

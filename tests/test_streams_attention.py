@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from attention_reference import DTYPES
+from attention_reference import DTYPES, quantized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +13,13 @@ from voxfast.cache import SlidingKVCache, attend_streams
 
 HEADS, KV_HEADS, SIZE = 4, 2, 32
 
-# A stream: its first position, its rows, and how much larger its ring is than it must be.
+# A stream: its first position, its rows, how much larger its ring is than it must be, and
+# whether the ring is in 8 bits.
 STREAM = st.tuples(
     st.one_of(st.integers(0, 700), st.integers(2**33, 2**33 + 300)),
     st.integers(1, 20),
     st.sampled_from([0, 0, 1, 17, 300]),
+    st.booleans(),
 )
 
 
@@ -34,16 +36,17 @@ class Streams:
 
     def __init__(self, streams, window: int, dtype: mx.Dtype, rotary: bool, seed: int = 3) -> None:
         rng = np.random.default_rng(seed)
-        self.offsets = [offset for offset, _, _ in streams]
-        self.lengths = [length for _, length, _ in streams]
+        self.offsets = [offset for offset, *_ in streams]
+        self.lengths = [length for _, length, *_ in streams]
         rows = sum(self.lengths)
         self.q = normal(rng, 1, rows, HEADS, SIZE, dtype=dtype)
         self.k, self.v = (normal(rng, 1, rows, KV_HEADS, SIZE, dtype=dtype) for _ in range(2))
         self.rings = []
-        for offset, length, slack in streams:
+        for offset, length, slack, in_bits in streams:
             capacity = min(offset, window - 1) + length + slack
             shape = (1, KV_HEADS, max(capacity, length), SIZE)
-            self.rings.append(tuple(normal(rng, *shape, dtype=dtype) for _ in range(2)))
+            ring = tuple(normal(rng, *shape, dtype=dtype) for _ in range(2))
+            self.rings.append(tuple(map(quantized, ring)) if in_bits else ring)
         self.options = {"window": window, "scale": SIZE**-0.5}
         self.rotary = rotary
 
@@ -96,7 +99,8 @@ def test_streams_have_the_bits_of_one_call_each(native, streams, window, dtype, 
 
 @pytest.mark.usefixtures("on_the_cpu")
 def test_rings_are_written_in_place():
-    case = Streams([(5, 1, 80), (70, 3, 0), (2000, 1, 4)], 64, mx.float32, rotary=True)
+    streams = [(5, 1, 80, False), (70, 3, 0, True), (2000, 1, 4, False)]
+    case = Streams(streams, 64, mx.float32, rotary=True)
     mx.eval(case.q, case.k, case.v, case.rings)
     before = _ext.ring_copies()
     for _ in range(3):
@@ -161,7 +165,7 @@ def test_caches_of_streams_equal_caches_alone():
 )
 @pytest.mark.parametrize("native", [True, False])
 def test_wrong_arguments(native, changes, message):
-    case = Streams([(3, 1, 90), (20, 3, 100)], 64, mx.float32, rotary=False)
+    case = Streams([(3, 1, 90, False), (20, 3, 100, True)], 64, mx.float32, rotary=False)
     arguments = {
         "q": case.q, "k": case.k, "v": case.v, "rings": case.rings, "offsets": case.offsets,
         "lengths": case.lengths, **case.options,

@@ -12,7 +12,8 @@ constexpr int MAX_ALIGNMENT_QUERIES = 8;
 
 // Queries (one head at one position each) of a KV head, and its keys.
 struct AlignmentTile {
-  FloatType type;
+  FloatType type;  // of the queries and, unless they are quantized, the keys
+  bool quantized;  // the keys; see sliding_attention_arguments.h
   int head_size;
   int n_queries;  // 1 ... Kernels::lanes / 2
   int64_t count;

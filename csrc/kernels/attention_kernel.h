@@ -33,8 +33,8 @@ struct Rows {
   }
 };
 
-// Whether converting T is so slow that several groups of queries share a conversion.
-template <typename T>
+// Whether converting R is so slow that several groups of queries share a conversion.
+template <typename R>
 constexpr bool SLOW_CONVERSION = false;
 #if !defined(__F16C__) && !defined(__aarch64__)
 template <>
@@ -43,15 +43,20 @@ constexpr bool SLOW_CONVERSION<f16> = true;
 
 // WIDENED: rows are converted to float32 and padded to whole chunks, once for all groups
 // of Q queries. Otherwise they are whole chunks, and read as they lie in the ring.
-template <typename T, int Q, bool WIDENED>
+//
+// Products are those with the codes of a quantized ring. The scales of its keys are
+// factors of the scores, those of its values of the weights.
+template <typename R, int Q, bool WIDENED>
 struct Attention {
-  typedef typename Conditional<WIDENED, float, T>::type U;
+  typedef typename Conditional<WIDENED, float, R>::type U;
   static constexpr int STEP = STEP_KEYS<Q>;
   static constexpr int MAX_QUERIES = MANY_QUERIES_FLOATS / 64;
   static constexpr int VECTORS = BLOCK_KEYS * Q / LANES;  // of a group's scores
 
-  const Tile<T>& t;
+  const Tile<R>& t;
   int size = round_up(t.a.head_size, CHUNK);
+  int64_t ring_stride = ring_row_size<R>(t.a.head_size);
+  int64_t stride = WIDENED ? size : ring_stride;  // of rows of U
   int groups = (t.n_queries + Q - 1) / Q;
   int64_t newest[MAX_QUERIES];  // position that a query attends to
   Softmax<Q> softmax[MAX_QUERIES / Q];
@@ -60,10 +65,13 @@ struct Attention {
   alignas(64) float weighted[MANY_QUERIES_FLOATS];
   alignas(64) float totals[MANY_QUERIES_FLOATS];  // with the splits before
   Partial sums[MAX_QUERIES];
-  alignas(64) U step[STEP * MAX_HEAD_SIZE];
+  alignas(64) U step[STEP * (MAX_HEAD_SIZE + SCALE_BYTES)];
   alignas(64) float wide[WIDENED ? MIN_PART_KEYS * MAX_HEAD_SIZE : 1];
+  // Of the rows of a block; whole vectors are read.
+  static constexpr int SCALES = QUANTIZED<R> ? BLOCK_KEYS + LANES : 1;
+  float key_scales[SCALES] = {}, value_scales[SCALES] = {};
 
-  explicit Attention(const Tile<T>& tile) : t(tile) {
+  explicit Attention(const Tile<R>& tile) : t(tile) {
     size_t bytes = sizeof(float) * groups * Q * size;
     std::memset(q, 0, bytes);
     std::memset(weighted, 0, bytes);
@@ -90,10 +98,10 @@ struct Attention {
   }
 
   // Converts `count` slots to [count, size], padded with zeros.
-  void widen(const T* ring, int64_t slot, int count) {
+  void widen(const R* ring, int64_t slot, int count) {
     int n = t.a.head_size;
     for (float* out = wide; out < wide + count * size; out += size) {
-      const T* row = ring + slot * n;
+      const R* row = ring + slot * ring_stride;
       if (n == size) {
         for (int d = 0; d < n; d += CHUNK) {
           f32v x, y;
@@ -110,7 +118,7 @@ struct Attention {
   }
 
   // `count` rows of a ring from a position on.
-  Rows<U> rows(const T* ring, int64_t position, int count) {
+  Rows<U> rows(const R* ring, int64_t position, int count) {
     int64_t slot = position % t.a.capacity;
     if constexpr (WIDENED) {
       widen(ring, slot, count);
@@ -124,10 +132,10 @@ struct Attention {
   const U* consecutive(const Rows<U>& rows, int k) {
     int64_t slot = rows.slot(k);
     if (slot + STEP <= rows.capacity) {
-      return rows.slots + slot * size;
+      return rows.slots + slot * stride;
     }
     for (int i = 0; i < STEP; ++i) {
-      std::memcpy(step + i * size, rows.slots + rows.slot(k + i) * size,
+      std::memcpy(step + i * stride, rows.slots + rows.slot(k + i) * stride,
                   sizeof(U) * size);
     }
     return step;
@@ -157,11 +165,11 @@ struct Attention {
       const float* queries = q + group * Q * size;
       f32v* out = scores[group] + k * Q / LANES;
       if (!WIDENED && group == 0) {  // prefetches the values
-        const T* values = t.values + keys.slot(k - from) * size;
+        const R* values = t.values + keys.slot(k - from) * stride;
         score_keys<true, ACCUMULATORS, U, Q>(
-            queries, at, reinterpret_cast<const U*>(values), size, size, STEP, out);
+            queries, at, reinterpret_cast<const U*>(values), stride, size, STEP, out);
       } else {
-        score_keys<false, ACCUMULATORS, U, Q>(queries, at, at, size, size, STEP, out);
+        score_keys<false, ACCUMULATORS, U, Q>(queries, at, at, stride, size, STEP, out);
       }
     }
   }
@@ -182,11 +190,22 @@ struct Attention {
     }
   }
 
+  // Multiplies the group's scores or weights of keys with the scales of their rows.
+  void rescale(int group, Range range, const float* scales) {
+    for (int k = range.from; k < range.to; k += LANES / Q) {
+      f32v& x = scores[group][k * Q / LANES];
+      x = value_barrier(x * repeat_lanes<Q>(load(scales + k)));
+    }
+  }
+
   // Turns scores into weights.
   void weigh(int group, int64_t position) {
     auto range = visible(group, position, LANES);
     if (range.from >= range.to) {
       return;
+    }
+    if constexpr (QUANTIZED<R>) {
+      rescale(group, range, key_scales);
     }
     if (newest[group * Q] < position + range.to - 1 ||
         newest[group * Q + Q - 1] - t.a.window >= position + range.from) {
@@ -200,6 +219,9 @@ struct Attention {
         store(row + d, value_barrier(load(row + d) * factor[r]));
       }
     }
+    if constexpr (QUANTIZED<R>) {
+      rescale(group, range, value_scales);
+    }
   }
 
   // Adds the weighted values from ... from + part_keys() - 1.
@@ -211,20 +233,30 @@ struct Attention {
       int64_t slot = values.slot(k - from);
       int count = static_cast<int>(min(int64_t{end} - k, values.capacity - slot));
       const float* weights = reinterpret_cast<const float*>(scores[group]) + k * Q;
-      const U* at = values.slots + slot * size;
+      const U* at = values.slots + slot * stride;
       float* out = weighted + group * Q * size;
       if (!WIDENED && group == 0) {  // prefetches the next keys
-        const T* keys = t.keys + values.slot(k - from + BLOCK_KEYS) * size;
-        add_values<true, U, Q>(weights, at, reinterpret_cast<const U*>(keys), size, count,
-                               out);
+        const R* keys = t.keys + values.slot(k - from + BLOCK_KEYS) * stride;
+        add_values<true, U, Q>(weights, at, reinterpret_cast<const U*>(keys), stride,
+                               size, count, out);
       } else {
-        add_values<false, U, Q>(weights, at, at, size, count, out);
+        add_values<false, U, Q>(weights, at, at, stride, size, count, out);
       }
       k += count;
     }
   }
 
   // ---- all groups and blocks --------------------------------------------------------
+
+  // The scales of the keys and values of a block.
+  void read_scales(int64_t position, Range range) {
+    int64_t slot = (position + range.from) % t.a.capacity;
+    for (int k = range.from; k < range.to; ++k) {
+      key_scales[k] = scale_of(t.keys + slot * ring_stride, t.a.head_size);
+      value_scales[k] = scale_of(t.values + slot * ring_stride, t.a.head_size);
+      slot = slot + 1 == t.a.capacity ? 0 : slot + 1;
+    }
+  }
 
   void attend_block(int64_t position) {
     int keys = part_keys();
@@ -235,6 +267,9 @@ struct Attention {
       for (int group = 0; group < groups; ++group) {
         score(group, position, from, part);
       }
+    }
+    if constexpr (QUANTIZED<R>) {  // here, as the rows are in the caches now
+      read_scales(position, range);
     }
     for (int group = 0; group < groups; ++group) {
       weigh(group, position);
@@ -285,23 +320,23 @@ struct Attention {
   }
 };
 
-template <typename T, int Q>
-void attend(const Tile<T>& t, int64_t run) {
-  if (t.a.head_size % CHUNK == 0 && !(SLOW_CONVERSION<T> && t.n_queries > Q)) {
-    Attention<T, Q, false>(t).attend(run);
+template <typename R, int Q>
+void attend(const Tile<R>& t, int64_t run) {
+  if (t.a.head_size % CHUNK == 0 && !(SLOW_CONVERSION<R> && t.n_queries > Q)) {
+    Attention<R, Q, false>(t).attend(run);
   } else {
-    Attention<T, Q, true>(t).attend(run);
+    Attention<R, Q, true>(t).attend(run);
   }
 }
 
-template <typename T>
-void attend(const Tile<T>& t, int64_t run) {
+template <typename R>
+void attend(const Tile<R>& t, int64_t run) {
   if (t.n_queries == 1) {
-    attend<T, 1>(t, run);
+    attend<R, 1>(t, run);
   } else if (t.n_queries == 2) {
-    attend<T, 2>(t, run);
+    attend<R, 2>(t, run);
   } else {
-    attend<T, 4>(t, run);
+    attend<R, 4>(t, run);
   }
 }
 

@@ -66,11 +66,11 @@ VOXFAST_INLINE void score_keys(const float* q, const U* keys, const U* prefetch,
   }
 }
 
-// weighted [Q, size] += weights [count, Q] . values [count, size], for V vectors of the
-// head from dimension d on.
+// weighted [Q, size] += weights [count, Q] . values [count, size], `stride` apart, for V
+// vectors of the head from dimension d on.
 template <bool FETCH, typename U, int Q, int V>
 VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
-                                  const U* prefetch, int size, int count,
+                                  const U* prefetch, int64_t stride, int size, int count,
                                   float* weighted) {
   f32v sum[Q][V];
   for (int r = 0; r < Q; ++r) {
@@ -81,9 +81,9 @@ VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
   for (int k = 0; k < count; ++k) {
     for (int i = 0; i < V; i += 2) {
       f32v x, y;
-      load_chunk(values + k * size + d + i * LANES, x, y);
+      load_chunk(values + k * stride + d + i * LANES, x, y);
       if constexpr (FETCH) {
-        prefetch_chunk(prefetch + k * size + d + i * LANES);
+        prefetch_chunk(prefetch + k * stride + d + i * LANES);
       }
       for (int r = 0; r < Q; ++r) {
         sum[r][i] += x * weights[k * Q + r];
@@ -100,14 +100,16 @@ VOXFAST_INLINE void add_values_at(int d, const float* weights, const U* values,
 
 template <bool FETCH, typename U, int Q>
 VOXFAST_INLINE void add_values(const float* weights, const U* values, const U* prefetch,
-                               int size, int count, float* weighted) {
+                               int64_t stride, int size, int count, float* weighted) {
   constexpr int V = ACCUMULATORS / Q < 8 ? ACCUMULATORS / Q : 8;
   int d = 0;
   for (; d + V * LANES <= size; d += V * LANES) {
-    add_values_at<FETCH, U, Q, V>(d, weights, values, prefetch, size, count, weighted);
+    add_values_at<FETCH, U, Q, V>(d, weights, values, prefetch, stride, size, count,
+                                  weighted);
   }
   for (; d < size; d += CHUNK) {
-    add_values_at<FETCH, U, Q, 2>(d, weights, values, prefetch, size, count, weighted);
+    add_values_at<FETCH, U, Q, 2>(d, weights, values, prefetch, stride, size, count,
+                                  weighted);
   }
 }
 

@@ -26,6 +26,21 @@ VOXFAST_INLINE f32v swap_lanes(f32v x) {
 #endif
 }
 
+// Lane i of the result is lane i / Q of x.
+template <int Q>
+VOXFAST_INLINE f32v repeat_lanes(f32v x) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(x, x, 0 / Q, 1 / Q, 2 / Q, 3 / Q, 4 / Q, 5 / Q, 6 / Q,
+                                 7 / Q, 8 / Q, 9 / Q, 10 / Q, 11 / Q, 12 / Q, 13 / Q,
+                                 14 / Q, 15 / Q);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(x, x, 0 / Q, 1 / Q, 2 / Q, 3 / Q, 4 / Q, 5 / Q, 6 / Q,
+                                 7 / Q);
+#else
+  return __builtin_shufflevector(x, x, 0 / Q, 1 / Q, 2 / Q, 3 / Q);
+#endif
+}
+
 // Combines the lanes of each query by halves; all of its lanes get the result.
 template <int Q, int H = LANES / 2, typename F>
 VOXFAST_INLINE f32v combine_lanes(f32v x, F&& combine) {

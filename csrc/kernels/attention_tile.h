@@ -3,9 +3,13 @@
 // sliding_attention: loads and rotates queries, keys and values, writes the rings, and
 // defines the tile of queries that one task computes. A query is a row of q: one head at
 // one position.
+//
+// T is the type of q, k, v and the output; R that of the rings: T, or int8_t for
+// quantized ones.
 
 #include "kernels/simd.h"
 #include "kernels/sliding_attention_arguments.h"
+#include "kernels/with_type.h"
 
 namespace voxfast::VOXFAST_ISA {
 namespace {
@@ -142,19 +146,88 @@ void read_rope(const SlidingAttentionArguments& a, const void* base,
   }
 }
 
+// ---- rows of rings ------------------------------------------------------------------
+
+// Calls f with a null pointer to the element type of the rings.
+template <typename A, typename F>
+VOXFAST_INLINE void with_ring_type(const A& arguments, F&& f) {
+  if (arguments.quantized) {
+    f(static_cast<int8_t*>(nullptr));
+  } else {
+    with_type(arguments.type, f);
+  }
+}
+
+template <typename R>
+constexpr bool QUANTIZED = false;
+template <>
+constexpr bool QUANTIZED<int8_t> = true;
+
+// Elements of a row of a ring.
+template <typename R>
+VOXFAST_INLINE int ring_row_size(int head_size) {
+  return head_size + (QUANTIZED<R> ? SCALE_BYTES : 0);
+}
+
+// Writes the codes of x [n] and their scale. x has room for whole vectors.
+VOXFAST_NOINLINE void quantize_row(int8_t* row, float* x, int n) {
+  for (int i = n; i % LANES != 0; ++i) {
+    x[i] = 0.0f;
+  }
+  uint32_t largest_bits = 0;  // of magnitudes: in this order NaN is above all numbers
+  for (int i = 0; i < n; ++i) {
+    uint32_t bits = float_to_bits(x[i]) & 0x7fffffffu;
+    largest_bits = bits > largest_bits ? bits : largest_bits;
+  }
+  float largest = bits_to_float(largest_bits);
+  float scale = largest < TINY_ROW ? 0.0f : largest / 127.0f;
+  bool is_zero = largest < TINY_ROW || !(largest < INF);
+  f32v per_step = broadcast(is_zero ? 0.0f : 127.0f / largest);
+  const f32v shifter = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds
+  alignas(64) float codes[MAX_HEAD_SIZE];
+  for (int i = 0; i < n; i += LANES) {
+    f32v code = value_barrier(load(x + i) * per_step);
+    store(codes + i, (code + shifter) - shifter);
+  }
+  for (int i = 0; i < n; ++i) {
+    row[i] = static_cast<int8_t>(is_zero ? 0.0f : codes[i]);
+  }
+  std::memcpy(row + n, &scale, sizeof scale);
+}
+
+template <typename R>
+void store_ring_row(R* row, float* x, int n) {
+  if constexpr (QUANTIZED<R>) {
+    quantize_row(row, x, n);
+  } else {
+    store_row(row, x, n);
+  }
+}
+
+// The scale of a quantized row of n codes, whose elements are `stride` apart.
+VOXFAST_INLINE float scale_of(const int8_t* row, int n, int64_t stride = 1) {
+  int8_t bytes[SCALE_BYTES];
+  for (int i = 0; i < SCALE_BYTES; ++i) {
+    bytes[i] = row[(n + i) * stride];
+  }
+  float scale;
+  std::memcpy(&scale, bytes, sizeof scale);
+  return scale;
+}
+
 // Writes the new keys and values of KV head h of sequence b, index = b * H_kv + h.
-template <typename T>
+template <typename T, typename R>
 void write_ring(const SlidingAttentionArguments& a, int64_t index) {
   int64_t b = index / a.kv_heads, h = index % a.kv_heads;
-  int64_t size = a.head_size, ring = index * a.capacity * size;
-  T *keys = static_cast<T*>(a.keys) + ring, *values = static_cast<T*>(a.values) + ring;
+  int64_t size = ring_row_size<R>(a.head_size), ring = index * a.capacity * size;
+  R *keys = static_cast<R*>(a.keys) + ring, *values = static_cast<R*>(a.values) + ring;
   int64_t slot = a.offset[b * a.offset_stride] % a.capacity;
   float row[MAX_HEAD_SIZE];
   for (int64_t l = 0; l < a.length; ++l) {
     read_rope<T>(a, a.k, a.k_strides, b, l, h, row);
-    store_row(keys + slot * size, row, a.head_size);
+    store_ring_row(keys + slot * size, row, a.head_size);
     read_row<T>(a, a.v, a.v_strides, b, l, h, row);
-    store_row(values + slot * size, row, a.head_size);
+    store_ring_row(values + slot * size, row, a.head_size);
     slot = slot + 1 == a.capacity ? 0 : slot + 1;
   }
 }
@@ -186,7 +259,7 @@ VOXFAST_NOINLINE void merge(Partial& sums, const Partial& next, int size) {
 
 // ---- the tile of a task -------------------------------------------------------------
 
-template <typename T>
+template <typename R>
 struct Tile {
   const SlidingAttentionArguments& a;
   int64_t index;               // (b * H_kv + h) * tiles + tile
@@ -197,7 +270,7 @@ struct Tile {
   int64_t begin, end;          // positions that its queries attend to
   int64_t first_split;
   int n_splits;
-  const T *keys, *values;  // of slot 0
+  const R *keys, *values;  // of slot 0
 
   // The newest position that query r of the tile attends to.
   int64_t newest(int r) const {
@@ -219,10 +292,10 @@ struct Tile {
   }
 };
 
-template <typename T>
-Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t index) {
+template <typename R>
+Tile<R> make_tile(const SlidingAttentionArguments& a, int64_t index) {
   int64_t head = index / a.tiles;
-  Tile<T> t{a,
+  Tile<R> t{a,
             index,
             head / a.kv_heads,
             head % a.kv_heads,
@@ -243,45 +316,48 @@ Tile<T> make_tile(const SlidingAttentionArguments& a, int64_t index) {
   t.end = t.newest(t.n_queries - 1) + 1;
   t.first_split = t.begin / SPLIT_KEYS;
   t.n_splits = static_cast<int>((t.end - 1) / SPLIT_KEYS - t.first_split + 1);
-  int64_t ring = head * a.capacity * a.head_size;
-  t.keys = static_cast<const T*>(a.keys) + ring;
-  t.values = static_cast<const T*>(a.values) + ring;
+  int64_t ring = head * a.capacity * ring_row_size<R>(a.head_size);
+  t.keys = static_cast<const R*>(a.keys) + ring;
+  t.values = static_cast<const R*>(a.values) + ring;
   return t;
 }
 
 // Loads query r of the tile, scaled so that weights are exp2(score), in the kernel's
 // order.
-template <typename T>
-void read_query(const Tile<T>& t, int r, float* out) {
+template <typename R>
+void read_query(const Tile<R>& t, int r, float* out) {
   float row[MAX_HEAD_SIZE];
   int query = t.first_query + r;
-  read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, query / t.group,
-               t.h * t.group + query % t.group, row);
+  with_type(t.a.type, [&]<typename T>(T*) {
+    read_rope<T>(t.a, t.a.q, t.a.q_strides, t.b, query / t.group,
+                 t.h * t.group + query % t.group, row);
+  });
   float factor = t.a.scale * LOG2_E;
   for (int d = 0; d < t.a.head_size; ++d) {
-    out[chunk_index<T>(d, t.a.head_size)] = row[d] * factor;
+    out[chunk_index<R>(d, t.a.head_size)] = row[d] * factor;
   }
 }
 
 // Writes the output of query r, given the sums over all of its keys.
-template <typename T>
-void write_output(const Tile<T>& t, int r, const Partial& sums) {
+template <typename R>
+void write_output(const Tile<R>& t, int r, const Partial& sums) {
   const auto& a = t.a;
   float factor = 1.0f / sums.weight_sum, row[MAX_HEAD_SIZE];
   for (int d = 0; d < a.head_size; ++d) {
     // Adding 0 makes -0 a 0: masked keys, which depend on the tile, may have done so.
-    row[d] = (sums.weighted[chunk_index<T>(d, a.head_size)] + 0.0f) * factor;
+    row[d] = (sums.weighted[chunk_index<R>(d, a.head_size)] + 0.0f) * factor;
   }
   int query = t.first_query + r;
   int64_t head = t.h * t.group + query % t.group;
-  T* out = static_cast<T*>(a.out) +
-           ((t.b * a.length + query / t.group) * a.heads + head) * a.head_size;
-  store_row(out, row, a.head_size);
+  int64_t at = ((t.b * a.length + query / t.group) * a.heads + head) * a.head_size;
+  with_type(a.type, [&]<typename T>(T*) {
+    store_row(static_cast<T*>(a.out) + at, row, a.head_size);
+  });
 }
 
-template <typename T>
+template <typename R>
 void merge_splits(const SlidingAttentionArguments& a, int64_t index) {
-  auto t = make_tile<T>(a, index);
+  auto t = make_tile<R>(a, index);
   int size = round_up(a.head_size, CHUNK);
   alignas(64) float weighted[MAX_HEAD_SIZE];
   for (int r = 0; r < t.n_queries; ++r) {

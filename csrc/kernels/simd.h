@@ -73,6 +73,7 @@ VOXFAST_INLINE uint32_t float_to_bits(float x) {
 }
 
 VOXFAST_INLINE float to_float(float x) { return x; }
+VOXFAST_INLINE float to_float(int8_t x) { return x; }
 
 VOXFAST_INLINE float to_float(bf16 x) {
   return bits_to_float(static_cast<uint32_t>(x.bits) << 16);
@@ -203,6 +204,26 @@ VOXFAST_INLINE f32v load(const f16* p) {
   }
   return x;
 #endif
+}
+
+VOXFAST_INLINE f32v load(const int8_t* p) {
+#if defined(__AVX512F__)  // GCC 12 compiles convertvector to several instructions
+  i32v x = (i32v)_mm512_maskz_cvtepi8_epi32(0xffff, read<__m128i>(p));
+#elif defined(__AVX2__)
+  i32v x =
+      (i32v)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__x86_64__)
+  __m128i bytes = _mm_cvtsi32_si128(read<int32_t>(p));
+  __m128i pairs = _mm_unpacklo_epi8(bytes, bytes);
+  i32v x = (i32v)_mm_srai_epi32(_mm_unpacklo_epi16(pairs, pairs), 24);
+#elif defined(__aarch64__)
+  int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(read<int32_t>(p)));
+  i32v x = (i32v)vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+#else
+  typedef int8_t i8q __attribute__((vector_size(LANES)));
+  i32v x = __builtin_convertvector(read<i8q>(p), i32v);
+#endif
+  return __builtin_convertvector(x, f32v);
 }
 
 VOXFAST_INLINE f64v load_f64(const float* p) {

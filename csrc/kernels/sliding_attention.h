@@ -10,23 +10,25 @@ namespace voxfast::VOXFAST_ISA {
 namespace {
 
 void sliding_attention_write(const SlidingAttentionArguments& a, int64_t index) {
-  with_type(a.type, [&]<typename T>(T*) { write_ring<T>(a, index); });
-}
-
-template <typename T>
-void attend(const SlidingAttentionArguments& a, int64_t task) {
-  if (a.tiles == 1 && a.runs == 1) {  // no other task reads this KV head
-    write_ring<T>(a, task);
-  }
-  attend(make_tile<T>(a, task / a.runs), task % a.runs);
+  with_type(a.type, [&]<typename T>(T*) {
+    if (a.quantized) {
+      write_ring<T, int8_t>(a, index);
+    } else {
+      write_ring<T, T>(a, index);
+    }
+  });
 }
 
 void sliding_attention_attend(const SlidingAttentionArguments& a, int64_t task) {
-  with_type(a.type, [&]<typename T>(T*) { attend<T>(a, task); });
+  if (a.tiles == 1 && a.runs == 1) {  // no other task reads this KV head
+    sliding_attention_write(a, task);
+  }
+  with_ring_type(
+      a, [&]<typename R>(R*) { attend(make_tile<R>(a, task / a.runs), task % a.runs); });
 }
 
 void sliding_attention_merge(const SlidingAttentionArguments& a, int64_t index) {
-  with_type(a.type, [&]<typename T>(T*) { merge_splits<T>(a, index); });
+  with_ring_type(a, [&]<typename R>(R*) { merge_splits<R>(a, index); });
 }
 
 }  // namespace

@@ -18,8 +18,16 @@ constexpr int MANY_QUERIES_FLOATS = 8192;
 // that threads can share the splits of a query and get the same bits.
 constexpr int64_t SPLIT_KEYS = 256;
 
+// A row of a quantized ring: D codes of int8 and, in the last bytes, their scale, a
+// float32. A number is code * scale; scale is the row's largest magnitude / 127. Rows of
+// smaller numbers than TINY_ROW are zeros. A row with a NaN or an infinity is all NaN:
+// its codes are 0, and its scale is not finite.
+constexpr int SCALE_BYTES = sizeof(float);
+constexpr float TINY_ROW = 1e-30f;
+
 struct SlidingAttentionArguments {
-  FloatType type;
+  FloatType type;  // of q, k, v, the output and, unless they are quantized, the rings
+  bool quantized;  // the rings
   int batch, length, heads, kv_heads, head_size;
   int capacity, window;
   float scale;
@@ -34,7 +42,8 @@ struct SlidingAttentionArguments {
   const float *cos, *sin;
   int64_t cos_strides[3], sin_strides[3];
 
-  // Contiguous: the rings [B, H_kv, C, D], the output [B, L, H, D].
+  // Contiguous: the rings [B, H_kv, C, D] or, quantized, [B, H_kv, C, D + SCALE_BYTES];
+  // the output [B, L, H, D].
   void *keys, *values, *out;
 
   // The plan. The queries of a KV head, l * (H / H_kv) + g, are cut into tiles of

@@ -10,7 +10,7 @@ from typing import Self
 
 import mlx.core as mx
 
-from voxfast.ops import Rings, Rotary, sliding_attention, sliding_attentions
+from voxfast.ops import SCALE_BYTES, Rings, Rotary, sliding_attention, sliding_attentions
 
 __all__ = ["SlidingKVCache", "attend_streams"]
 
@@ -35,12 +35,24 @@ class SlidingKVCache:
             of positions.
         start: absolute index of the first position; ``offset`` counts from it.
         block: rows by which the rings grow until they are full size.
+        kv_bits: 8: rows are held as int8 with a scale each, as :func:`.sliding_attention` says;
+            None: in the dtype of the keys.
 
     Raises:
-        ValueError: for a window, max_rows or block below 1, or a negative start.
+        ValueError: for a window, max_rows or block below 1, a negative start, or other kv_bits.
     """
 
-    def __init__(self, window: int, *, max_rows: int = 1, start: int = 0, block: int = 256) -> None:
+    def __init__(
+        self,
+        window: int,
+        *,
+        max_rows: int = 1,
+        start: int = 0,
+        block: int = 256,
+        kv_bits: int | None = None,
+    ) -> None:
+        if kv_bits not in (None, 8):
+            raise ValueError(f"[SlidingKVCache] kv_bits must be 8 or None; got {kv_bits}")
         if window < 1 or max_rows < 1 or block < 1 or start < 0:
             raise ValueError(
                 "[SlidingKVCache] window, max_rows and block must be at least 1 and start not "
@@ -50,6 +62,7 @@ class SlidingKVCache:
         self.max_rows = max_rows
         self.start = start
         self.block = block
+        self.kv_bits = kv_bits
         self._rings: Rings | None = None
         self._rows = 0  # rows written and not taken back
         self._reached = 0  # the most rows ever written; the rows they overwrote are lost
@@ -144,7 +157,10 @@ class SlidingKVCache:
 
     @property
     def state(self) -> tuple[mx.array, ...]:
-        """The rings (keys, values), [B, H_kv, C, D] each, to evaluate; empty at first."""
+        """The rings (keys, values), to evaluate; empty at first.
+
+        [B, H_kv, C, D] each, in 8 bits [B, H_kv, C, D + 4] of int8.
+        """
         return () if self._rings is None else self._rings
 
     # ---- inside -----------------------------------------------------------------------
@@ -176,8 +192,10 @@ class SlidingKVCache:
         needed = min(full, self._rows + length)
         missing = min(full, -(-needed // self.block) * self.block) - self._capacity
         if self._rings is None:
-            shape = (k.shape[0], k.shape[2], missing, k.shape[3])
-            return mx.zeros(shape, k.dtype), mx.zeros(shape, v.dtype)
+            in_bits = self.kv_bits is not None
+            shape = (k.shape[0], k.shape[2], missing, k.shape[3] + in_bits * SCALE_BYTES)
+            dtypes = (mx.int8, mx.int8) if in_bits else (k.dtype, v.dtype)
+            return mx.zeros(shape, dtypes[0]), mx.zeros(shape, dtypes[1])
         if missing <= 0:
             return self._rings
         # Below full size no ring has wrapped, so rows keep their slots.

@@ -19,6 +19,7 @@ import numpy as np
 from voxfast._native import _ext
 
 __all__ = [
+    "SCALE_BYTES",
     "LinearWeights",
     "alignment_frame",
     "gelu",
@@ -39,6 +40,7 @@ LinearWeights = _ext.LinearWeights
 Offset = int | mx.array
 Rotary = tuple[mx.array, mx.array]
 Rings = tuple[mx.array, mx.array]  # keys, values
+SCALE_BYTES = 4  # of a row of a ring in 8 bits, behind its codes
 
 
 @contextmanager
@@ -77,7 +79,8 @@ def alignment_frame(
     Args:
         queries: [B, H, L, D] for each layer with alignment heads, rotated; float32, float16 or
             bfloat16, in any layout.
-        keys: [B, H_kv, S, D] for the same layers, of the same dtypes, rotated, in any layout;
+        keys: [B, H_kv, S, D] for the same layers, of the same dtypes, rotated, in any layout, or
+            those of a ring in 8 bits, [B, H_kv, S, D + 4] of int8 (:func:`sliding_attention`);
             H is a multiple of H_kv. A slice of a cache is not copied. Evaluate the result
             before the next step: until then it references the keys, and a referenced ring
             cannot be updated in place.
@@ -275,9 +278,12 @@ def sliding_attention(
     Args:
         q: [B, L, H, D], float32, float16 or bfloat16; L ≥ 1.
         k, v: [B, L, H_kv, D] of the same dtype; H is a multiple of H_kv.
-        keys, values: the rings, [B, H_kv, C, D] of the same dtype. They are donated: hold no
-            other reference, and use the returned rings from then on. A ring that is referenced
-            elsewhere is copied.
+        keys, values: the rings, [B, H_kv, C, D] of the same dtype, or both in 8 bits,
+            [B, H_kv, C, D + 4] of int8: a row has D codes and, in its last bytes, their scale,
+            a float32. The scale is the largest magnitude of the row / 127, a number is code ·
+            scale, so its error is at most 1/254 of the largest. New rows are read as they are
+            stored, too. The rings are donated: hold no other reference, and use the returned
+            rings from then on. A ring that is referenced elsewhere is copied.
         offset: the first new position: an int, or [B] of int64 if sequences differ.
         window: number of positions that a position attends to, including itself.
         scale: factor of the scores, usually ``D ** -0.5``.
@@ -324,8 +330,8 @@ def sliding_attentions(
     Args:
         q: [1, R, H, D], the rows of all streams, one stream after the other.
         k, v: [1, R, H_kv, D].
-        rings: the keys and values of each stream, [1, H_kv, C, D]; capacities may differ.
-            They are donated.
+        rings: the keys and values of each stream, [1, H_kv, C, D], or in 8 bits [1, H_kv, C,
+            D + 4]; capacities and bits may differ. They are donated.
         offsets: the first new position of each stream.
         lengths: rows of each stream, ≥ 1, R in all.
         window, scale, traditional, causal, stream: as for :func:`sliding_attention`.
