@@ -86,13 +86,17 @@ class FakeModel:
     def __init__(self) -> None:
         self.sessions: list[FakeSession] = []
         self.loads: list[tuple[str, object]] = []
+        self.kv_bits: int | None = None
         self.is_open = True
         self.text = " w{}"
         self.feed_seconds = self.finish_seconds = 0.0
         self.on_feed: Callable[[FakeSession], None] | None = None
 
-    def load(self, name: str = "voxtral-numbers", *, dtype: object = None) -> "FakeModel":
+    def load(
+        self, name: str = "voxtral-numbers", *, dtype: object = None, kv_bits: int | None = None
+    ) -> "FakeModel":
         self.loads.append((name, dtype))
+        self.kv_bits = kv_bits
         return self
 
     def session(

@@ -49,8 +49,10 @@ def test_words_are_printed_as_they_are_committed(model, talk, monkeypatch):
 def test_options_reach_the_model(model, talk):
     options = ["--delay-ms", "480", "--language", "de", "--prompt", "Zahlen", "--chunk-ms", "33"]
     options += ["--endpoint-ms", "400", "--skip-silence", "--vocabulary", "Köln,New York"]
+    options += ["--kv-bits", "8"]
     assert cli.main(["transcribe", talk, "--model", "a/b", "--dtype", "bfloat16", *options]) == 0
     assert model.loads == [("a/b", mx.bfloat16)]
+    assert model.kv_bits == 8
     (session,) = model.sessions
     assert session.options == {
         "delay_ms": 480,
@@ -297,7 +299,7 @@ def test_odd_byte_on_stdin(model, monkeypatch, capsys):
 
 
 def test_unknown_model(model, talk, monkeypatch, capsys):
-    def load(name: str, *, dtype: object) -> None:
+    def load(name: str, *, dtype: object, kv_bits: object) -> None:
         raise ModelNotFoundError(f"no model {name!r}\nat all")
 
     monkeypatch.setattr(voxfast, "load", load)
@@ -346,7 +348,7 @@ def test_the_hub_is_heard_once_or_not_at_all(tmp_path, options, lines):
     code = (
         "import sys\n"
         "import voxfast\n"
-        "def load(name, dtype):\n"
+        "def load(name, dtype, kv_bits):\n"
         "    from huggingface_hub.utils import logging\n"
         "    logging.get_logger('huggingface_hub.utils._http').warning('Retrying')\n"
         "    raise voxfast.ModelNotFoundError('no model')\n"

@@ -60,7 +60,9 @@ class LoadedToy:
     def vocabulary(self, entries: object) -> None:
         raise voxfast.InvalidOptionError("a toy takes no vocabulary")
 
-    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
+    def __init__(
+        self, name: str, folder: Path, dtype: mx.Dtype | None, kv_bits: int | None
+    ) -> None:
         self._name = name
         self._weight = mx.load(str(folder / "model.safetensors"))["weight"]
 

@@ -39,11 +39,19 @@ class Model:
 
     sample_rate = audio_io.SAMPLE_RATE
 
-    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        dtype: mx.Dtype | None = None,
+        kv_bits: int | None = None,
+    ) -> None:
         self.name = name
         self._owner, self._peers = OwnerThread(name.rpartition("/")[2]), Peers()
         try:
-            self._loaded: LoadedCheckpoint = self._owner.run(load_checkpoint, name, folder, dtype)
+            self._loaded: LoadedCheckpoint = self._owner.run(
+                load_checkpoint, name, folder, dtype, kv_bits
+            )
         except BaseException:
             self._owner.close()
             raise
@@ -138,23 +146,33 @@ class Model:
         self._owner.close()
 
 
-def load(model: str | Path = DEFAULT_MODEL, *, dtype: mx.Dtype | None = None) -> Model:
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    dtype: mx.Dtype | None = None,
+    kv_bits: int | None = None,
+) -> Model:
     """Load a model.
 
     Args:
         model: the name of an embedded model, a folder, or a name on the Hugging Face hub.
         dtype: of unpacked weights and activations: ``mx.float32``, ``mx.float16`` or
             ``mx.bfloat16``; None: that of most of the weights.
+        kv_bits: 8: sessions hold keys and values in 8 bits, which takes half the memory of
+            ``mx.bfloat16`` and may change words; None: in the dtype of the activations.
 
     Raises:
         ModelNotFoundError: if there is no such model.
         CheckpointError: if its files are incomplete, broken, or of another architecture.
+        InvalidOptionError: for another dtype or number of bits.
         ForkedProcessError: in the fork of a process that had loaded a model.
     """
     check_process()  # before any download
+    if kv_bits is not None and (type(kv_bits) is not int or kv_bits != 8):
+        raise InvalidOptionError(f"kv_bits must be 8 or None; got {kv_bits!r:.40}")
     if dtype is not None and dtype not in (mx.float32, mx.float16, mx.bfloat16):
         raise InvalidOptionError(f"dtype must be float32, float16 or bfloat16; got {dtype}")
-    return Model(str(model), resolve(model), dtype)
+    return Model(str(model), resolve(model), dtype, kv_bits)
 
 
 def transcribe(

@@ -31,7 +31,7 @@ class Run:
     """One model with one set of options over a data set.
 
     Attributes:
-        options: mode, chunk length, delay, dtype: what was asked for.
+        options: mode, chunk length, delay, dtype, kv_bits: what was asked for.
         model: its identity; see :func:`model_identity`.
         setting: data set, machine and versions.
         records: what was measured, stream by stream.

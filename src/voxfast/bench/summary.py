@@ -89,6 +89,7 @@ _SHOWN: dict[str, dict[str, Callable[[Any], str]]] = {
         "chunk_ms": "{} ms chunks".format,
         "delay_ms": "{} ms delay".format,
         "dtype": str,
+        "kv_bits": "keys and values in {} bits".format,
         "language": str,
     },
     "dataset": {"name": str, "clips": lambda clips: count(clips, "clip")},

@@ -51,6 +51,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "--model", action="append", metavar="NAME", help="may be repeated; see voxfast transcribe"
     )
     group.add_argument("--dtype", choices=options.DTYPES, default="auto", help="default: its own")
+    options.add_kv_bits(group)
     group.add_argument(
         "--mode",
         action="append",
@@ -180,7 +181,7 @@ class _Models:
     """Loads models by name, and keeps only the last: two large ones may not fit.
 
     Args:
-        args: the dtype, and whether nothing is to be said about demonstrations.
+        args: the dtype, kv_bits, and whether nothing is to be said about demonstrations.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -214,6 +215,7 @@ def _plans(args: argparse.Namespace) -> list[dict[str, Any]]:
         {
             "model": model,
             "dtype": args.dtype,
+            "kv_bits": args.kv_bits,
             "mode": mode,
             "chunk_ms": None if mode == "single" else chunk_ms,
             "delay_ms": delay_ms,

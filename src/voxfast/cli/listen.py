@@ -50,7 +50,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     parser.add_argument("--list-devices", action="store_true", help="show microphones, and end")
     parser.add_argument("--device", metavar="NAME", help="number or part of the name")
-    options.add_model(parser)
+    options.add_kv_bits(options.add_model(parser))
     options.add_output(parser, several=False)
     options.add_common(parser)
     parser.set_defaults(run=run)

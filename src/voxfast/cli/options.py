@@ -39,8 +39,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="log, and show tracebacks")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is to listen."""
+def add_model(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Which model, and how it is to listen; returns the group."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -77,6 +77,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not give silence and noise to the model, nor speech that the detector takes for "
         "them; times stay those of the audio",
+    )
+    return group
+
+
+def add_kv_bits(group: "argparse._ArgumentGroup") -> None:
+    """In how many bits sessions hold keys and values."""
+    group.add_argument(
+        "--kv-bits",
+        type=int,
+        choices=(8,),
+        help="hold what sessions attend to in 8 bits: half the memory of a session, or less, and "
+        "now and then another word (default: the dtype)",
     )
 
 
@@ -159,7 +171,7 @@ def chosen_dtype(name: str) -> "mx.Dtype | None":
 
 def load_model(args: argparse.Namespace) -> "Model":
     """The model that the options name; says so if it is only a demonstration."""
-    model = voxfast.load(args.model, dtype=chosen_dtype(args.dtype))
+    model = voxfast.load(args.model, dtype=chosen_dtype(args.dtype), kv_bits=args.kv_bits)
     if model.is_demo and not args.quiet:
         note(f"voxfast: {model.name}: {model.description}")
     return model

@@ -68,6 +68,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="as for transcribe (default: %(default)s, a small demonstration)",
     )
     group.add_argument("--dtype", choices=options.DTYPES, default="auto", help="default: its own")
+    options.add_kv_bits(group)
     group.add_argument(
         "--alias",
         action="append",

@@ -47,7 +47,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         action="store_true",
         help="feed at the speed of speech, and report how far the words lag behind it",
     )
-    options.add_model(parser)
+    options.add_kv_bits(options.add_model(parser))
     options.add_output(parser, several=True)
     options.add_audio(parser)
     options.add_common(parser)

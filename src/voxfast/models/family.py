@@ -67,14 +67,14 @@ class Family:
         recognises: whether a checkpoint is of this family, given its ``config.json`` and its
             ``params.json``; an empty mapping stands for a missing file.
         missing_files: the required files that are not in a folder.
-        load: (name, folder, dtype) to the loaded checkpoint; raises CheckpointError.
+        load: (name, folder, dtype, kv_bits) to the loaded checkpoint; raises CheckpointError.
     """
 
     name: str
     aliases: Mapping[str, str]
     recognises: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
     missing_files: Callable[[Path], list[str]]
-    load: "Callable[[str, Path, mx.Dtype | None], LoadedCheckpoint]"
+    load: "Callable[[str, Path, mx.Dtype | None, int | None], LoadedCheckpoint]"
 
 
 def check_names(name: str, options: Mapping[str, Any], kind: type["DataclassInstance"]) -> None:

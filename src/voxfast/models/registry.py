@@ -27,7 +27,9 @@ def family_of(folder: Path) -> Family | None:
     return next((family for family in FAMILIES if family.recognises(config, params)), None)
 
 
-def load_checkpoint(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
+def load_checkpoint(
+    name: str, folder: Path, dtype: "mx.Dtype | None", kv_bits: int | None = None
+) -> LoadedCheckpoint:
     """Load the checkpoint in a folder.
 
     Raises:
@@ -35,7 +37,7 @@ def load_checkpoint(name: str, folder: Path, dtype: "mx.Dtype | None") -> Loaded
     """
     family = family_of(folder)
     if family is not None:
-        return family.load(name, folder, dtype)
+        return family.load(name, folder, dtype, kv_bits)
     found = [folder / file for file in _CONFIGURATIONS if is_there(folder / file)]
     configs = [read_json(path) for path in found]  # a broken file is reported first
     if not configs:

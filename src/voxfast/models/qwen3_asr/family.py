@@ -24,10 +24,12 @@ def _missing_files(folder: Path) -> list[str]:
     return [*(name for name in _FILES if name not in names), *missing_weights(folder, names)]
 
 
-def _load(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
+def _load(
+    name: str, folder: Path, dtype: "mx.Dtype | None", kv_bits: int | None
+) -> LoadedCheckpoint:
     from voxfast.models.qwen3_asr.loaded import LoadedQwen3ASR
 
-    return LoadedQwen3ASR(name, folder, dtype)
+    return LoadedQwen3ASR(name, folder, dtype, kv_bits)
 
 
 QWEN3_ASR = Family(

@@ -34,11 +34,14 @@ class LoadedQwen3ASR:
     offline_block_seconds = 5.0  # between two reports of progress
     offline_whole_seconds = 12.0  # what the buffer holds before older audio is dropped
 
-    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
+    def __init__(
+        self, name: str, folder: Path, dtype: mx.Dtype | None, kv_bits: int | None = None
+    ) -> None:
         self._name, self._folder = name, folder
         self._traits = read_traits(folder)
         self._config = read_json(folder / "config.json")
         self._model = load_qwen3_asr(folder, dtype, self._config)
+        self._model.kv_bits = kv_bits
         self._tokenizer = Qwen3ASRTokenizer(folder, self._model.args.text.vocab_size)
         self._compile = VocabularyCompiler(self._tokenizer.encode, self._tokenizer.piece)
         self.description = self._traits.description or f"Qwen3-ASR, from {folder}"

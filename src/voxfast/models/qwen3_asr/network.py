@@ -109,6 +109,8 @@ class Qwen3ASR:
 
     Attributes:
         decoder, lm_head: the modules of the text decoder, and its last product.
+        kv_bits: of the keys and values of the decoder's new states; see
+            :class:`.SlidingKVCache`.
         pass_count: of the decoder's passes.
     """
 
@@ -117,6 +119,7 @@ class Qwen3ASR:
         self._tower = network.audio_tower
         self.decoder = network.model
         self.lm_head = self.decoder.embed_tokens.as_linear if args.text.tied else network.lm_head
+        self.kv_bits: int | None = None
         self.pass_count = PassCount()
 
     @property
@@ -223,7 +226,10 @@ class Qwen3ASR:
         """An empty state. It grows up to the maximal number of positions of the model."""
         size = self.args.text.max_positions
         return KeptState(
-            [SlidingKVCache(size, max_rows=size) for _ in range(self.args.text.n_layers)]
+            [
+                SlidingKVCache(size, max_rows=size, kv_bits=self.kv_bits)
+                for _ in range(self.args.text.n_layers)
+            ]
         )
 
     def embed(self, tokens: Sequence[int] | mx.array) -> mx.array:

@@ -48,10 +48,12 @@ def _missing_files(folder: Path) -> list[str]:
     return [*(name for name in needed if name not in names), *weights]
 
 
-def _load(name: str, folder: Path, dtype: "mx.Dtype | None") -> LoadedCheckpoint:
+def _load(
+    name: str, folder: Path, dtype: "mx.Dtype | None", kv_bits: int | None
+) -> LoadedCheckpoint:
     from voxfast.models.voxtral.loaded import LoadedVoxtral
 
-    return LoadedVoxtral(name, folder, dtype)
+    return LoadedVoxtral(name, folder, dtype, kv_bits)
 
 
 VOXTRAL = Family(

@@ -63,10 +63,13 @@ class LoadedVoxtral:
     offline_block_seconds = 1.0
     offline_whole_seconds = math.inf  # its text is a stream, which pauses do not disturb
 
-    def __init__(self, name: str, folder: Path, dtype: mx.Dtype | None) -> None:
+    def __init__(
+        self, name: str, folder: Path, dtype: mx.Dtype | None, kv_bits: int | None = None
+    ) -> None:
         self._name = name
         self._traits = read_traits(folder)
         self._model = load_voxtral(folder, dtype)
+        self._model.kv_bits = kv_bits
         self._tokenizer = VoxtralTokenizer(folder / "tekken.json", self._model.args.vocab_size)
         self.description = self._traits.description or f"Voxtral Realtime, from {folder}"
         self.is_demo = self._traits.demo

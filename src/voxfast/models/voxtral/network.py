@@ -334,12 +334,19 @@ class DecoderRows:
 
 
 class Voxtral(nn.Module):
+    """The network.
+
+    Attributes:
+        kv_bits: of the keys and values of new states; see :class:`.SlidingKVCache`.
+    """
+
     def __init__(self, args: VoxtralArgs) -> None:
         super().__init__()
         self.args = args
         self.encoder = Encoder(args)
         self.adapter = Adapter(args)
         self.decoder = Decoder(args)
+        self.kv_bits: int | None = None
         self.pass_count = PassCount()
 
     @property
@@ -356,7 +363,7 @@ class Voxtral(nn.Module):
         return EncoderState(
             tails=[conv.tail() for conv in self.encoder.conv_layers],
             caches=[
-                SlidingKVCache(window, max_rows=max_frames, start=start)
+                SlidingKVCache(window, max_rows=max_frames, start=start, kv_bits=self.kv_bits)
                 for _ in self.encoder.layers
             ],
         )
@@ -366,7 +373,8 @@ class Voxtral(nn.Module):
         window = self.args.decoder.sliding_window
         return DecoderState(
             caches=[
-                SlidingKVCache(window, max_rows=max_rows, start=start) for _ in self.decoder.layers
+                SlidingKVCache(window, max_rows=max_rows, start=start, kv_bits=self.kv_bits)
+                for _ in self.decoder.layers
             ],
             n_delay=n_delay,
             scales=self.decoder.delay_scales(n_delay),
