@@ -1,6 +1,7 @@
 """Accuracy of a streamed model, against the delay that buys it.
 
-    python benches/accuracy.py [--model MODEL] [--dtype float32] [--json FILE] [--plot FILE]
+    python benches/accuracy.py [--model MODEL] [--dtype float32] [--kv-bits 8] [--json FILE]
+        [--plot FILE]
 
 For every delay of the model (Qwen3-ASR: several borders, in blocks of 0.5 and 1 s): word error
 rates on the 40 short clips and on the one of 180 s, errors of the words' times, the mean time
@@ -143,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default=voxfast.DEFAULT_MODEL)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--kv-bits", type=int, choices=[8])
     parser.add_argument("--delay-ms", type=int, nargs="*")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -151,7 +153,8 @@ def main() -> None:
     rows, at_once = [], None
     print("block   delay  WER short  WER 180 s  start error  end error"
           "  latency mean / 95 %  processor s/s  3rd / 1st minute")  # fmt: skip
-    with voxfast.load(args.model, dtype=getattr(mx, args.dtype)) as model:
+    dtype = getattr(mx, args.dtype)
+    with voxfast.load(args.model, dtype=dtype, kv_bits=args.kv_bits) as model:
         delays, blocks = model.delays_ms, VOXTRAL_BLOCKS_MS
         if not delays:
             delays, blocks = QWEN_DELAYS_MS, QWEN_BLOCKS_MS
