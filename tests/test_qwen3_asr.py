@@ -168,6 +168,10 @@ def test_dropped_chunks_leave_the_others_as_they_were(model: Qwen3ASR, speech: n
     np.testing.assert_array_equal(
         np.array(before.embeddings)[39:n_settled], np.array(after.embeddings)[: n_settled - 39]
     )
+    buffer.drop(0)
+    again = run_alone(buffer.encode())
+    assert again is not None
+    assert again.n_same == n_settled - 39
     with pytest.raises(ValueError, match="10 chunks to drop, 6 settled"):
         buffer.drop(10)
 

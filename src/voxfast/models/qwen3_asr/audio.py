@@ -168,6 +168,8 @@ class AudioBuffer:
         """Drop the first chunks of the buffer, which must be settled."""
         if not 0 <= n_chunks <= self.n_settled:
             raise ValueError(f"{n_chunks} chunks to drop, {self.n_settled} settled")
+        if n_chunks == 0:
+            return
         self._first += n_chunks
         self._frames = self._frames[n_chunks * self._chunk :].copy()
         del self._settled[:n_chunks]
@@ -199,8 +201,6 @@ class AudioBuffer:
         rest = yield from self._rest(mel)
         embeddings = mx.concatenate([*self._settled, *rest])
         self._same = len(self._settled) * self._chunk_tokens
-        # The decoder, which reads the embeddings next, waits for its token.
-        mx.async_eval(embeddings, self._settled, self._window.arrays())  # type: ignore[no-untyped-call]
         if end:  # nothing follows, and words may wait for those of others
             self._window, self._kept = self._model.window_state(), 0
         return Audio(embeddings, same)
