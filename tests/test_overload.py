@@ -33,7 +33,7 @@ class SlowStream:
         self.ends = 0
         self.on_step: Callable[[], None] = lambda: None
         self.chunks_matter = self.is_busy = self.may_share = False
-        self.is_awaited = self.is_offline = False
+        self.is_awaited = self.was_awaited = self.is_offline = False
 
     def push(self, samples: np.ndarray) -> None:
         self.samples.append(samples)

@@ -190,6 +190,23 @@ def test_sessions_in_turn_share_passes_and_write_the_words_of_each_alone(
     assert [bool(words) for words in alone] == [True] * 7 + [False]
 
 
+def test_sessions_that_are_processed_in_turn_share_their_first_inference(
+    model: voxfast.Model, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was processed before, when it had too little audio for an inference."""
+    sessions = [model.session(language="en") for _ in range(4)]
+    streams = streams_of_passes(monkeypatch)
+    for at in range(0, 8000, 1600):
+        for session, audio in zip(sessions, clips, strict=False):
+            session.insert(audio[at : at + 1600])
+        assert not streams
+        for session in sessions:
+            session.process()
+    assert streams == [4] * len(streams)
+    for session in sessions:
+        session.close()
+
+
 def test_sessions_of_many_threads(
     model: voxfast.Model, clips: list[np.ndarray], alone: list[list[voxfast.Word]]
 ) -> None:

@@ -419,6 +419,7 @@ class Session:
             self._stream.error = error  # also if nobody waits for this slice any more
             raise
         self._note_settled()
+        self._stream.was_awaited = True
         if then is not None:
             then()
         return False

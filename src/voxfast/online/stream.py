@@ -22,12 +22,14 @@ class Stream(Protocol):
 
     Attributes:
         is_awaited: whether a call of the session waits for the words; set by the session.
+        was_awaited: whether one ever did.
         is_offline: whether words may come late, since nobody listens; set before the first step.
     """
 
     words: list[Word]
     error: Exception | None
     is_awaited: bool
+    was_awaited: bool
     is_offline: bool
 
     def push(self, samples: NDArray[np.float32]) -> None: ...
@@ -94,7 +96,7 @@ class QueuedStream:
         self._taken = 0  # samples consumed by steps
         self.words: list[Word] = []
         self.error: Exception | None = None
-        self.is_awaited = self.is_offline = False
+        self.is_awaited = self.was_awaited = self.is_offline = False
         self.heard = self.processed = self.lag = 0.0
 
     def push(self, samples: NDArray[np.float32]) -> None:

@@ -148,8 +148,16 @@ class Decoder:
         self._absorb(last, step.logits, 0)
 
 
+def _start_audio(decoders: Sequence[Decoder]) -> None:
+    """Start encoding what the pass reads: the host builds its graph meanwhile."""
+    audio = [piece for one in decoders for piece in one._inputs if isinstance(piece, mx.array)]
+    if audio:
+        mx.async_eval(audio)  # type: ignore[no-untyped-call]
+
+
 def decode(decoders: Sequence[Decoder]) -> None:
     """One pass of the decoder: what each of these has yielded for."""
+    _start_audio(decoders)
     if len(decoders) == 1:
         decoders[0]._run()
         return

@@ -32,6 +32,10 @@ from voxfast.rows import History, histories, joined, split
 
 __all__ = ["DecoderRows", "KeptState", "Qwen3ASR", "TowerRows"]
 
+# Of the conv stem's largest intermediate result, so that a CPU's caches hold it: less waits for
+# MLX more often, more for memory.
+STEM_BYTES = 2 << 20
+
 
 @dataclass
 class KeptState:
@@ -162,8 +166,11 @@ class Qwen3ASR:
 
     def _stem_all(self, chunks: mx.array) -> mx.array:
         """[n, T, n_mels] → [n * tokens of a chunk, dim]."""
-        # The intermediate results of one chunk fit into a CPU's caches, those of many do not.
-        at_once = 1 if mx.default_device() == mx.Device(mx.cpu) else len(chunks)
+        at_once = len(chunks)
+        if mx.default_device() == mx.Device(mx.cpu):
+            channels = self._tower.conv2d1.weight.shape[0]
+            largest = chunks.shape[1] * chunks.shape[2] * channels * self.dtype.size // 4
+            at_once = max(1, STEM_BYTES // largest)
         tokens = []
         for first in range(0, len(chunks), at_once):
             tokens.append(self._stem(chunks[first : first + at_once]))

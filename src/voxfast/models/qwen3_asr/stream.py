@@ -105,7 +105,7 @@ class Qwen3Stream(QueuedStream):
         self._decoders: list[Decoder] = []
         self._idle: list[Decoder] = []  # of them
         self._draft: _Inference | None = None  # that nothing awaits
-        self._may_draft = False
+        self._may_draft = True
         self._is_ended = False
         self._utterances: deque[_Hearing] = deque()  # not all of whose words are committed
         self._n_encoded = 0  # frames, in utterances that are over
@@ -160,7 +160,7 @@ class Qwen3Stream(QueuedStream):
         if self.is_offline or self._running:
             return self.due
         if self._draft is None:
-            return self._may_draft and self._may_begin
+            return self.was_awaited and self._may_draft and self._may_begin
         return self._draft.run.asks is not None
 
     @property
