@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,7 @@ class FakeModel:
         self.sessions: list[FakeSession] = []
         self.loads: list[tuple[str, object]] = []
         self.kv_bits: int | None = None
+        self.recordings: list[float] = []
         self.is_open = True
         self.text = " w{}"
         self.feed_seconds = self.finish_seconds = 0.0
@@ -121,6 +123,10 @@ class FakeModel:
         }
         self.sessions.append(FakeSession(self, options))
         return self.sessions[-1]
+
+    def recording_session(self, seconds: float, **options: Any) -> FakeSession:
+        self.recordings.append(seconds)
+        return self.session(**options)
 
     @property
     def streamed(self) -> int:

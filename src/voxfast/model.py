@@ -137,6 +137,25 @@ class Model:
             session.vocabulary = vocabulary
         return session
 
+    def recording_session(self, seconds: float, **options: Any) -> Session:
+        """Open a session for a whole recording: nobody waits for its words, so they may come late.
+
+        It is what :func:`transcribe` uses: with some models a long recording is cut at pauses, and
+        utterances are transcribed side by side.
+
+        Args:
+            seconds: length of the recording; infinity if it is unknown.
+            **options: as for :meth:`session`.
+
+        Raises:
+            InvalidOptionError: as :meth:`session`.
+        """
+        if seconds > self._loaded.offline_whole_seconds:
+            options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
+        session = self.session(**options)
+        session._stream.is_offline = True
+        return session
+
     def processor(self, **options: Any) -> OnlineProcessor:
         """A live stream with WhisperLiveKit's interface; options as for :meth:`session`."""
         return OnlineProcessor(self, lambda: self.session(**options))
@@ -228,10 +247,7 @@ def transcribe_readable(
     except AudioFileError as error:
         return Transcript(model=model.name), error
     length = math.inf if total is None else total
-    if length > model._loaded.offline_whole_seconds:
-        options.setdefault("endpoint_ms", OFFLINE_ENDPOINT_MS)
-    with model.session(**options) as session:
-        session._stream.is_offline = True
+    with model.recording_session(length, **options) as session:
         try:
             for block in blocks:
                 words += session.feed(block)

@@ -177,13 +177,19 @@ def load_model(args: argparse.Namespace) -> "Model":
     return model
 
 
-def open_session(model: "Model", args: argparse.Namespace) -> "Session":
-    """A session as the options describe it."""
-    return model.session(
-        delay_ms=args.delay_ms,
-        language=args.language,
-        prompt=args.prompt,
-        vocabulary=args.vocabulary,
-        endpoint_ms=args.endpoint_ms,
-        skip_silence=args.skip_silence,
-    )
+def open_session(
+    model: "Model", args: argparse.Namespace, recording: float | None = None
+) -> "Session":
+    """A session as the options describe it, for live audio or a recording of so many seconds."""
+    options = {
+        "delay_ms": args.delay_ms,
+        "language": args.language,
+        "prompt": args.prompt,
+        "vocabulary": args.vocabulary,
+        "skip_silence": args.skip_silence,
+    }
+    if args.endpoint_ms is not None:
+        options["endpoint_ms"] = args.endpoint_ms
+    if recording is None:
+        return model.session(**options)
+    return model.recording_session(recording, **options)

@@ -92,6 +92,7 @@ def run_session(
     args: argparse.Namespace,
     *,
     is_pipe: bool = False,
+    recording: float | None = None,
     pace: Pace | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> None:
@@ -102,6 +103,8 @@ def run_session(
             C outputs.
         is_pipe: whether the audio comes from another process, which Ctrl-C ends, too: its last
             audio is awaited for a second.
+        recording: seconds of a whole file, whose words may come late; infinity: unknown; None:
+            words come as soon as they can.
 
     Raises:
         AudioFileError: if the audio ended in an error; what came before it was transcribed.
@@ -113,7 +116,7 @@ def run_session(
     heard, failure, is_whole = 0, None, False
     with contextlib.ExitStack() as stack:
         channels = [
-            _Channel(stack.enter_context(open_session(model, args)), output, pace)
+            _Channel(stack.enter_context(open_session(model, args, recording)), output, pace)
             for output in outputs
         ]
         ending = stack.enter_context(Ending(patient=is_pipe))
@@ -126,7 +129,7 @@ def run_session(
                     for column, channel in enumerate(channels):
                         samples = block if block.ndim == 1 else block[:, column]
                         ending.call(channel.feed, samples)
-                        channel.show(following / SAMPLE_RATE)
+                        channel.show(0.0 if recording is not None else following / SAMPLE_RATE)
                     heard = following
                     if progress:
                         progress(heard / SAMPLE_RATE)
@@ -171,7 +174,11 @@ class _Channel:
         self._words.extend(self._session.finish())
 
     def show(self, heard: float = 0.0) -> None:
-        """Write what was committed since the last time, after ``heard`` seconds of audio."""
+        """Write what was committed since the last time, after ``heard`` seconds of audio.
+
+        Args:
+            heard: 0 if it does not tell a pause, since words may come late.
+        """
         new = self._words[self._shown :]
         self._shown = len(self._words)
         if self._pace:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import math
 import shlex
 import stat
 import sys
@@ -98,6 +99,9 @@ def _transcribe(
     """Transcribe one input."""
     is_live = _is_pipe(name)
     pace = Pace(live=is_live) if args.realtime else None
+    recording = None
+    if not is_live and pace is None:
+        recording = math.inf if length is None else length
     outputs: list[Output] = []
 
     def open_output(channel: int | None) -> None:
@@ -122,7 +126,16 @@ def _transcribe(
                 for channel in range(first.shape[1]):
                     open_output(channel + 1)
                 blocks = itertools.chain([first], blocks)
-            run_session(model, blocks, outputs, args, is_pipe=is_live, pace=pace, progress=progress)
+            run_session(
+                model,
+                blocks,
+                outputs,
+                args,
+                is_pipe=is_live,
+                recording=recording,
+                pace=pace,
+                progress=progress,
+            )
     except KeyboardInterrupt:
         if not args.quiet:
             note("voxfast: interrupted")

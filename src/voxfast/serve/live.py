@@ -1,6 +1,7 @@
 """A session of the model as the server drives it."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -30,8 +31,11 @@ class LiveSession:
         self._language: str | None = None
 
     @classmethod
-    async def open(cls, model: "Model", options: Start) -> Self:
+    async def open(cls, model: "Model", options: Start, recording: float | None = None) -> Self:
         """Open a session.
+
+        Args:
+            recording: seconds of a whole recording, infinity if unknown; None: live audio.
 
         Raises:
             InvalidOptionError: for options that the model does not take.
@@ -39,7 +43,7 @@ class LiveSession:
         """
         sound = SoundConverter(options.sample_rate, options.sample_format, options.channels)
         # On a thread, because the model's own may be busy with a step of other sessions.
-        session = await asyncio.to_thread(_open, model, options)
+        session = await asyncio.to_thread(_open, model, options, recording)
         return cls(model, await session.__aenter__(), options, sound)
 
     def convert(self, data: bytes) -> npt.NDArray[np.float32]:
@@ -102,16 +106,17 @@ class LiveSession:
         return self._session.language
 
 
-def _open(model: "Model", options: Start) -> Any:
+def _open(model: "Model", options: Start, recording: float | None) -> Any:
     chosen = session_options(options)
+    new = model.session if recording is None else partial(model.recording_session, recording)
     try:
-        return model.session(**chosen)
+        return new(**chosen)
     except InvalidOptionError:
         # Clients name the language always. A model that knows this one, finds it itself, and cannot
         # be told, is right to ignore it; what else is wrong is raised again.
         if model.language_code(chosen.pop("language", "")) is None:
             raise
-        return model.session(**chosen)
+        return new(**chosen)
 
 
 def session_options(options: Start) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from voxfast import audio
 from voxfast._sniff import demuxer_of
 from voxfast._streams import ByteReader
 from voxfast.errors import AudioFileError, InvalidOptionError
-from voxfast.model import OFFLINE_ENDPOINT_MS
 from voxfast.serve import forms
 from voxfast.serve.bridge import PIECE, broken
 from voxfast.serve.dialect import Event, Problem, Start
@@ -69,6 +68,8 @@ class Job:
         self._hub, self._seat, self.wanted, self._stack = hub, seat, wanted, stack
         self.request_id = seat.request_id
         self.words: list[Word] = []
+        self._first = np.zeros(0, np.float32)
+        self._failure: Problem | None = None  # behind the first audio
 
     async def open(self, file: BinaryIO) -> None:
         """Look at the file, and open a session.
@@ -79,20 +80,19 @@ class Job:
         wanted = self.wanted
         self._decoder = _Decoder(file, self._hub.model.offline_block_seconds)
         self._stack.push_async_callback(asyncio.to_thread, self._decoder.close)
-        first = await self._next()
+        length = await self._begin()
         options = Start(
             language=wanted.language,
             prompt=wanted.prompt,
             vocabulary=wanted.vocabulary,
             delay_ms=wanted.delay_ms,
-            endpoint_ms=wanted.endpoint_ms or _usual_pause(self._hub),
+            endpoint_ms=wanted.endpoint_ms,
         )
         try:
-            self.session = await LiveSession.open(self._hub.model, options)
+            self.session = await LiveSession.open(self._hub.model, options, length)
         except InvalidOptionError as error:
             raise Problem(str(error), "invalid_value", param=_param(error)) from error
         self._stack.callback(self.session.close)
-        self._first = first
 
     async def events(self) -> AsyncIterator[Event]:
         """Words and segments as they come.
@@ -100,8 +100,8 @@ class Job:
         Raises:
             Problem: behind all good words, if the audio is damaged or too long.
         """
-        failure: Problem | None = None
-        samples = self._first
+        failure = self._failure
+        samples: Samples | None = self._first
         while samples is not None:
             for at in range(0, len(samples), PIECE):
                 piece = samples[at : at + PIECE]
@@ -126,6 +126,20 @@ class Job:
         if failure is not None:
             raise failure
 
+    async def _begin(self) -> float:
+        """Read the first audio; return how long the file is, as far as it matters to the model."""
+        whole = self._hub.model._loaded.offline_whole_seconds
+        try:
+            while (block := await self._next()) is not None:
+                self._first = np.concatenate([self._first, block])
+                if math.isinf(whole) or len(self._first) > whole * audio.SAMPLE_RATE:
+                    return math.inf
+        except Problem as problem:
+            if not len(self._first):
+                raise
+            self._failure = problem
+        return len(self._first) / audio.SAMPLE_RATE
+
     async def _written(self, *, finish: bool = False) -> AsyncIterator[Event]:
         events, _ = await self.session.events(finish=finish)
         for event in events:
@@ -147,12 +161,6 @@ class Job:
         """What was written so far."""
         session = self.session
         return Transcript(tuple(self.words), session.heard, self._hub.model.name, session.language)
-
-
-def _usual_pause(hub: Hub) -> float | None:
-    """Where recordings are cut for models that gain by it, as in :func:`voxfast.transcribe`."""
-    whole = hub.model._loaded.offline_whole_seconds
-    return None if math.isinf(whole) else OFFLINE_ENDPOINT_MS
 
 
 class _Decoder:
