@@ -121,9 +121,14 @@ class Qwen3Stream(QueuedStream):
         self._vocabularies.append((self._clock.model_samples, vocabulary))
 
     def end_utterance(self, silence: float = 0.0) -> None:
-        """Queue the end of an utterance: all its words are committed; the stream goes on."""
+        """Queue the end of an utterance: all its words are committed; the stream goes on.
+
+        There is nothing left to do if all words are written, and only silence came since then.
+        """
         begin = self._taken if self._current is None else self._current.begin
-        if self._clock.model_samples > (self._ends[-1] if self._ends else begin):
+        if self._is_said(silence):
+            self._close()
+        elif self._clock.model_samples > (self._ends[-1] if self._ends else begin):
             self._pad(END_PAD)
             self._ends.append(self._clock.model_samples)
 
@@ -306,16 +311,40 @@ class Qwen3Stream(QueuedStream):
             if inference.run.error is not None:
                 raise inference.run.error
             assert inference.run.result is not None
-            words, one.is_over = inference.run.result
+            words, is_over = inference.run.result
             one.utterance = inference.utterance
             one.words += [self._timed(word, one) for word in words]
-            if one.is_over:
+            if is_over:
                 if not one.ends:
                     log.warning("nothing could be committed in a full buffer; the utterance ends")
                 one.ends = True
-                self._n_encoded += one.utterance.n_encoded
-                self._idle.append(one.decoder)
+                self._end(one)
         self._commit()
+
+    def _is_said(self, silence: float) -> bool:
+        """Whether the last inference heard all speech and half a second more, and wrote all."""
+        heard = self._current
+        if heard is None or self._ends or not heard.utterance.is_complete:
+            return False
+        return len(self._queue) + END_PAD <= silence * SAMPLE_RATE
+
+    def _close(self) -> None:
+        """End the current utterance without another inference."""
+        heard, draft = self._current, self._draft
+        assert heard is not None
+        if draft is not None:
+            self._discard(draft)
+            self._draft = None
+        self._take(len(self._queue))
+        heard.taken, heard.ends = self._taken, True
+        self._end(heard)
+        self._commit()
+
+    def _end(self, heard: "_Hearing") -> None:
+        """Note that an utterance has all its words."""
+        heard.is_over = True
+        self._n_encoded += heard.utterance.n_encoded
+        self._idle.append(heard.decoder)
 
     def _timed(self, word: AlignedWord, heard: "_Hearing") -> Word:
         """A word on the clock of the stream."""

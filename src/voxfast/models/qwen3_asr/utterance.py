@@ -126,6 +126,11 @@ class Utterance:
         return self._audio.n_encoded
 
     @property
+    def is_complete(self) -> bool:
+        """Whether words were written, and nothing is pending: the model has written the end."""
+        return self._is_silent and bool(self._words)
+
+    @property
     def room(self) -> int:
         """Samples that fit into the buffer."""
         return max(int((self._limits.longest - self._audio.seconds) * SAMPLE_RATE), 1)
