@@ -1,6 +1,6 @@
 """Turns and skipped silence: how late last words are, and what silence costs.
 
-    python benches/turns.py [--model MODEL ...] [--clips 40] [--json FILE]
+    python benches/turns.py [--model MODEL ...] [--clips 40] [--first-ms MS] [--json FILE]
 
 The evaluation clips of tests/data, one after the other in one stream with 1.5 s of silence
 behind each, in chunks of 80 ms:
@@ -84,9 +84,9 @@ def talk(items: Sequence[EvalItem], pause: float, group: int = 1) -> Talk:
     return Talk(np.concatenate(parts), clips)
 
 
-def run(model: voxfast.Model, audio: Audio, **options: Any) -> Run:
+def run(model: voxfast.Model, audio: Audio, first_ms: int, **options: Any) -> Run:
     if not model.delays_ms:
-        options["language"] = "en"
+        options |= {"language": "en", "tuning": voxfast.Qwen3Tuning(first_ms=first_ms)}
     words, ends = [], []
     with model.session(**options) as session:
         begin = time.process_time()
@@ -124,11 +124,13 @@ def cuts(said: Talk, found: Run, endpoint_ms: float) -> int:
     return sum(any(a - 0.2 < end < b for a, b in short) for end in found.ends)
 
 
-def measure(model: voxfast.Model, items: Sequence[EvalItem], seed: int) -> dict[str, Any]:
+def measure(
+    model: voxfast.Model, items: Sequence[EvalItem], seed: int, first_ms: int
+) -> dict[str, Any]:
     said = talk(items, PAUSE)
     rows: dict[str, Any] = {"endpoints": [], "silence": []}
     for endpoint_ms in ENDPOINTS_MS:
-        found = run(model, said.audio, endpoint_ms=endpoint_ms)
+        found = run(model, said.audio, first_ms, endpoint_ms=endpoint_ms)
         late = lateness(said, found)
         rows["endpoints"].append({
             "endpoint_ms": endpoint_ms,
@@ -140,7 +142,10 @@ def measure(model: voxfast.Model, items: Sequence[EvalItem], seed: int) -> dict[
     half = talk(items, GROUP * sum(item.duration for item in items) / len(items), GROUP)
     noise = [make_noise(kind, NOISE_DB, NOISE_SECONDS, seed) for kind in KINDS]
     for skip in (False, True):
-        found, halved = (run(model, part.audio, skip_silence=skip) for part in (said, half))
+        found, halved = (
+            run(model, part.audio, first_ms, skip_silence=skip) for part in (said, half)
+        )
+        in_noise = [run(model, one, first_ms, skip_silence=skip).words for one in noise]
         words = [word for word, _ in found.words]
         result = score([[w for clip in said.clips for w in clip]], [words])
         rows["silence"].append({
@@ -150,7 +155,7 @@ def measure(model: voxfast.Model, items: Sequence[EvalItem], seed: int) -> dict[
             "end_error": result.end.mean_absolute,
             "seconds_per_second": found.seconds / (len(said.audio) / SAMPLE_RATE),
             "half_silence": halved.seconds / (len(half.audio) / SAMPLE_RATE),
-            "words_in_noise": sum(len(run(model, n, skip_silence=skip).words) for n in noise),
+            "words_in_noise": sum(map(len, in_noise)),
         })  # fmt: skip
     return rows
 
@@ -178,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", nargs="+", default=[voxfast.DEFAULT_MODEL])
     parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--first-ms", type=int, default=0, help="of Qwen3-ASR's tuning")
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -186,7 +192,7 @@ def main() -> None:
     results = {}
     for name in args.model:
         with voxfast.load(name) as model:
-            results[name] = measure(model, items, args.seed)
+            results[name] = measure(model, items, args.seed, args.first_ms)
         show(name, results[name], console)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -21,13 +21,16 @@ import voxfast
 from voxfast import ops
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
+from voxfast.models.qwen3_asr import passes
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.passes import Asking, run_alone
 from voxfast.models.qwen3_asr.policy import Verdict
+from voxfast.models.qwen3_asr.stream import Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import Utterance
 from voxfast.timed import Token
+from voxfast.vad import SpeechEnded
 
 SMALL_BUFFER = voxfast.Qwen3Tuning(buffer_ms=4000, trim_ms=3000, keep_ms=1000)
 LONG_PAUSE = voxfast.Qwen3Tuning(pause_ms=10_000)
@@ -268,6 +271,70 @@ def test_a_backlog_longer_than_the_buffer_is_one_utterance(
 
 
 # ---- what was said stays said -------------------------------------------------------
+
+
+def test_an_utterance_may_begin_with_more_audio(
+    model: voxfast.Model, clips: dict[str, EvalItem]
+) -> None:
+    audio = clips["eval_30"].audio
+    tuning = voxfast.Qwen3Tuning(first_ms=2000)
+    with model.session(language="en", tuning=tuning) as session:
+        session.feed(audio[:31_999])
+        assert session.processed == 0
+        session.feed(audio[31_999:32_000])
+        assert session.processed == 2
+        session.feed(audio[32_000:40_000])  # then by blocks
+        assert session.processed == 2.5
+        session.flush()
+        session.feed(audio[40_000:64_000])
+        assert session.processed == 2.5
+        assert session.flush()  # the end does not wait
+        assert session.processed == 4
+
+
+def test_a_turn_ends_at_once_if_nothing_is_pending(
+    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words are written by then; what comes next is another utterance."""
+    silence = np.zeros(24_000, np.float32)
+    clip = clips["eval_18"].audio
+    audio = np.concatenate([clip, silence, clip, silence])
+    ends: list[int] = []  # decoder's passes up to the end of speech, in the call that returned it
+    passes_run: list[int] = []
+    decode = passes.decode
+
+    def noting(decoders: Sequence[Decoder]) -> None:
+        passes_run.append(len(decoders))
+        decode(decoders)
+
+    monkeypatch.setattr(passes, "decode", noting)
+
+    def words() -> list[voxfast.Word]:
+        found: list[voxfast.Word] = []
+        ends.clear()
+        with model.session(language="en", endpoint_ms=1200) as session:
+            for at in range(0, len(audio), 1280):
+                passes_run.clear()
+                session.insert(audio[at : at + 1280])
+                events = session.events()
+                found += [event for event in events if isinstance(event, voxfast.Word)]
+                if any(isinstance(event, SpeechEnded) for event in events):
+                    ends.append(len(passes_run))
+            found += session.finish()
+            assert session.lag == 0
+        return found
+
+    at_once = words()
+    assert min(ends) == 0
+    assert len(ends) == 2
+    monkeypatch.setattr(Qwen3Stream, "_is_said", lambda self, silence: False)
+    expected = words()
+    assert min(ends) > 0
+    assert [word.text for word in at_once] == [word.text for word in expected]
+    half = len(at_once) // 2
+    assert [word.text.strip() for word in at_once[:half]] == [
+        word.text.strip() for word in at_once[half:]
+    ]
 
 
 def test_a_replay_never_revises_a_word(

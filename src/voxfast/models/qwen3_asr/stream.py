@@ -95,6 +95,7 @@ class Qwen3Stream(QueuedStream):
             context_tokens=tuning.context_tokens,
         )
         self._block = options.block_ms * SAMPLE_RATE // 1000
+        self._first = max(self._block, tuning.first_ms * SAMPLE_RATE // 1000)
         self._is_parallel = is_parallel
         self._room = int(limits.longest * SAMPLE_RATE)  # of an empty buffer
         # They hold nothing of this stream: a cycle would keep a closed session's memory for long.
@@ -243,7 +244,8 @@ class Qwen3Stream(QueuedStream):
         size = min(len(self._queue), room)
         if self.is_offline:  # as if the end were known: what is left may still belong to it
             return (size, False) if len(self._queue) > room + END_PAD else (0, False)
-        return (size, False) if size >= min(self._block, room) else (0, False)
+        least = self._first if self._current is None else self._block
+        return (size, False) if size >= min(least, room) else (0, False)
 
     def _start(self, is_awaited: bool) -> "list[_Inference]":
         """Begin what is due; return the inferences that take part in the next pass."""
