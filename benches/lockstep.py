@@ -1,7 +1,7 @@
 """Many sessions of one model, which share passes, against one.
 
     python benches/lockstep.py [--sessions 16] [--seconds 20] [--chunk-ms 80] [--threads]
-    python benches/lockstep.py --full 4bit [--sessions 16]
+    python benches/lockstep.py --full 4bit [--sessions 16] [--model qwen3-asr-0.6b]
     python benches/lockstep.py --backlog 60 [--sessions 16]
     python benches/lockstep.py --live 64 [--minutes 10]
 
@@ -10,8 +10,9 @@ on its own, ``--threads``), as fast as it goes; beside it one session alone, in 
 in turns, of which the fastest count. Every session's words must be those of the same audio alone.
 
 ``--full`` races a pass of the decoder of Voxtral 4B, random weights, with a position of each
-session against one of one session, each with a minute of history, in turns; and says what the
-least possible is: one read of the weights, or the products of all rows at NumPy's rate in float32.
+session against one of one session, each with a minute of history, in turns; or, of Qwen3-ASR 0.6B,
+with a token of each, written behind 15 s of audio. It says what the least possible is: one read of
+the weights, or the products of all rows at NumPy's rate in float32.
 
 ``--backlog`` lets one session catch up with so many seconds, on a thread of its own, while the
 others are live; and counts the passes that ran while a live session waited for its words.
@@ -30,11 +31,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from models import weights_of
 from numpy.typing import NDArray
@@ -44,8 +47,11 @@ from roofline import product_rate, read_seconds
 import voxfast
 from voxfast.audio import SAMPLE_RATE, load_audio
 from voxfast.bench.measure import resident_mb
-from voxfast.bench.random_models import random_voxtral
+from voxfast.bench.random_models import QWEN3_ASR_0_6B, random_qwen3_asr, random_voxtral
 from voxfast.cache import SlidingKVCache
+from voxfast.models.qwen3_asr import passes
+from voxfast.models.qwen3_asr.audio import Audio
+from voxfast.models.qwen3_asr.decoding import Decoder, decode
 from voxfast.models.voxtral import tokens
 from voxfast.models.voxtral.passes import MAX_ROWS
 from voxfast.online.owner import OwnerThread
@@ -53,18 +59,19 @@ from voxfast.online.owner import OwnerThread
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from evaluation import EVAL_FOLDER
 
-Audio = NDArray[np.float32]
+Samples = NDArray[np.float32]
 CLIP = EVAL_FOLDER / "eval_long_180s.flac"
+HEADS = {12: range(5), 18: range(5)}  # of Qwen3-ASR: any, as many as there are by default
 
 
-def pieces(count: int, seconds: float) -> list[Audio]:
+def pieces(count: int, seconds: float) -> list[Samples]:
     """Different parts of the clip, as often as they are needed."""
     audio, size = load_audio(CLIP), int(seconds * SAMPLE_RATE)
     starts = np.linspace(0, len(audio) - size, count).astype(int)
     return [audio[start : start + size] for start in starts]
 
 
-def in_turn(model: voxfast.Model, audio: list[Audio], chunk: int) -> list[list[voxfast.Word]]:
+def in_turn(model: voxfast.Model, audio: list[Samples], chunk: int) -> list[list[voxfast.Word]]:
     """All sessions on one thread: insert into each, then process each."""
     sessions = [model.session() for _ in audio]
     words: list[list[voxfast.Word]] = [[] for _ in audio]
@@ -78,8 +85,8 @@ def in_turn(model: voxfast.Model, audio: list[Audio], chunk: int) -> list[list[v
     return words
 
 
-def on_threads(model: voxfast.Model, audio: list[Audio], chunk: int) -> list[list[voxfast.Word]]:
-    def transcribe(samples: Audio) -> list[voxfast.Word]:
+def on_threads(model: voxfast.Model, audio: list[Samples], chunk: int) -> list[list[voxfast.Word]]:
+    def transcribe(samples: Samples) -> list[voxfast.Word]:
         return in_turn(model, [samples], chunk)[0]
 
     with ThreadPoolExecutor(len(audio)) as pool:
@@ -117,21 +124,17 @@ def seconds_of(function: Callable[[], object]) -> float:
 
 
 def full(options: argparse.Namespace) -> dict[str, object]:
-    model = random_voxtral(BITS[options.full])
-    states = [model.decoder_state(6, MAX_ROWS) for _ in range(options.sessions)]
-    for _ in range(0, HISTORY, MAX_ROWS):
-        run_pass(model, states[:1], MAX_ROWS)
-    for state in states[1:]:
-        state.caches = [copied(cache) for cache in states[0].caches]
+    is_qwen = "qwen" in options.model
+    run_alone, run_together, decoder = (qwen if is_qwen else voxtral)(options)
     one, many = [], []
     for _ in range(options.passes):
-        one.append(seconds_of(lambda: run_pass(model, states[:1])))
-        many.append(seconds_of(lambda: run_pass(model, states)))
+        one.append(seconds_of(run_alone))
+        many.append(seconds_of(run_together))
     alone, together = statistics.median(one), statistics.median(many)
-    n_bytes, numbers = weights_of(model.decoder)
+    n_bytes, numbers = weights_of(decoder)
     least = max(read_seconds(n_bytes), options.sessions * numbers / product_rate())
     return {
-        "model": f"voxtral-4b-{options.full}, random weights",
+        "model": f"{'qwen3-asr-0.6b' if is_qwen else 'voxtral-4b'}-{options.full}, random weights",
         "sessions": options.sessions,
         "alone_ms": round(1000 * alone, 1),
         "together_ms": round(1000 * together, 1),
@@ -139,6 +142,36 @@ def full(options: argparse.Namespace) -> dict[str, object]:
         "least_ms": round(1000 * least, 1),
         "ratio_to_least": round(together / least, 2),
     }
+
+
+Racers = tuple[Callable[[], object], Callable[[], object], nn.Module]  # alone, together, decoder
+
+
+def voxtral(options: argparse.Namespace) -> Racers:
+    model = random_voxtral(BITS[options.full])
+    states = [model.decoder_state(6, MAX_ROWS) for _ in range(options.sessions)]
+    for _ in range(0, HISTORY, MAX_ROWS):
+        run_pass(model, states[:1], MAX_ROWS)
+    for state in states[1:]:
+        state.caches = [copied(cache) for cache in states[0].caches]
+    return partial(run_pass, model, states[:1]), partial(run_pass, model, states), model.decoder
+
+
+def qwen(options: argparse.Namespace) -> Racers:
+    model = random_qwen3_asr(QWEN3_ASR_0_6B, BITS[options.full])[1]
+    audio = Audio(mx.random.normal((195, 1024)).astype(model.dtype), 0)
+    # The one alone is a decoder of its own: it prepares its next pass while it waits.
+    decoders = [Decoder(model, range(9), HEADS) for _ in range(options.sessions + 1)]
+    for decoder in decoders:
+        passes.run_alone(decoder.read(audio, range(30)))
+
+    def write(writing: list[Decoder]) -> None:
+        for decoder in writing:
+            assert decoder._last is not None
+            decoder._inputs = [[decoder._last.id]]
+        decode(writing)
+
+    return partial(write, decoders[:1]), partial(write, decoders[1:]), model.decoder
 
 
 def copied(cache: SlidingKVCache) -> SlidingKVCache:
