@@ -1,8 +1,9 @@
 """Fixtures for all tests: the embedded checkpoint, the recordings, what is known of them."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -19,6 +20,7 @@ from fakes import FakeModel
 from hypothesis import HealthCheck, settings
 
 import voxfast
+from voxfast.models.qwen3_asr import passes
 
 
 def pytest_configure() -> None:
@@ -79,6 +81,20 @@ def eval_items() -> list[EvalItem]:
 def voxtral_tokens() -> dict[int, dict[str, list[int]]]:
     """Greedy tokens of voxtral-numbers by delay in positions (3, 6, 12) and clip name."""
     return load_voxtral_tokens()
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many utterances of Qwen3-ASR take part in each pass of the decoder, from now on."""
+    found: list[int] = []
+    decode = passes.decode
+
+    def noting(decoders: Sequence[Any]) -> None:
+        found.append(len(decoders))
+        decode(decoders)
+
+    monkeypatch.setattr(passes, "decode", noting)
+    return found
 
 
 @pytest.fixture

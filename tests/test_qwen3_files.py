@@ -5,7 +5,7 @@ import os
 import signal
 import urllib.request
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from serving import fetch, serving
 import voxfast
 from voxfast import cli
 from voxfast.formats import to_srt
-from voxfast.models.qwen3_asr import passes
 from voxfast.serve.dialect import Problem
 from voxfast.serve.transcriptions import Job
 
@@ -51,20 +50,6 @@ def write(path: Path, audio: np.ndarray) -> Path:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(np.round(32767 * audio).astype("<i2").tobytes())
     return path
-
-
-@pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many utterances take part in each pass of the decoder, from now on."""
-    found: list[int] = []
-    decode = passes.decode
-
-    def noting(decoders: Sequence[Any]) -> None:
-        found.append(len(decoders))
-        decode(decoders)
-
-    monkeypatch.setattr(passes, "decode", noting)
-    return found
 
 
 def command(qwen_folder: Path, path: Path, *options: str) -> int:

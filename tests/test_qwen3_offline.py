@@ -1,6 +1,6 @@
 """Recordings with Qwen3-ASR: utterances side by side, with the words of one after the other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from evaluation import EvalItem
 
 import voxfast
 from voxfast import ops
-from voxfast.models.qwen3_asr import passes, stream, utterance
+from voxfast.models.qwen3_asr import stream, utterance
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +42,6 @@ def one_by_one(model: voxfast.Model, audio: np.ndarray, **options: Any) -> list[
 
 def side_by_side(model: voxfast.Model, audio: np.ndarray, **options: Any) -> list[voxfast.Word]:
     return list(voxfast.transcribe(audio, model=model, **options).words)
-
-
-@pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many utterances take part in each pass of the decoder, from now on."""
-    found: list[int] = []
-    decode = passes.decode
-
-    def noting(decoders: Sequence[Any]) -> None:
-        found.append(len(decoders))
-        decode(decoders)
-
-    monkeypatch.setattr(passes, "decode", noting)
-    return found
 
 
 OPTIONS: list[dict[str, Any]] = [
