@@ -60,8 +60,31 @@ VOXFAST_INLINE i32v broadcast_lane(const char* p) {
 
 // The dots with integers, from those with their digits.
 VOXFAST_INLINE i32v combine_digits(const i32v (&dots)[DIGITS]) {
+#if defined(__ARM_FEATURE_DOTPROD)  // GCC 12 makes a shift and an addition of vmlaq_n_s32
+  i32v sum = dots[1];
+  asm("mla %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(dots[0]), "w"(i32v{} + 256));
+  return sum;
+#else
   return DIGITS == 2 ? (i32v)(((u32v)dots[0] << 8) + (u32v)dots[DIGITS - 1]) : dots[0];
+#endif
 }
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define VOXFAST_DIGIT_PAIRS
+
+// Adds the dots of eight codes of two outputs, w, with both digits of eight integers, x:
+// [digit, output].
+VOXFAST_INLINE void add_pair(i32v& sum, u32v w, i32v x) {
+  asm("smmla %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(w));
+}
+
+// The dots of four outputs with integers, from those of two pairs with digits.
+VOXFAST_INLINE i32v combine_pairs(const i32v (&pairs)[2]) {
+  auto first = (int64x2_t)pairs[0], second = (int64x2_t)pairs[1];
+  return combine_digits(
+      {(i32v)vzip1q_s64(first, second), (i32v)vzip2q_s64(first, second)});
+}
+#endif
 
 constexpr int ELEMENT_BITS = 32 / CODES_PER_LANE;
 

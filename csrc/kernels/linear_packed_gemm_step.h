@@ -15,7 +15,7 @@ constexpr int GEMM_VECTORS = 2;  // of outputs
 typedef u32v StepCodes[STEP_LANES][GEMM_VECTORS];
 typedef i32v StepDots[GEMM_VECTORS][DIGITS];
 
-#if defined(__ARM_FEATURE_MATMUL_INT8)
+#if defined(VOXFAST_DIGIT_PAIRS)
 
 // SMMLA multiplies two rows of eight bytes with two others. Rows of w are outputs; rows
 // of x are its high and low digits.
@@ -33,15 +33,13 @@ VOXFAST_INLINE void add_step(StepDots& dots, const StepCodes& w, const char* p) 
   for (int v = 0; v < GEMM_VECTORS; ++v) {
 #pragma GCC unroll 2
     for (int pair = 0; pair < 2; ++pair) {  // of outputs
-      asm("smmla %0.4s, %1.16b, %2.16b" : "+w"(dots[v][pair]) : "w"(x), "w"(w[pair][v]));
+      add_pair(dots[v][pair], w[pair][v], x);
     }
   }
 }
 
 VOXFAST_INLINE i32v combine_step(const i32v (&pairs)[DIGITS]) {
-  auto first = (int64x2_t)pairs[0], second = (int64x2_t)pairs[1];
-  return combine_digits(
-      {(i32v)vzip1q_s64(first, second), (i32v)vzip2q_s64(first, second)});
+  return combine_pairs(pairs);
 }
 
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -110,7 +108,7 @@ VOXFAST_INLINE void add_step(StepDots& dots, const StepCodes& w, const char* p) 
 
 #endif
 
-#if !defined(__ARM_FEATURE_MATMUL_INT8)
+#if !defined(VOXFAST_DIGIT_PAIRS)
 VOXFAST_INLINE i32v combine_step(const i32v (&digits)[DIGITS]) {
   return combine_digits(digits);
 }

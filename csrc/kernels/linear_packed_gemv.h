@@ -93,11 +93,39 @@ struct PackedGemv {
   VOXFAST_INLINE static void load_groups(const char* const (&rows)[GEMV_PANEL],
                                          int64_t first, int64_t groups,
                                          f32v (&out)[GEMV_PANEL]) {
+#if defined(__aarch64__)
+    if constexpr (sizeof(T) == 2) {  // transposed before they take twice the space
+      uint16x8_t x[GEMV_PANEL];
+      for (int r = 0; r < GEMV_PANEL; ++r) {
+        x[r] = load_halves(reinterpret_cast<const T*>(rows[r]) + first, groups - first);
+      }
+      uint16x8_t even = vzip1q_u16(x[0], x[2]), odd = vzip1q_u16(x[1], x[3]);
+      uint16x8_t low = vzip1q_u16(even, odd), high = vzip2q_u16(even, odd);
+      out[0] = widen(T{}, vget_low_u16(low));
+      out[1] = widen(T{}, vget_high_u16(low));
+      out[2] = widen(T{}, vget_low_u16(high));
+      out[3] = widen(T{}, vget_high_u16(high));
+      return;
+    }
+#endif
     for (int r = 0; r < GEMV_PANEL; ++r) {
       out[r] = load_n(reinterpret_cast<const T*>(rows[r]) + first, groups - first);
     }
     transpose(out);
   }
+
+#if defined(__aarch64__)
+  // Loads min(count, LANES) numbers of 16 bits; the others are 0.
+  template <typename T>
+  VOXFAST_INLINE static uint16x8_t load_halves(const T* p, int64_t count) {
+    T padded[LANES] = {};
+    if (count < LANES) {
+      std::memcpy(padded, p, static_cast<size_t>(count) * sizeof(T));
+      p = padded;
+    }
+    return vcombine_u16(vld1_u16(&p->bits), vdup_n_u16(0));
+  }
+#endif
 
   // The dots of GROUPS_PER_VECTOR consecutive groups with the rows of a panel.
   template <int BITS, int GROUP>
@@ -118,8 +146,50 @@ struct PackedGemv {
 #else
     static constexpr bool RUNNING = false;
 #endif
-    i32v digits[VECTORS][GEMV_PANEL][DIGITS] = {};
+    typename Chunk::template Sums<GEMV_PANEL> digits[VECTORS] = {};
     u32v before{};  // the running sums up to the last groups
+
+    // Lanes are added before digits where a vector has few lanes: it takes less.
+    static constexpr int SUMMANDS = LANES == QUAD ? DIGITS : 1;
+    typedef i32v PartialSums[SUMMANDS][VECTORS * GEMV_PANEL];
+
+    // keep_sums takes the sums of vector v, once it is complete; add_up adds lanes and
+    // digits, [GROUPS_PER_VECTOR, GEMV_PANEL].
+#if defined(VOXFAST_DIGIT_PAIRS)
+    VOXFAST_INLINE void keep_sums(int, PartialSums& out) const {
+      for (int i = 0; i < GEMV_PANEL / 2; ++i) {
+        out[0][i] = (i32v)((u32v)digits[0][i][0] + (u32v)digits[0][i][1]);
+      }
+    }
+    VOXFAST_INLINE static i32v add_up(PartialSums& x) {
+      return combine_pairs({x[0][0], x[0][1]});
+    }
+#else
+    VOXFAST_INLINE void keep_sums(int v, PartialSums& out) const {
+#pragma GCC unroll 4
+      for (int r = 0; r < GEMV_PANEL; ++r) {
+        for (int i = 0; i < SUMMANDS; ++i) {
+          out[i][v * GEMV_PANEL + r] =
+              SUMMANDS == DIGITS ? digits[v][r][i] : combine_digits(digits[v][r]);
+        }
+      }
+    }
+    VOXFAST_INLINE static i32v add_up(PartialSums& x) {
+      i32v of_digits[DIGITS];
+      for (int i = 0; i < SUMMANDS; ++i) {
+        of_digits[i] = horizontal_sums<Chunk::LANES_PER_GROUP>(x[i]);
+      }
+      i32v sums = SUMMANDS == DIGITS ? combine_digits(of_digits) : of_digits[0];
+#if defined(__AVX512F__)
+      if constexpr (Chunk::LANES_PER_GROUP ==
+                    8) {  // [vector, group, row] to [group, row]
+        sums = __builtin_shufflevector(sums, sums, 0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7,
+                                       12, 13, 14, 15);
+      }
+#endif
+      return sums;
+    }
+#endif
 
     // Returns [GROUPS_PER_VECTOR, GEMV_PANEL] of the next groups, which begin `at` bytes
     // into each row.
@@ -135,40 +205,23 @@ struct PackedGemv {
           BITS < 6 ? __builtin_prefetch(prefetch) : prefetch_l2(prefetch);
         }
       }
-      // Lanes are added before digits where a vector has few lanes: it takes less.
-      constexpr int SUMMANDS = LANES == QUAD ? DIGITS : 1;
-      i32v partial_sums[SUMMANDS][VECTORS * GEMV_PANEL];
+      PartialSums partial_sums;
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) {
+        if constexpr (!RUNNING) {
 #pragma GCC unroll 8
-        for (int r = 0; !RUNNING && r < GEMV_PANEL * DIGITS; ++r) {
-          digits[v][r / DIGITS][r % DIGITS] = i32v{};
+          for (int r = 0; r < GEMV_PANEL * DIGITS; ++r) {
+            digits[v][r / DIGITS][r % DIGITS] = i32v{};
+          }
         }
 #pragma GCC unroll 4
         for (int i = v * CHUNKS; i < (v + 1) * CHUNKS; ++i) {
           Chunk::add(w, at + i * Chunk::BYTES, i == LAST && READ == BYTES,
                      x + i * 2 * Chunk::INPUTS, digits[v]);
         }
-#pragma GCC unroll 4
-        for (int r = 0; r < GEMV_PANEL; ++r) {
-          for (int i = 0; i < SUMMANDS; ++i) {
-            partial_sums[i][v * GEMV_PANEL + r] =
-                SUMMANDS == DIGITS ? digits[v][r][i] : combine_digits(digits[v][r]);
-          }
-        }
+        keep_sums(v, partial_sums);
       }
-      i32v of_digits[DIGITS];
-      for (int i = 0; i < SUMMANDS; ++i) {
-        of_digits[i] = horizontal_sums<Chunk::LANES_PER_GROUP>(partial_sums[i]);
-      }
-      i32v sums = SUMMANDS == DIGITS ? combine_digits(of_digits) : of_digits[0];
-#if defined(__AVX512F__)
-      if constexpr (Chunk::LANES_PER_GROUP ==
-                    8) {  // [vector, group, row] to [group, row]
-        sums = __builtin_shufflevector(sums, sums, 0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7,
-                                       12, 13, 14, 15);
-      }
-#endif
+      i32v sums = add_up(partial_sums);
       if constexpr (RUNNING) {
         auto now = (u32v)sums;
         sums = (i32v)(now - before);

@@ -1,7 +1,7 @@
 #pragma once
 
 // The inner loop of linear_packed_gemv.h with dot products of bytes: AVX-512 VNNI with
-// VBMI, NEON SDOT. Glossary: linear.h.
+// VBMI, NEON SDOT and SMMLA. Glossary: linear.h.
 
 #include "kernels/linear_packed_common.h"
 #include "kernels/simd.h"
@@ -99,24 +99,45 @@ constexpr Unpack<PACKED_BITS> UNPACK;
 
 constexpr int load_bytes(int packed_bits) { return VECTOR_BYTES / 8 * packed_bits; }
 
+// Extracts half of a chunk's bytes as 16-bit numbers, of which more than PACKED_BITS bits
+// may be anything.
+template <int PACKED_BITS>
+VOXFAST_INLINE uint8x16_t load_half(const char* p, int half) {
+  constexpr const Unpack<PACKED_BITS>& unpack = UNPACK<PACKED_BITS>;
+  auto x = read<uint8x8_t>(p + unpack.offset(half));
+  uint8x16_t pairs =
+      vqtbl1q_u8(vcombine_u8(x, vdup_n_u8(0)), vld1q_u8(unpack.bytes[half]));
+  return (uint8x16_t)vshlq_u16((uint16x8_t)pairs, vld1q_s16(unpack.shifts));
+}
+
+#if defined(VOXFAST_DIGIT_PAIRS)
+// Loads a chunk of each of two rows and extracts its bytes, whose bits above PACKED_BITS
+// may be anything: the first halves of both chunks, then the second halves.
+template <int PACKED_BITS>
+VOXFAST_INLINE void load_pair_bytes(const char* p, const char* q, u32v (&out)[2]) {
+  if constexpr (PACKED_BITS == 8) {
+    auto first = read<uint64x2_t>(p), second = read<uint64x2_t>(q);
+    out[0] = (u32v)vzip1q_u64(first, second);
+    out[1] = (u32v)vzip2q_u64(first, second);
+  } else {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      out[i] =
+          (u32v)vuzp1q_u8(load_half<PACKED_BITS>(p, i), load_half<PACKED_BITS>(q, i));
+    }
+  }
+}
+#else
 // Loads a chunk and extracts its bytes, whose bits above PACKED_BITS may be anything.
 template <int PACKED_BITS>
 VOXFAST_INLINE u32v load_chunk_bytes(const char* p, bool) {
   if constexpr (PACKED_BITS == 8) {
     return read<u32v>(p);
   } else {
-    constexpr const Unpack<PACKED_BITS>& unpack = UNPACK<PACKED_BITS>;
-    uint16x8_t halves[2];
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      auto x = read<uint8x8_t>(p + unpack.offset(i));
-      uint8x16_t pairs =
-          vqtbl1q_u8(vcombine_u8(x, vdup_n_u8(0)), vld1q_u8(unpack.bytes[i]));
-      halves[i] = vshlq_u16((uint16x8_t)pairs, vld1q_s16(unpack.shifts));
-    }
-    return (u32v)vuzp1q_u8((uint8x16_t)halves[0], (uint8x16_t)halves[1]);
+    return (u32v)vuzp1q_u8(load_half<PACKED_BITS>(p, 0), load_half<PACKED_BITS>(p, 1));
   }
 }
+#endif
 
 // Code `plane` of every byte, less code_offset.
 template <int BITS>
@@ -156,10 +177,40 @@ struct RowChunk {
   static constexpr int LOAD_BYTES = load_bytes(PACKED_BITS);
   static constexpr int LANES_PER_GROUP = GROUP < INPUTS ? GROUP / (4 * PLANES) : LANES;
 
+#if defined(VOXFAST_DIGIT_PAIRS)
+  static constexpr int DIGIT_BYTES = VECTOR_BYTES / 2;
+
+  template <int ROWS>
+  using Sums = i32v[ROWS / 2][2];  // of two rows, of each half of their chunks
+
+  // The chunk begins `at` bytes into each row.
+  template <int ROWS>
+  VOXFAST_INLINE static void add(const char* const (&w)[ROWS], int64_t at, bool,
+                                 const char* x, Sums<ROWS>& sums) {
+    u32v chunks[ROWS / 2][2];
+#pragma GCC unroll 2
+    for (int r = 0; r < ROWS; r += 2) {
+      load_pair_bytes<PACKED_BITS>(w[r] + at, w[r + 1] + at, chunks[r / 2]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * PLANES; ++i, x += VECTOR_BYTES) {
+      auto digits = read<i32v>(x);
+#pragma GCC unroll 2
+      for (int r = 0; r < ROWS / 2; ++r) {
+        add_pair(sums[r][i % 2], plane_codes<BITS>(chunks[r][i % 2], i / 2), digits);
+      }
+    }
+  }
+#else
+  static constexpr int DIGIT_BYTES = VECTOR_BYTES;
+
+  template <int ROWS>
+  using Sums = i32v[ROWS][DIGITS];
+
   // The chunk begins `at` bytes into each row.
   template <int ROWS>
   VOXFAST_INLINE static void add(const char* const (&w)[ROWS], int64_t at, bool is_last,
-                                 const char* x, i32v (&sums)[ROWS][DIGITS]) {
+                                 const char* x, Sums<ROWS>& sums) {
     u32v chunks[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
@@ -178,20 +229,22 @@ struct RowChunk {
       }
     }
   }
+#endif
 
-  // Writes inputs k ... k + 31 of x. Per chunk and plane: a vector of high digits, then
-  // one of low digits.
+  // Writes inputs k ... k + 31 of x. Per chunk and plane, for each DIGIT_BYTES inputs:
+  // their high digits, then their low digits.
   static void arrange_x(const int32_t* integers, int64_t k, char* out) {
     constexpr int PLANE_BYTES = 32 / PLANES;
-    constexpr int PIECE = PLANE_BYTES < VECTOR_BYTES ? PLANE_BYTES : VECTOR_BYTES;
+    constexpr int PIECE = PLANE_BYTES < DIGIT_BYTES ? PLANE_BYTES : DIGIT_BYTES;
     char digits[64];
     split_digits(integers, PLANE_ORDER<PLANES>.order, digits);
     for (int i = 0; i < 32; i += PIECE) {
       int64_t plane = i / PLANE_BYTES, input = k + i % PLANE_BYTES * PLANES;
+      int64_t at = input % INPUTS / PLANES;  // within the plane
       char* to = out + 2 * (input / INPUTS * INPUTS + VECTOR_BYTES * plane) +
-                 input % INPUTS / PLANES;
+                 at / DIGIT_BYTES * 2 * DIGIT_BYTES + at % DIGIT_BYTES;
       std::memcpy(to, digits + i, PIECE);
-      std::memcpy(to + VECTOR_BYTES, digits + 32 + i, PIECE);
+      std::memcpy(to + DIGIT_BYTES, digits + 32 + i, PIECE);
     }
   }
 };

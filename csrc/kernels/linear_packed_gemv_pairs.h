@@ -165,10 +165,13 @@ struct RowChunk {
   static constexpr int BYTES = INPUTS / 8 * BITS, LOAD_BYTES = BYTES;
   static constexpr int LANES_PER_GROUP = LANES;
 
+  template <int ROWS>
+  using Sums = i32v[ROWS][DIGITS];
+
   // The chunk begins `at` bytes into each row.
   template <int ROWS>
   VOXFAST_INLINE static void add(const char* const (&w)[ROWS], int64_t at, bool,
-                                 const char* x, i32v (&sums)[ROWS][DIGITS]) {
+                                 const char* x, Sums<ROWS>& sums) {
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 4

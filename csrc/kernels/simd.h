@@ -169,6 +169,13 @@ VOXFAST_INLINE f32v load(const float* p) {
   return x;
 }
 
+#if defined(__aarch64__)
+VOXFAST_INLINE f32v widen(bf16, uint16x4_t x) { return (f32v)vshll_n_u16(x, 16); }
+VOXFAST_INLINE f32v widen(f16, uint16x4_t x) {
+  return (f32v)vcvt_f32_f16(vreinterpret_f16_u16(x));
+}
+#endif
+
 VOXFAST_INLINE f32v load(const bf16* p) {
 #if defined(__AVX512F__)  // GCC 12 compiles convertvector to several instructions
   __m512i raw = _mm512_maskz_cvtepu16_epi32(
@@ -179,7 +186,7 @@ VOXFAST_INLINE f32v load(const bf16* p) {
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return (f32v)_mm256_slli_epi32(raw, 16);
 #elif defined(__aarch64__)
-  return (f32v)vshll_n_u16(vld1_u16(&p->bits), 16);
+  return widen(bf16{}, vld1_u16(&p->bits));
 #else
   typedef uint16_t u16h __attribute__((vector_size(LANES * 2)));
   u16h raw;
@@ -196,7 +203,7 @@ VOXFAST_INLINE f32v load(const f16* p) {
 #elif defined(__F16C__)
   return (f32v)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__aarch64__)
-  return (f32v)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
+  return widen(f16{}, vld1_u16(&p->bits));
 #else
   f32v x;
   for (int i = 0; i < LANES; ++i) {
