@@ -238,7 +238,7 @@ template <int BITS>
                               u32v* out) {
   constexpr int PLANES = planes_of(BITS, 64), CHUNK_BYTES = 8 * PLANES * BITS;
   for (int64_t at = 0; at < bytes; at += CHUNK_BYTES, out += LANES * PLANES) {
-    BEGIN("unpack_few", BITS);
+    BEGIN("unpack", BITS);
     f32v x[LANES];
 #pragma GCC unroll 16
     for (int r = 0; r < LANES; ++r) {
@@ -323,17 +323,16 @@ template <typename T, int Q>
   }
 }
 
-#define INSTANTIATE(BITS)                                                             \
-  template void unpack<BITS>(const char* const(&)[2][LANES], int64_t, StepCodes*);    \
+#define GEMV(BITS)                                                                    \
   template void gemv<BITS>(const PackedGemv&, const char* const(&)[4],                \
                            const char* const(&)[4], const char* const(&)[4], int64_t, \
                            int64_t, float*);
-INSTANTIATE(2)
-INSTANTIATE(3)
-INSTANTIATE(4)
-INSTANTIATE(5)
-INSTANTIATE(6)
-INSTANTIATE(8)
+GEMV(2)
+GEMV(3)
+GEMV(4)
+GEMV(5)
+GEMV(6)
+GEMV(8)
 
 #define FLOAT_GEMV(Lane, T, TYPE, M)                                                   \
   template void gemv_of_floats<Lane, T, TYPE, M>(const FloatKernel<Lane>::PanelSlice&, \
@@ -373,6 +372,15 @@ UNPACK_FEW(5)
 UNPACK_FEW(6)
 UNPACK_FEW(8)
 #else
+#define UNPACK(BITS) \
+  template void unpack<BITS>(const char* const(&)[2][LANES], int64_t, StepCodes*);
+UNPACK(2)
+UNPACK(3)
+UNPACK(4)
+UNPACK(5)
+UNPACK(6)
+UNPACK(8)
+
 #define GEMM(MR)                                                                         \
   template void gemm_of_codes<MR>(const char* const(&)[MR], const StepCodes*, int64_t,   \
                                   int64_t, const f32v(*)[4], const float (*)[MR][2],     \
