@@ -34,7 +34,7 @@ MODELS: dict[str, Any] = {
     "qwen3-asr-numbers": qwen3_asr,
     "voxtral-rare": voxtral_rare,
 }
-KINDS = ("others", "names")  # of pools, beside engines
+KINDS = ("others", "names", "slow", "digits")  # of pools, beside engines
 STEPS = ("tokenizer", "pools", "eval", "speakers", "train", "calibrate", "verify")
 
 
@@ -202,6 +202,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train-steps", type=int, metavar="N", help="steps of training")
     add("--hours", type=float, help="times the hours of the table of pools (default 1)")
     add("--peak-rate", type=float, help="learning rate")
+    add("--warm-up", type=int, metavar="N", help="steps until the rate is at its peak")
     add("--seed", type=int)
     add("--threads", type=int, help="of the training process (default 2)")
     add("--workers", type=int, help="processes that make batches (default 1)")
@@ -241,7 +242,7 @@ def leave_out(recipe: Recipe, names: Iterable[str]) -> Recipe:
 
 def main() -> None:
     options = parse()
-    names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate")
+    names = ("hours", "seed", "threads", "workers", "device", "compile", "peak_rate", "warm_up")
     given = {"steps": options.train_steps, **{name: getattr(options, name) for name in names}}
     changes = {name: value for name, value in given.items() if value is not None}
     model = MODELS[options.model]

@@ -103,6 +103,7 @@ def write_speaker_set(
     """Writes clips of each of the ``pools`` into ``folder``; returns a line about them.
 
     Every second clip is as it was spoken, the others are as a microphone hears them.
+    ``eval_clean.json`` has the former alone.
     """
     rng, noise, items = np.random.default_rng(seed), Noise(seed), []
     for name, pool in pools.items():
@@ -124,7 +125,9 @@ def write_speaker_set(
         "word_times": "durations of the synthesisers, or the audible part of words said apart",
         "items": items,
     }
-    (folder / "eval.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    clean = {**document, "items": [item for item in items if item["noise"] == "none"]}
+    for name, part in (("eval.json", document), ("eval_clean.json", clean)):
+        (folder / name).write_text(json.dumps(part, indent=1) + "\n", encoding="utf-8")
     words = sum(len(item["words"]) for item in items)
     return f"{len(items)} files, {words} words, {sum(i['duration'] for i in items):.0f} s"
 

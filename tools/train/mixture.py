@@ -15,13 +15,14 @@ __all__ = [
     "EVALUATION_POOLS",
     "MIXTURE",
     "POOLS",
-    "RARE_EVALUATION_POOLS",
     "RARE_MIXTURE",
+    "RARE_TEST_POOLS",
     "TRAINING",
     "PoolPlan",
 ]
 
-TRAINING, CALIBRATION, EVALUATION = (0, 256), (300, 324), (400, 424)  # numbers of speakers
+# Numbers of speakers.
+TRAINING, CALIBRATION, EVALUATION, RARE_TEST = (0, 256), (300, 324), (400, 424), (500, 524)
 
 MIXED = {"fluent": 0.5, "commas": 0.15, "isolated": 0.35}
 SLOWLY = {"slow": 0.8, "isolated": 0.2}
@@ -96,21 +97,20 @@ _RARE_PLANS = (
     PoolPlan("espeak_rare", "espeak", 40, 0.5, 14, FLUENTLY, RARELY),
     PoolPlan("flite_rare", "flite", 41, 0.3, 10, MIXED, RARELY),
     PoolPlan("hibari_rare", "hibari", 42, 0.3, 10, MIXED, RARELY),
-    PoolPlan("espeak_names", "espeak", 43, 0.5, 40, FLUENTLY, NAMES),
+    PoolPlan("espeak_names", "espeak", 43, 2.0, 40, FLUENTLY, NAMES),
     PoolPlan("flite_names", "flite", 44, 0.2, 20, MIXED, NAMES),
-    PoolPlan("hibari_names", "hibari", 45, 0.3, 40, MIXED, NAMES),
-    PoolPlan("evaluation_espeak_rare", "espeak_unseen", 50, 0.25, 0, FLUENTLY, RARELY, EVALUATION),
-    PoolPlan("evaluation_hibari_rare", "hibari", 51, 0.25, 0, MIXED, RARELY, EVALUATION),
-    PoolPlan("evaluation_pico_rare", "pico_us", 52, 0.25, 0, MIXED, RARELY, EVALUATION),
-    PoolPlan("evaluation_espeak", "espeak_unseen", 53, 0.25, 0, FLUENTLY, PHRASES, EVALUATION),
+    PoolPlan("hibari_names", "hibari", 45, 0.6, 40, MIXED, NAMES),
+    PoolPlan("test_espeak_rare", "espeak_unseen", 60, 0.25, 0, FLUENTLY, RARELY, RARE_TEST),
+    PoolPlan("test_hibari_rare", "hibari", 61, 0.25, 0, MIXED, RARELY, RARE_TEST),
+    PoolPlan("test_pico_rare", "pico_us", 62, 0.25, 0, MIXED, RARELY, RARE_TEST),
+    PoolPlan("test_espeak", "espeak_unseen", 63, 0.25, 0, FLUENTLY, PHRASES, RARE_TEST),
+    PoolPlan("test_hibari", "hibari", 64, 0.25, 0, MIXED, PHRASES, RARE_TEST),
+    PoolPlan("test_pico", "pico_us", 65, 0.25, 0, MIXED, PHRASES, RARE_TEST),
 )
 RARE_MIXTURE: Mapping[str, float] = {
     "espeak": 30, "flite": 14, "hibari": 20, **{p.name: p.part for p in _RARE_PLANS if p.part},
 }  # fmt: skip
-RARE_EVALUATION_POOLS = (
-    *(plan.name for plan in _RARE_PLANS if plan.speakers == EVALUATION),
-    "evaluation_hibari", "evaluation_pico",
-)  # fmt: skip
+RARE_TEST_POOLS = tuple(plan.name for plan in _RARE_PLANS if plan.speakers == RARE_TEST)
 
 POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in (*_PLANS, *_RARE_PLANS)}
 MIXTURE: Mapping[str, float] = {plan.name: plan.part for plan in _PLANS if plan.part}

@@ -109,5 +109,7 @@ def test_leaving_out() -> None:
     }
     assert recipe.acoustics.room == 0
     assert recipe.acoustics.noises == Recipe().acoustics.noises
+    kinds = leave_out(Recipe(), ["slow", "digits"])
+    assert len(kinds.mixture) == len(Recipe().mixture) - 7
     with pytest.raises(SystemExit, match="neither an engine"):
         leave_out(Recipe(), ["rooms"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..calibrate import Traits
 from ..evalset import EvalClip
 from ..grammar import WORDS
-from ..mixture import RARE_EVALUATION_POOLS, RARE_MIXTURE
+from ..mixture import RARE_MIXTURE, RARE_TEST_POOLS
 from ..speech import Word
 from . import steps
 from .config import ModelConfig
@@ -32,7 +32,7 @@ _CHANGES = {
     "words": WORDS,
     "mixture": RARE_MIXTURE,
     "calibration_clips": 0,
-    "evaluation": RARE_EVALUATION_POOLS,
+    "evaluation": RARE_TEST_POOLS,
     "speaker_seconds": 15.0,
 }
 RECIPE = replace(
@@ -41,7 +41,7 @@ RECIPE = replace(
     steps=1000,
     peak_rate=1.2e-3,
     warm_up=60,
-    speaker_clips=80,
+    speaker_clips=160,
 )
 SMOKE = replace(steps.SMOKE, **_CHANGES)
 TRAITS: Traits = {
