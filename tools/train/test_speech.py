@@ -1,5 +1,6 @@
 """Tests of engines, pools and augmentation; engines that are not installed are skipped by name."""
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -32,7 +33,7 @@ from .engines.phonemes import Accent, draw_accent, phonemes
 from .evalset import read_eval_set, write_speaker_set
 from .grammar import DIGITS, RARE, VOCABULARY, draw_digits, draw_drill
 from .mel import MEL_BINS, mel_filterbank
-from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, TRAINING, PoolPlan
+from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, RARE_TEST, TRAINING, PoolPlan
 from .pool import Mixture, Pool, read_manifest, write_shard
 from .speech import SAMPLE_RATE, Phrase, Word
 from .synthesis import draw_texts, fill, join, say_phrase, word_times
@@ -103,11 +104,11 @@ def test_every_pool_has_an_engine_and_sets_of_speakers_are_apart() -> None:
     for pool in POOLS.values():
         assert pool.engine in ENGINES
         assert pool.part == 0 or pool.speakers == TRAINING
-        assert pool.part > 0 or pool.speakers in (CALIBRATION, EVALUATION)
+        assert pool.part > 0 or pool.speakers in (CALIBRATION, EVALUATION, RARE_TEST)
         assert set(pool.styles) <= set(STYLES)
         assert set(pool.texts) <= set(synthesis.TEXTS)
     assert {POOLS[name].engine for name in MIXTURE}.isdisjoint({"pico_gb", "pico_us"})
-    spans = sorted([TRAINING, CALIBRATION, EVALUATION])
+    spans = sorted([TRAINING, CALIBRATION, EVALUATION, RARE_TEST])
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert len({pool.seed for pool in POOLS.values()}) == len(POOLS)
 
@@ -383,6 +384,8 @@ def test_speaker_set(tmp_path: Path, tones: Tones) -> None:
         assert clip.words
         for word in clip.words:
             assert 0 <= word.start < word.end <= 6
+    clean = json.loads((folder / "eval_clean.json").read_text(encoding="utf-8"))
+    assert [item["file"] for item in clean["items"]] == ["voice_00.flac", "voice_02.flac"]
     word = clips[0].words[0]  # the first one as it was spoken: a tone between silences
     middle = int((word.start + word.end) / 2 * SAMPLE_RATE)
     assert np.abs(clips[0].audio[middle - 200 : middle + 200]).max() > 0.05
