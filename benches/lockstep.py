@@ -12,7 +12,7 @@ in turns, of which the fastest count. Every session's words must be those of the
 ``--full`` races a pass of the decoder of Voxtral 4B, random weights, with a position of each
 session against one of one session, each with a minute of history, in turns; or, of Qwen3-ASR 0.6B,
 with a token of each, written behind 15 s of audio. It says what the least possible is: one read of
-the weights, or the products of all rows at NumPy's rate in float32.
+the weights, or the products of all rows at the processor's peak.
 
 ``--backlog`` lets one session catch up with so many seconds, on a thread of its own, while the
 others are live; and counts the passes that ran while a live session waited for its words.
@@ -42,7 +42,7 @@ import numpy as np
 from models import weights_of
 from numpy.typing import NDArray
 from parallel import BITS, HISTORY, run_pass
-from roofline import product_rate, read_seconds
+from roofline import peak_rate, products_per_float, read_seconds
 
 import voxfast
 from voxfast.audio import SAMPLE_RATE, load_audio
@@ -132,7 +132,8 @@ def full(options: argparse.Namespace) -> dict[str, object]:
         many.append(seconds_of(run_together))
     alone, together = statistics.median(one), statistics.median(many)
     n_bytes, numbers = weights_of(decoder)
-    least = max(read_seconds(n_bytes), options.sessions * numbers / product_rate())
+    rate = peak_rate() * products_per_float(BITS[options.full] or mx.bfloat16)
+    least = max(read_seconds(n_bytes), options.sessions * numbers / rate)
     return {
         "model": f"{'qwen3-asr-0.6b' if is_qwen else 'voxtral-4b'}-{options.full}, random weights",
         "sessions": options.sessions,

@@ -4,11 +4,11 @@
 
 Weights have the sizes of Voxtral 4B's decoder: all of a layer, one after the other, and the logits.
 Both are larger than any cache. The least is one read of the weights by all threads, measured
-beforehand, or, where that takes longer, the products of all rows at the processor's peak. That is
-NumPy's rate of float32 products times the products of one instruction, in units of what a float32
-instruction multiplies: 2 where packed weights are dot products of bytes (four times as many, but x
-has two digits) or pairs (madd), 2 where bfloat16 are pairs. NumPy may stay below the peak: on a Zen
-5 it reaches half of it. Activations are bfloat16.
+beforehand, or, where that takes longer, the products of all rows at the processor's peak: rows
+times weights / (float32 products per second of FMAs in registers, times the products of one
+instruction in units of an FMA's). These are 2 where packed weights are dot products of bytes (four
+times as many, but x has two digits) or pairs (madd), 2 where bfloat16 are pairs; such instructions
+issue as often as FMAs. Activations are bfloat16.
 
 Columns: milliseconds (the least of some calls), the ratio to one row, and the ratio to the least,
 with what bounds it. ``--cpu-time``: the mean processor time per thread instead of the clock's, for
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import mlx.core as mx
 from bench_linear import FORMATS, Product, Shape
-from roofline import product_rate, read_seconds
+from roofline import peak_rate, products_per_float, read_seconds
 
 from voxfast._native import _ext
 from voxfast.ops import linear
@@ -92,18 +92,11 @@ def seconds_of(products: list[Product], rows: int, clock: Clock) -> float:
     return sum(taken) / len(taken) if clock is cpu_time else min(taken)
 
 
-def products_per_instruction(form: str) -> int:
-    """In units of what an instruction with float32 multiplies."""
-    if isinstance(FORMATS[form], int):
-        return 2
-    return 2 if form == "bfloat16" and _ext.isa() in ("avx512dot", "neonmm") else 1
-
-
 def measure(part: str, form: str, rows: tuple[int, ...], clock: Clock) -> Iterator[Line]:
     products = [Product(Shape(max(rows), n, k), form) for n, k in PARTS[part]]
     read = 1e3 * read_seconds(sum(w.nbytes for product in products for w in product.arrays))
     weights = sum(n * k for n, k in PARTS[part])
-    multiply = 1e3 * weights / (product_rate() * products_per_instruction(form))
+    multiply = 1e3 * weights / (peak_rate() * products_per_float(FORMATS[form]))
     one_row = 1e3 * seconds_of(products, 1, clock)
     for count in rows:
         taken = 1e3 * seconds_of(products, count, clock)
