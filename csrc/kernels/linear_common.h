@@ -113,9 +113,20 @@ void store_floats(T* p, const float* x, int64_t count) {
   for (; i + LANES <= count; i += LANES) {
     store(p + i, load(x + i));
   }
+#if defined(__AVX512BW__)
+  auto mask = static_cast<__mmask16>((1u << (count - i)) - 1);
+  T rest[LANES];
+  store(rest, load_partial(x + i, count - i));
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p + i, mask, read<__m512>(rest));
+  } else {
+    _mm256_mask_storeu_epi16(p + i, mask, read<__m256i>(rest));
+  }
+#else
   for (; i < count; ++i) {
     p[i] = from_float<T>(x[i]);
   }
+#endif
 }
 
 // Adds the bias to outputs [n, n + count) of row m of x and stores them.
@@ -134,6 +145,35 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
   with_type(a.out_type, [&]<typename T>(T*) __attribute__((always_inline)) {
     store_floats(static_cast<T*>(a.out) + first, x, count);
   });
+}
+
+// out[r][i] = outputs[i][m][r] for i < count.
+template <int ROWS, int PANEL>
+VOXFAST_INLINE void transpose_outputs(const float (&outputs)[MAX_GEMV_TASK][ROWS][PANEL],
+                                      int64_t m, int64_t count,
+                                      float (&out)[PANEL][MAX_GEMV_TASK]) {
+  if constexpr (LANES == 16 && PANEL % LANES == 0) {
+    for (int64_t i = 0; i < count; i += LANES) {
+      for (int r = 0; r < PANEL; r += LANES) {
+        f32v x[LANES];
+#pragma GCC unroll 16
+        for (int j = 0; j < LANES; ++j) {
+          x[j] = load(outputs[min(i + j, count - 1)][m] + r);
+        }
+        transpose(x);
+#pragma GCC unroll 16
+        for (int j = 0; j < LANES; ++j) {
+          store(out[r + j] + i, x[j]);
+        }
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int r = 0; r < PANEL; ++r) {
+        out[r][i] = outputs[i][m][r];
+      }
+    }
+  }
 }
 
 // A gemv task for at most ROWS rows of x. Each panel has one row of w from each of PANEL
@@ -155,13 +195,11 @@ VOXFAST_INLINE void gemv_task(const LinearArguments& a, int64_t task, F start) {
     compute(outputs[i]);
   }
   for (int64_t m = 0; m < a.m; ++m) {
+    alignas(64) float of_strips[PANEL][MAX_GEMV_TASK];
+    transpose_outputs(outputs, m, count, of_strips);
     for (int64_t r = 0, n = first; r < PANEL && n < a.n; ++r, n += a.strip) {
-      float of_strip[MAX_GEMV_TASK];
-      for (int64_t i = 0; i < count; ++i) {
-        of_strip[i] = outputs[i][m][r];
-      }
       int64_t skipped = n - min(n, latest);
-      write_outputs(a, m, n, count - skipped, of_strip + skipped);
+      write_outputs(a, m, n, count - skipped, of_strips[r] + skipped);
     }
   }
 }
