@@ -12,6 +12,7 @@
 //   linear_packed_gemv_bytes.h its inner loop with dot products of bytes
 //   linear_packed_gemv_pairs.h its inner loop with any other instruction set
 //   linear_packed_few.h        packed w, a few rows of x, AVX-512 VNNI and VBMI
+//   linear_packed_sixteen.h    the same, for 13 to 16 rows
 //
 // Glossary. The files of linear use each word in this sense only.
 //
@@ -43,6 +44,7 @@
 //   block       32 consecutive codes of a row, packed into `bits` words
 //   chunk       packed gemv: the codes taken from a row of w per step
 //   plane       gemv with bytes: the codes at one bit offset of every byte of a chunk
+//   part        sixteen rows of x, packed: outputs whose sums are in registers
 //   stage       few rows of x, packed: the codes of a panel that are unpacked at once:
 //               whole groups of each row, as few as fill a vector of bytes
 //   step        packed gemm: the codes that are multiplied with one vector, or lane, of x
@@ -60,6 +62,7 @@
 #if defined(VOXFAST_BYTE_DOTS) && defined(__AVX512F__)
 #define VOXFAST_FEW
 #include "kernels/linear_packed_few.h"
+#include "kernels/linear_packed_sixteen.h"
 #endif
 
 namespace voxfast::VOXFAST_ISA {
@@ -76,6 +79,9 @@ void with_kernel(const LinearArguments& a, F f) {
     return f.template operator()<PackedGemv>();
   }
 #if defined(VOXFAST_FEW)
+  if (a.m >= PackedSixteen::MIN_M && a.m <= PackedSixteen::MAX_M) {
+    return f.template operator()<PackedSixteen>();
+  }
   if (a.m <= PackedFew::MAX_M) {
     return f.template operator()<PackedFew>();
   }

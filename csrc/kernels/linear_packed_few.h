@@ -98,23 +98,6 @@ struct PackedFew {
     });
   }
 
- private:
-  // `rows` of x per tile, at most MR; some tiles have one less.
-  template <int MR, int BITS, int GROUP>
-  static void multiply_tiles(const LinearArguments& a, int64_t task, int64_t rows) {
-    if constexpr (MR > 2) {
-      if (rows < MR) {
-        return multiply_tiles<MR - 1, BITS, GROUP>(a, task, rows);
-      }
-    }
-    gemv_task<MAX_M, PANEL>(a, task, [&](Panel panel) {
-      return [&a, panel](float (&sums)[MAX_M][PANEL]) mutable {
-        add_panel<MR, BITS, GROUP>(a, panel, sums);
-        panel = panel.after(a, 1);
-      };
-    });
-  }
-
   // Loads scales or biases: out[g] has those of group first + g of each row of a panel.
   template <typename T>
   VOXFAST_INLINE static void load_groups(const LinearArguments& a, const void* p,
@@ -178,6 +161,23 @@ struct PackedFew {
   VOXFAST_INLINE static f32v widen(f16, u32v x) {
     return (f32v)_mm512_maskz_cvtph_ps(
         0xffff, _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)(x >> 16)));
+  }
+
+ private:
+  // `rows` of x per tile, at most MR; some tiles have one less.
+  template <int MR, int BITS, int GROUP>
+  static void multiply_tiles(const LinearArguments& a, int64_t task, int64_t rows) {
+    if constexpr (MR > 2) {
+      if (rows < MR) {
+        return multiply_tiles<MR - 1, BITS, GROUP>(a, task, rows);
+      }
+    }
+    gemv_task<MAX_M, PANEL>(a, task, [&](Panel panel) {
+      return [&a, panel](float (&sums)[MAX_M][PANEL]) mutable {
+        add_panel<MR, BITS, GROUP>(a, panel, sums);
+        panel = panel.after(a, 1);
+      };
+    });
   }
 
   // Transposes: lane r of x[i] becomes lane i of x[r].
