@@ -75,19 +75,6 @@ def alone(model: voxfast.Model, clips: list[np.ndarray]) -> list[list[voxfast.Wo
     return [in_turn([session], [audio], 1777)[0] for session, audio in pairs]
 
 
-def streams_of_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many streams take part in each pass of the decoder, from now on."""
-    streams: list[int] = []
-    decode = passes.decode
-
-    def noting(decoders: Sequence[Any]) -> None:
-        streams.append(len(decoders))
-        decode(decoders)
-
-    monkeypatch.setattr(passes, "decode", noting)
-    return streams
-
-
 # ---- a pass -------------------------------------------------------------------------
 
 
@@ -180,29 +167,27 @@ def test_sessions_in_turn_share_passes_and_write_the_words_of_each_alone(
     model: voxfast.Model,
     clips: list[np.ndarray],
     alone: list[list[voxfast.Word]],
-    monkeypatch: pytest.MonkeyPatch,
+    running: list[int],
 ) -> None:
     """Words, times and probabilities; every session with options of its own."""
-    streams = streams_of_passes(monkeypatch)
     assert in_turn(opened(model, len(clips)), clips, 1777) == alone
-    assert max(streams) == len(clips)
-    assert np.mean(streams) > 1.4
+    assert max(running) == len(clips)
+    assert np.mean(running) > 1.4
     assert [bool(words) for words in alone] == [True] * 7 + [False]
 
 
 def test_sessions_that_are_processed_in_turn_share_their_first_inference(
-    model: voxfast.Model, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    model: voxfast.Model, clips: list[np.ndarray], running: list[int]
 ) -> None:
     """Each was processed before, when it had too little audio for an inference."""
     sessions = [model.session(language="en") for _ in range(4)]
-    streams = streams_of_passes(monkeypatch)
     for at in range(0, 8000, 1600):
         for session, audio in zip(sessions, clips, strict=False):
             session.insert(audio[at : at + 1600])
-        assert not streams
+        assert not running
         for session in sessions:
             session.process()
-    assert streams == [4] * len(streams)
+    assert running == [4] * len(running)
     for session in sessions:
         session.close()
 
@@ -288,7 +273,7 @@ def test_a_step_is_a_pass_and_none_waits_for_the_end_of_an_inference(
 def test_a_session_hears_what_its_own_calls_give_it(
     model: voxfast.Model,
     clips: list[np.ndarray],
-    monkeypatch: pytest.MonkeyPatch,
+    running: list[int],
     end: str,
     quiet: float,
 ) -> None:
@@ -298,7 +283,6 @@ def test_a_session_hears_what_its_own_calls_give_it(
     """
     audio = clips[3].copy()
     audio[:48_000] *= quiet
-    streams = streams_of_passes(monkeypatch)
 
     def words(more: int, bystander: voxfast.Session | None = None) -> list[voxfast.Word]:
         found = []
@@ -315,12 +299,12 @@ def test_a_session_hears_what_its_own_calls_give_it(
             return found + session.feed(audio[80_000:]) + session.finish()
 
     for more in (0, 4000, 16_000):
-        streams.clear()
+        running.clear()
         expected = words(more)
-        assert set(streams) == {1}
+        assert set(running) == {1}
         with model.session() as bystander:
             assert words(more, bystander) == expected
-        assert max(streams) == 2
+        assert max(running) == 2
 
 
 def test_audio_that_is_ended_before_it_is_processed_is_one_inference(
@@ -410,12 +394,11 @@ def test_a_session_that_is_closed_or_forgotten_in_an_inference_is_gone(
 
 
 def test_ops_of_mlx_compute_one_stream_at_a_time(
-    model: voxfast.Model, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    model: voxfast.Model, clips: list[np.ndarray], running: list[int]
 ) -> None:
-    streams = streams_of_passes(monkeypatch)
     with ops.use_native(False):
         sessions = opened(model, 3)
         shared = in_turn(sessions, [clip[:24000] for clip in clips[:3]], 8000)
         pairs = zip(opened(model, 3), clips[:3], strict=True)
         assert shared == [in_turn([one], [audio[:24000]], 8000)[0] for one, audio in pairs]
-    assert set(streams) == {1}
+    assert set(running) == {1}

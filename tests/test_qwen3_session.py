@@ -21,7 +21,6 @@ import voxfast
 from voxfast import ops
 from voxfast._native import _ext
 from voxfast.bench.scoring import score
-from voxfast.models.qwen3_asr import passes
 from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.passes import Asking, run_alone
@@ -293,33 +292,28 @@ def test_an_utterance_may_begin_with_more_audio(
 
 
 def test_a_turn_ends_at_once_if_nothing_is_pending(
-    model: voxfast.Model, clips: dict[str, EvalItem], monkeypatch: pytest.MonkeyPatch
+    model: voxfast.Model,
+    clips: dict[str, EvalItem],
+    running: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its words are written by then; what comes next is another utterance."""
     silence = np.zeros(24_000, np.float32)
     clip = clips["eval_18"].audio
     audio = np.concatenate([clip, silence, clip, silence])
     ends: list[int] = []  # decoder's passes up to the end of speech, in the call that returned it
-    passes_run: list[int] = []
-    decode = passes.decode
-
-    def noting(decoders: Sequence[Decoder]) -> None:
-        passes_run.append(len(decoders))
-        decode(decoders)
-
-    monkeypatch.setattr(passes, "decode", noting)
 
     def words() -> list[voxfast.Word]:
         found: list[voxfast.Word] = []
         ends.clear()
         with model.session(language="en", endpoint_ms=1200) as session:
             for at in range(0, len(audio), 1280):
-                passes_run.clear()
+                running.clear()
                 session.insert(audio[at : at + 1280])
                 events = session.events()
                 found += [event for event in events if isinstance(event, voxfast.Word)]
                 if any(isinstance(event, SpeechEnded) for event in events):
-                    ends.append(len(passes_run))
+                    ends.append(len(running))
             found += session.finish()
             assert session.lag == 0
         return found
