@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
+from hypothesis import strategies as st
 
 from voxfast.ops import SCALE_BYTES, rotary_tables, sliding_attention
 
@@ -11,6 +12,17 @@ DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 # Relative to max(1, |reference|): half a unit in the last place of what is stored, and
 # what float32 accumulation adds.
 TOLERANCE = {mx.float32: 6e-6, mx.float16: 2**-11 + 1e-5, mx.bfloat16: 2**-8 + 1e-5}
+
+# What streams may be like, but for the sizes of heads and chunks.
+ANY_STREAM = {
+    "heads": st.sampled_from([(1, 1), (2, 2), (4, 2), (8, 2), (6, 2), (5, 1), (9, 1), (20, 1)]),
+    "window": st.sampled_from([1, 2, 3, 7, 64, 750]),
+    "slack": st.sampled_from([0, 0, 1, 50]),
+    "batch": st.sampled_from([1, 1, 2]),
+    "length": st.integers(1, 150),
+    "dtype": st.sampled_from(DTYPES),
+    "native": st.booleans(),
+}
 
 
 def to_numpy(x: mx.array) -> np.ndarray:

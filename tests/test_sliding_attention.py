@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from attention_reference import (
+    ANY_STREAM,
     DTYPES,
     TOLERANCE,
     attention,
@@ -34,17 +35,7 @@ pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(
-    heads=st.sampled_from([(1, 1), (2, 2), (4, 2), (8, 2), (6, 2), (5, 1), (9, 1), (20, 1)]),
-    size=st.sampled_from([1, 3, 31, 64, 80, 128, 256]),
-    window=st.sampled_from([1, 2, 3, 7, 64, 750]),
-    chunks=CHUNKS,
-    slack=st.sampled_from([0, 0, 1, 50]),
-    batch=st.sampled_from([1, 1, 2]),
-    length=st.integers(1, 150),
-    dtype=st.sampled_from(DTYPES),
-    native=st.booleans(),
-)
+@given(size=st.sampled_from([1, 3, 31, 64, 80, 128, 256]), chunks=CHUNKS, **ANY_STREAM)
 def test_any_stream_equals_the_whole_sequence(
     heads, size, window, chunks, slack, batch, length, dtype, native
 ):
