@@ -80,6 +80,8 @@ def in_turn(model: voxfast.Model, audio: list[Samples], chunk: int) -> list[list
             session.insert(samples[at : at + chunk])
         for session, found in zip(sessions, words, strict=True):
             found += session.process()
+    for session in sessions:
+        session.end()
     for session, found in zip(sessions, words, strict=True):
         found += session.finish()
     return words

@@ -71,6 +71,7 @@ def test_an_async_source_and_the_single_calls(
                 words += await session.feed(chunk)
             assert session.heard == pytest.approx(len(clips[1]) / 16000)
             assert session.lag < 0.08
+            session.end()
             words += await session.finish()
             assert words == expected[1]
         async with model.session() as session:

@@ -85,6 +85,26 @@ def test_sessions_in_turn_share_passes_and_write_the_words_of_each_alone(
     assert model.pass_count.rows - before.rows > positions
 
 
+def test_sessions_that_end_together_share_the_passes_of_their_ends(
+    model: voxfast.Model,
+    clips: list[np.ndarray],
+    alone: list[list[voxfast.Word]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions = opened(model, clips)
+    words = [session.feed(audio) for session, audio in zip(sessions, clips, strict=True)]
+    streams = rows_of_passes(monkeypatch)
+    for session in sessions:
+        session.end()
+        with pytest.raises(voxfast.SessionClosedError, match="ending; call finish"):
+            session.feed(clips[0])
+    assert not streams  # nothing is processed yet
+    for session, found in zip(sessions, words, strict=True):
+        found += session.finish()
+    assert words == alone
+    assert streams[0] == len(clips)
+
+
 def test_sessions_of_many_threads(
     model: voxfast.Model, clips: list[np.ndarray], alone: list[list[voxfast.Word]]
 ) -> None:

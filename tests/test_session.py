@@ -300,7 +300,7 @@ def test_int16_is_the_same_audio(model: voxfast.Model, clip: EvalItem) -> None:
 def test_use_after_finish_or_close_is_refused(model: voxfast.Model) -> None:
     session = model.session()
     session.finish()
-    for call in (session.flush, session.finish, session.process):
+    for call in (session.flush, session.finish, session.process, session.end):
         with pytest.raises(voxfast.SessionClosedError, match="finished"):
             call()
     with pytest.raises(voxfast.SessionClosedError, match="finished"):

@@ -92,6 +92,10 @@ class AsyncSession:
         await self._drain()
         return self._session.take()
 
+    def end(self) -> None:
+        """Queue the end of the stream; cheap. :meth:`finish` processes it."""
+        self._session.end()
+
     async def finish(self) -> list[Word]:
         """End the stream and return its last words. If it is cancelled, call it again."""
         self._session._queue_end()

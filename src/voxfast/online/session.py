@@ -238,6 +238,17 @@ class Session:
             raise InvalidOptionError(f"a pause must be a number of seconds from 0; got {seconds!r}")
         self._enqueue(_QueuedCall(self._input.skip, (float(seconds),), pause=float(seconds)))
 
+    def end(self) -> None:
+        """Queue the end of the stream without processing it; cheap. :meth:`finish` does the rest.
+
+        For several sessions on one thread: end all of them, and the first :meth:`finish` takes
+        the others along.
+
+        Raises:
+            SessionClosedError: after ``finish()`` or ``close()``.
+        """
+        self._queue_end()
+
     def finish(self) -> list[Word]:
         """End the stream and return its last words. No audio is accepted afterwards.
 
@@ -332,6 +343,7 @@ class Session:
             if self._state != "ending":
                 self._check_open()
             self._state = "ending"
+            # Again if it was called before: an interrupt may have come before this line.
             self._calls.append(_QueuedCall(self._input.end_stream))
 
     def _queue_before_events(self, flush: bool, finish: bool) -> None:

@@ -13,7 +13,7 @@ Dimension letters: B batch, L new positions, T mel frames, D head size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import cast
@@ -30,6 +30,13 @@ from voxfast.ops import gelu, linear, swiglu
 from voxfast.rows import History, histories, joined, split
 
 __all__ = ["DecoderRows", "DecoderState", "EncoderState", "Voxtral"]
+
+
+Launch = Callable[[mx.array], None]
+
+
+def _leave_lazy(x: mx.array) -> None:
+    """Leave it to whoever needs it."""
 
 
 class Attention(nn.Module):
@@ -163,18 +170,25 @@ class Encoder(nn.Module):
             x = conv(rows) if rows.shape[1] else mx.zeros((len(rows), 0, self.args.dim), x.dtype)
         return x
 
-    def transform(self, parts: Sequence[mx.array], states: Sequence[EncoderState]) -> mx.array:
+    def transform(
+        self,
+        parts: Sequence[mx.array],
+        states: Sequence[EncoderState],
+        launch: Launch = _leave_lazy,
+    ) -> mx.array:
         """[S, L, dim] of each batch, L ≥ 1 → their rows; each frame attends to its window.
 
         Args:
             parts: of batches, S streams each.
             states: of all streams, in this order.
+            launch: see :meth:`Voxtral.encode`.
         """
         lengths = [part.shape[1] for part in parts for _ in range(len(part))]
         x = joined([part.reshape(1, -1, part.shape[2]) for part in parts])
         caches = [state.caches for state in states]
         layers = histories(caches, lengths, self.args.head_dim, self.args.rope_theta)
         for layer, history in zip(self.layers, layers, strict=True):
+            launch(x)
             x = layer(x, history)
         return self.norm(x)
 
@@ -381,7 +395,10 @@ class Voxtral(nn.Module):
         )
 
     def encode(
-        self, mels: Sequence[mx.array], states: Sequence[Sequence[EncoderState]]
+        self,
+        mels: Sequence[mx.array],
+        states: Sequence[Sequence[EncoderState]],
+        launch: Launch = _leave_lazy,
     ) -> list[mx.array | None]:
         """Log-mel frames to the audio embeddings of complete positions, for several streams.
 
@@ -390,6 +407,8 @@ class Voxtral(nn.Module):
         Args:
             mels: [S, T, n_mels] of each batch of streams, their next frames; T ≥ 1.
             states: of the streams of each batch, in one phase; updated.
+            launch: called with the input of each layer, so that the device computes it while the
+                graph of the layer is made.
 
         Returns:
             For each stream [P, decoder dim] for P complete positions, or None for P = 0.
@@ -403,7 +422,7 @@ class Voxtral(nn.Module):
         if not any(lengths):
             return [None] * len(streams)
         heard = [state for state, length in zip(streams, lengths, strict=True) if length]
-        frames = self.encoder.transform([part for part in parts if part.shape[1]], heard)
+        frames = self.encoder.transform([part for part in parts if part.shape[1]], heard, launch)
         factor = self.args.downsample_factor
         if any(length % factor for length in lengths) or any(
             state.frames is not None for state in streams

@@ -165,7 +165,7 @@ class TokenStream:
         if self._costs is not None:
             self._costs.finished(made.rows.outputs)
         if prepared is not None:
-            _launch(prepared[1])
+            _launch(prepared[1].tokens, prepared[1].probabilities)
             self._started = prepared
         ids = cast(list[int], results.tokens.tolist())
         likely = cast(list[float], results.probabilities.tolist())
@@ -174,7 +174,7 @@ class TokenStream:
     def _start(self) -> tuple[_Pass, _Results]:
         """A pass of this stream alone, which the device computes from now on."""
         made, results = self._compute()
-        _launch(results)
+        _launch(results.tokens, results.probabilities)
         return made, results
 
     def _compute(self, token: mx.array | None = None) -> tuple[_Pass, _Results]:
@@ -338,11 +338,12 @@ def encode(heard: Sequence[tuple[TokenStream, NDArray[np.float32]]]) -> None:
     mels = [part[0][0]._mel.frames(np.stack([audio for _, audio in part])) for part in parts]
     states = [[stream._encoder for stream, _ in part] for part in parts]
     streams = [stream for part in parts for stream, _ in part]
-    embeddings = streams[0]._model.encode(mels, states)
-    if not any(stream._started for stream in streams):
-        # While it is computed, the host makes the graph of the pass. (Where a pass runs, its
-        # encoder may still be running, too, and rings that a kernel reads would be copied.)
-        mx.async_eval([found for found in embeddings if found is not None])  # type: ignore[no-untyped-call]
+    if any(stream._started for stream in streams):
+        # The encoder of that pass may still run, and rings that a kernel reads would be copied.
+        embeddings = streams[0]._model.encode(mels, states)
+    else:  # while it is computed, the host makes the rest of the graph, and that of the pass
+        embeddings = streams[0]._model.encode(mels, states, _launch)
+        _launch(*(found for found in embeddings if found is not None))
     for stream, found in zip(streams, embeddings, strict=True):
         if found is None:
             continue
@@ -400,9 +401,9 @@ def run(model: Voxtral, parts: Sequence[_Pass]) -> _Results:
     return _Results(*greedy(logits), logits)
 
 
-def _launch(results: _Results) -> None:
-    """Let the device compute a pass, with all that it depends on: rings and encoded audio."""
-    mx.async_eval(results.tokens, results.probabilities)  # type: ignore[no-untyped-call]
+def _launch(*arrays: mx.array) -> None:
+    """Let the device compute arrays, with all that they depend on: rings and encoded audio."""
+    mx.async_eval(*arrays)  # type: ignore[no-untyped-call]
 
 
 def _masked(logits: mx.array, parts: Sequence[_Pass]) -> mx.array:
