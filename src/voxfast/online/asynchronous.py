@@ -159,7 +159,7 @@ class AsyncSession:
 
     async def _drain(self, then: Callable[[], None] | None = None) -> None:
         """Process what is queued by now, and call ``then`` on the owner thread."""
-        if then is None and self._session._is_settled:
+        if then is None and self._session._is_served():
             await asyncio.sleep(0)  # a loop of such calls holds up no other task
             return
         async with self._turn:

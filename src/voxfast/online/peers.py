@@ -29,13 +29,20 @@ class Peers:
 
     def due(self, asking: "Session") -> "list[Session]":
         """The others that have a step to do, with what was inserted by now; on the owner thread."""
+        return [session for session in self._others(asking) if session._prepare()]
+
+    def settle(self, asking: "Session") -> None:
+        """Apply what was inserted into the others by now; on the owner thread.
+
+        The calls of those that have no step to do need not wait for the owner thread then.
+        """
+        for session in self._others(asking):
+            session._prepare()
+            session._note_settled()
+
+    def _others(self, asking: "Session") -> "list[Session]":
+        """The open ones but for one; forgets those that are closed."""
         with self._lock:
-            others = [session for session in self._sessions if session is not asking]
-        due = []
-        for session in others:
-            if not session._is_live:
-                with self._lock:
-                    self._sessions.discard(session)
-            elif session._prepare():
-                due.append(session)
-        return due
+            for session in [one for one in self._sessions if not one._is_live]:
+                self._sessions.discard(session)
+            return [session for session in self._sessions if session is not asking]

@@ -378,18 +378,19 @@ class Session:
         step, before anything else can happen to the stream. Without it, nothing waits for the
         owner thread where steps of other sessions have done all there was to do.
         """
-        if then is None and self._is_settled:
+        if then is None and self._is_served():
             return
         with self._process_lock, self._draining() as last:
             while self._owner.run(self._slice, last, then):
                 pass
 
-    @property
-    def _is_settled(self) -> bool:
-        """Whether all queued calls are applied, and what followed from them is done."""
+    def _is_served(self) -> bool:
+        """Whether a call has nothing to wait for, since all that was queued is done."""
         with self._calls_lock:
             queued = self._applied + len(self._calls)
-        return self._settled == queued and self._stream.error is None
+        is_settled = self._settled == queued and self._stream.error is None
+        self._stream.was_awaited |= is_settled
+        return is_settled
 
     @contextmanager
     def _draining(self) -> Iterator[int]:
@@ -422,8 +423,10 @@ class Session:
         if self._stream.error is not None:  # in a step that another session asked for
             raise self._stream.error
         end = time.monotonic() + SLICE_SECONDS
+        has_stepped = False
         try:
-            while self._apply(last) or self._step():
+            while (has_applied := self._apply(last)) or self._step():
+                has_stepped |= not has_applied
                 is_over = self._owner.is_wanted or time.monotonic() >= end
                 if is_over and (self._applied < last or self._stream.due):
                     return True
@@ -434,6 +437,8 @@ class Session:
         self._stream.was_awaited = True
         if then is not None:
             then()
+        if not has_stepped and not self._owner.is_wanted:
+            self._peers.settle(self)  # a step would have done it
         return False
 
     def _note_settled(self) -> None:
