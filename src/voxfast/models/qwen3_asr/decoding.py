@@ -139,7 +139,7 @@ class Decoder:
             step = self._step(self._gather())
         self._state = step.state
         wanted = (step.token, step.probability, step.frame)
-        mx.async_eval(*wanted, step.state.arrays())  # type: ignore[no-untyped-call]
+        mx.async_eval(*wanted)  # type: ignore[no-untyped-call]
         following = DecoderRows([self._model.embed(step.token)], step.state.copy(), self._layers)
         self._prepared = self._step(following)
         mx.eval(wanted)
@@ -168,7 +168,7 @@ def decode(decoders: Sequence[Decoder]) -> None:
         decoder._frame(asked, decoder._state)
         for decoder, asked in zip(decoders, queries, strict=True)
     ]
-    mx.eval(tokens, probabilities, frames, [decoder._state.arrays() for decoder in decoders])
+    mx.eval(tokens, probabilities, frames)
     ids = cast(list[int], tokens.tolist())
     likely = cast(list[float], probabilities.tolist())
     for row, decoder in enumerate(decoders):

@@ -64,7 +64,7 @@ class KeptState:
             cache.trim(cache.offset - positions)
 
     def arrays(self) -> list[mx.array]:
-        """All arrays that a step must evaluate."""
+        """All arrays of the state."""
         return [array for cache in self.caches for array in cache.state]
 
 
