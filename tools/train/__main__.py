@@ -26,12 +26,14 @@ from .qwen3_asr import steps as qwen3_asr
 from .synthesis import fill
 from .trainer import Trainer
 from .verify import verify
+from .voxtral import names as voxtral_names
 from .voxtral import rare as voxtral_rare
 from .voxtral import steps as voxtral
 
 MODELS: dict[str, Any] = {
     "voxtral-numbers": voxtral,
     "qwen3-asr-numbers": qwen3_asr,
+    "voxtral-names": voxtral_names,
     "voxtral-rare": voxtral_rare,
 }
 KINDS = ("others", "names", "slow", "digits")  # of pools, beside engines

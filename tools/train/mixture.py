@@ -14,7 +14,9 @@ __all__ = [
     "EVALUATION",
     "EVALUATION_POOLS",
     "MIXTURE",
+    "NAMES_MIXTURE",
     "POOLS",
+    "RARE_DEV_POOLS",
     "RARE_MIXTURE",
     "RARE_TEST_POOLS",
     "TRAINING",
@@ -22,10 +24,13 @@ __all__ = [
 ]
 
 # Numbers of speakers.
-TRAINING, CALIBRATION, EVALUATION, RARE_TEST = (0, 256), (300, 324), (400, 424), (500, 524)
+TRAINING, CALIBRATION, EVALUATION, RARE_TEST, RARE_DEV = (
+    (0, 256), (300, 324), (400, 424), (500, 524), (600, 624),
+)  # fmt: skip
 
 MIXED = {"fluent": 0.5, "commas": 0.15, "isolated": 0.35}
 SLOWLY = {"slow": 0.8, "isolated": 0.2}
+WORDS_APART = {"isolated": 0.7, "slow": 0.3}  # Pico has no times of words
 APART = {"isolated": 0.5, "slow": 0.25, "fluent": 0.25}
 PHRASES = {"phrases": 0.8, "drills": 0.2}
 DRILLS = {"phrases": 0.4, "drills": 0.6}
@@ -77,40 +82,49 @@ _PLANS = (
     PoolPlan("hibari_digits", "hibari", 15, 0.8, 9, APART, DIGITS),
     PoolPlan("kokoro_digits", "kokoro", 16, 0.3, 9, APART, DIGITS),
     # Calibration.
-    PoolPlan("calibration_pico", "pico_gb", 20, 0.15, 0, {"isolated": 0.7, "slow": 0.3},
-             PHRASES, CALIBRATION),
+    PoolPlan("calibration_pico", "pico_gb", 20, 0.15, 0, WORDS_APART, PHRASES, CALIBRATION),
     PoolPlan("calibration_hibari", "hibari", 21, 0.15, 0, MIXED, PHRASES, CALIBRATION),
     PoolPlan("calibration_kokoro", "kokoro", 22, 0.1, 0, MIXED, PHRASES, CALIBRATION),
     PoolPlan("calibration_espeak", "espeak_unseen", 24, 0.15, 0, FLUENTLY, {"phrases": 1.0},
              CALIBRATION),
     PoolPlan("calibration_others", "pico_gb", 23, 0.15, 0, FLUENTLY, OTHERS, CALIBRATION),
     # Evaluation.
-    PoolPlan("evaluation_pico", "pico_us", 30, 0.15, 0, {"isolated": 0.7, "slow": 0.3},
-             PHRASES, EVALUATION),
+    PoolPlan("evaluation_pico", "pico_us", 30, 0.15, 0, WORDS_APART, PHRASES, EVALUATION),
     PoolPlan("evaluation_hibari", "hibari", 31, 0.15, 0, MIXED, PHRASES, EVALUATION),
     PoolPlan("evaluation_kokoro", "kokoro", 32, 0.1, 0, MIXED, PHRASES, EVALUATION),
     PoolPlan("evaluation_others", "pico_us", 33, 1.0, 0, FLUENTLY, OTHERS, EVALUATION),
 )  # fmt: skip
 
-# voxtral-rare alone.
+# voxtral-names and voxtral-rare alone.
 _RARE_PLANS = (
     PoolPlan("espeak_rare", "espeak", 40, 0.5, 14, FLUENTLY, RARELY),
     PoolPlan("flite_rare", "flite", 41, 0.3, 10, MIXED, RARELY),
     PoolPlan("hibari_rare", "hibari", 42, 0.3, 10, MIXED, RARELY),
     PoolPlan("espeak_names", "espeak", 43, 2.0, 40, FLUENTLY, NAMES),
-    PoolPlan("flite_names", "flite", 44, 0.2, 20, MIXED, NAMES),
-    PoolPlan("hibari_names", "hibari", 45, 0.6, 40, MIXED, NAMES),
+    PoolPlan("flite_names", "flite", 44, 0.4, 20, MIXED, NAMES),
+    PoolPlan("hibari_names", "hibari", 45, 1.2, 40, MIXED, NAMES),
+    PoolPlan("pico_names", "pico_gb", 46, 0.4, 24, WORDS_APART, NAMES),
+    PoolPlan("pico", "pico_gb", 47, 0.3, 12, WORDS_APART),
     PoolPlan("test_espeak_rare", "espeak_unseen", 60, 0.25, 0, FLUENTLY, RARELY, RARE_TEST),
     PoolPlan("test_hibari_rare", "hibari", 61, 0.25, 0, MIXED, RARELY, RARE_TEST),
     PoolPlan("test_pico_rare", "pico_us", 62, 0.25, 0, MIXED, RARELY, RARE_TEST),
     PoolPlan("test_espeak", "espeak_unseen", 63, 0.25, 0, FLUENTLY, PHRASES, RARE_TEST),
     PoolPlan("test_hibari", "hibari", 64, 0.25, 0, MIXED, PHRASES, RARE_TEST),
     PoolPlan("test_pico", "pico_us", 65, 0.25, 0, MIXED, PHRASES, RARE_TEST),
+    PoolPlan("dev_espeak_rare", "espeak_unseen", 70, 0.25, 0, FLUENTLY, RARELY, RARE_DEV),
+    PoolPlan("dev_hibari_rare", "hibari", 71, 0.25, 0, MIXED, RARELY, RARE_DEV),
+    PoolPlan("dev_pico_rare", "pico_us", 72, 0.25, 0, WORDS_APART, RARELY, RARE_DEV),
+    PoolPlan("dev_espeak", "espeak_unseen", 73, 0.5, 0, FLUENTLY, PHRASES, RARE_DEV),
+    PoolPlan("dev_hibari", "hibari", 74, 0.5, 0, MIXED, PHRASES, RARE_DEV),
+    PoolPlan("dev_pico", "pico_us", 75, 0.5, 0, WORDS_APART, PHRASES, RARE_DEV),
 )
-RARE_MIXTURE: Mapping[str, float] = {
+NAMES_MIXTURE: Mapping[str, float] = {
     "espeak": 30, "flite": 14, "hibari": 20, **{p.name: p.part for p in _RARE_PLANS if p.part},
 }  # fmt: skip
+# A name for every 430 words: 15 % of those of one phrase in 65.
+RARE_MIXTURE = {"espeak": 30, "flite": 14, "hibari": 20, "pico": 12, "espeak_rare": 1}
 RARE_TEST_POOLS = tuple(plan.name for plan in _RARE_PLANS if plan.speakers == RARE_TEST)
+RARE_DEV_POOLS = tuple(plan.name for plan in _RARE_PLANS if plan.speakers == RARE_DEV)
 
 POOLS: Mapping[str, PoolPlan] = {plan.name: plan for plan in (*_PLANS, *_RARE_PLANS)}
 MIXTURE: Mapping[str, float] = {plan.name: plan.part for plan in _PLANS if plan.part}

@@ -33,7 +33,16 @@ from .engines.phonemes import Accent, draw_accent, phonemes
 from .evalset import read_eval_set, write_speaker_set
 from .grammar import DIGITS, RARE, VOCABULARY, draw_digits, draw_drill
 from .mel import MEL_BINS, mel_filterbank
-from .mixture import CALIBRATION, EVALUATION, MIXTURE, POOLS, RARE_TEST, TRAINING, PoolPlan
+from .mixture import (
+    CALIBRATION,
+    EVALUATION,
+    MIXTURE,
+    POOLS,
+    RARE_DEV,
+    RARE_TEST,
+    TRAINING,
+    PoolPlan,
+)
 from .pool import Mixture, Pool, read_manifest, write_shard
 from .speech import SAMPLE_RATE, Phrase, Word
 from .synthesis import draw_texts, fill, join, say_phrase, word_times
@@ -104,11 +113,11 @@ def test_every_pool_has_an_engine_and_sets_of_speakers_are_apart() -> None:
     for pool in POOLS.values():
         assert pool.engine in ENGINES
         assert pool.part == 0 or pool.speakers == TRAINING
-        assert pool.part > 0 or pool.speakers in (CALIBRATION, EVALUATION, RARE_TEST)
+        assert pool.part > 0 or pool.speakers in (CALIBRATION, EVALUATION, RARE_TEST, RARE_DEV)
         assert set(pool.styles) <= set(STYLES)
         assert set(pool.texts) <= set(synthesis.TEXTS)
     assert {POOLS[name].engine for name in MIXTURE}.isdisjoint({"pico_gb", "pico_us"})
-    spans = sorted([TRAINING, CALIBRATION, EVALUATION, RARE_TEST])
+    spans = sorted([TRAINING, CALIBRATION, EVALUATION, RARE_TEST, RARE_DEV])
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert len({pool.seed for pool in POOLS.values()}) == len(POOLS)
 

@@ -3,7 +3,7 @@
 import ctypes.util
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,7 +20,7 @@ from ..augment import NOTHING
 from ..evalset import read_eval_set, write_eval_set
 from ..grammar import RARE, RULES, VOCABULARY, WORDS, draw_phrase, draw_rare, expand
 from ..mel import N_MELS, mel_filterbank
-from ..mixture import POOLS
+from ..mixture import NAMES_MIXTURE, POOLS, RARE_MIXTURE
 from ..pool import Pool
 from ..scoring import align, score
 from ..speech import SAMPLE_RATE, Phrase, Word
@@ -41,6 +41,7 @@ from .config import ModelConfig, StackConfig, VoxtralRecipe
 from .decode import decode
 from .features import log_mel
 from .model import VoxtralRealtime
+from .names import RECIPE as NAMES_RECIPE
 from .rare import RECIPE as RARE_RECIPE
 from .stream import (
     BOS,
@@ -137,15 +138,26 @@ def test_rare_words_have_several_tokens_and_the_others_keep_theirs(tmp_path: Pat
     assert sum(tokens[word][0] in firsts for word in RARE) > len(RARE) / 2  # real rivals
 
 
-def test_rare_words_are_heard_a_tenth_as_often_without_names() -> None:
+def test_rare_words_are_learnt_well_then_hardly_heard() -> None:
+    """As a share of all words, on average over the phrases that are drawn."""
+
+    def share(mixture: Mapping[str, float]) -> float:
+        spoken = {"names": 0.5, "rare": 0.15}
+        parts = dict.fromkeys(spoken, 0.0)
+        for name, part in mixture.items():
+            for kind in spoken:
+                parts[kind] += part * POOLS[name].texts.get(kind, 0)
+        return sum(spoken[kind] * parts[kind] for kind in spoken) / sum(mixture.values())
+
     rng = np.random.default_rng(2)
     said = [word for _ in range(4000) for word in draw_rare(rng)]
-    share = sum(word in RARE for word in said) / len(said)
     assert {word for word in said if word in RARE} == set(RARE)
-    parts = leave_out(RARE_RECIPE, ["names"]).mixture
-    share *= sum(part for name, part in parts.items() if name.endswith("_rare"))
-    share /= sum(parts.values())
-    assert share / len(RARE) == pytest.approx(0.1 * (1 - share) / len(VOCABULARY), rel=0.15)
+    assert sum(word in RARE for word in said) / len(said) == pytest.approx(0.15, rel=0.05)
+    assert leave_out(NAMES_RECIPE, ["names", "pico_gb"]).mixture.keys() == {
+        "espeak", "flite", "hibari", "espeak_rare", "flite_rare", "hibari_rare",
+    }  # fmt: skip
+    assert 0.25 < share(NAMES_MIXTURE) < len(RARE) / len(WORDS)
+    assert share(RARE_MIXTURE) == pytest.approx(0.15 / 77)
 
 
 # Targets
