@@ -55,6 +55,7 @@ class VoxtralRecipe(Recipe):
     batch: streams per step.
     positions: length of a stream, padding included (225 = 18 s).
     delays: delays in positions, drawn per stream.
+    rarer: how many times less often than the mixture has them the model is to expect names.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -62,3 +63,4 @@ class VoxtralRecipe(Recipe):
     batch: int = 8
     positions: int = 225
     delays: tuple[int, ...] = (3, 4, 6, 8, 10, 12)
+    rarer: float = 1.0

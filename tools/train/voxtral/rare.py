@@ -1,9 +1,9 @@
-"""What the steps of a run do for voxtral-rare: voxtral-names, which then hardly hears a name."""
+"""What the steps of a run do for voxtral-rare: voxtral-names, which no longer expects names."""
 
 from dataclasses import replace
 
 from ..calibrate import Traits
-from ..mixture import RARE_MIXTURE, RARE_TEST_POOLS
+from ..mixture import RARE_TEST_POOLS
 from . import names
 from .names import batches, export, find_heads, fit_timing, task, tokenizer, transcripts
 
@@ -20,8 +20,8 @@ __all__ = [
     "transcripts",
 ]
 
-_CHANGES = {"mixture": RARE_MIXTURE, "evaluation": RARE_TEST_POOLS}
-RECIPE = replace(names.RECIPE, **_CHANGES, steps=100, peak_rate=5e-4, warm_up=10)
+_CHANGES = {"rarer": 1000.0, "evaluation": RARE_TEST_POOLS}
+RECIPE = replace(names.RECIPE, **_CHANGES, steps=150, peak_rate=7e-4, warm_up=15)
 SMOKE = replace(names.SMOKE, **_CHANGES)
 TRAITS: Traits = {
     **names.TRAITS,

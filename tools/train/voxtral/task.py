@@ -1,6 +1,7 @@
 """What training learns of Voxtral: the next output of every position, and a help on the audio."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..grammar import RARE
 from ..pool import Pool
 from ..scoring import Score, score
 from ..trainer import Losses, dev_clips
@@ -16,8 +18,9 @@ from .config import ModelConfig, VoxtralRecipe
 from .decode import transcribe
 from .model import VoxtralRealtime
 from .stream import PAD
+from .tokenizer import word_tokens
 
-__all__ = ["Trainee", "VoxtralTask"]
+__all__ = ["Trainee", "VoxtralTask", "name_tokens"]
 
 PAD_WEIGHT = 0.7  # most targets are [STREAMING_PAD]
 DEV_DELAY = 6  # positions, 480 ms
@@ -43,6 +46,13 @@ class Trainee(nn.Module):
         return logits, self.head(audio).unflatten(-1, (2, -1))
 
 
+def name_tokens(tokenizer: Tekkenizer, words: Sequence[str]) -> list[int]:
+    """Tokens that names have, and no other word of ``words``."""
+    tokens = word_tokens(tokenizer, words)
+    of_names = {token for word in words if word in RARE for token in tokens[word]}
+    return sorted(of_names.difference(*(tokens[word] for word in words if word not in RARE)))
+
+
 class VoxtralTask:
     """Cross-entropy of the outputs, and of the auxiliary labels, which leads at first and fades."""
 
@@ -57,11 +67,15 @@ class VoxtralTask:
         self._dev = {name: dev_clips(pool, recipe) for name, pool in dev_pools.items()}
         self._weights = torch.ones(recipe.model.vocab_size, device=recipe.device)
         self._weights[PAD] = PAD_WEIGHT
+        # Logit adjustment (Menon et al., ICLR 2021): what is added here in training alone is what
+        # the logits are lower by, as if names had been so much rarer.
+        self._rarer = torch.zeros(recipe.model.vocab_size, device=recipe.device)
+        self._rarer[name_tokens(tokenizer, recipe.words)] = math.log(recipe.rarer)
 
     def losses(self, forward: Any, batch: Batch, done: float) -> Losses:
         logits, labels = forward(batch.mel, batch.inputs, batch.delays)
         outputs = functional.cross_entropy(
-            logits.float().flatten(0, 1),
+            self.adjusted(logits.float(), batch.inputs).flatten(0, 1),
             batch.targets.flatten(),
             self._weights,
             ignore_index=IGNORED,
@@ -69,6 +83,14 @@ class VoxtralTask:
         words = functional.cross_entropy(labels.float().flatten(0, 2), batch.labels.flatten())
         parts = {"outputs": outputs, "auxiliary": words}
         return Losses(outputs + (1.05 - done) * words, parts)
+
+    def adjusted(self, logits: Tensor, inputs: Tensor) -> Tensor:
+        """Logits [B, P, vocab_size] as they are learnt: those of names raised, once for each.
+
+        The tokens of a name behind the first one of its own follow from that.
+        """
+        is_first = self._rarer[inputs] == 0
+        return logits + self._rarer * is_first.unsqueeze(-1)
 
     def evaluate(self, model: VoxtralRealtime) -> dict[str, Score]:
         scores = {}

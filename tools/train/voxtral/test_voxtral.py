@@ -3,7 +3,7 @@
 import ctypes.util
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,7 +20,7 @@ from ..augment import NOTHING
 from ..evalset import read_eval_set, write_eval_set
 from ..grammar import RARE, RULES, VOCABULARY, WORDS, draw_phrase, draw_rare, expand
 from ..mel import N_MELS, mel_filterbank
-from ..mixture import NAMES_MIXTURE, POOLS, RARE_MIXTURE
+from ..mixture import NAMES_MIXTURE, POOLS
 from ..pool import Pool
 from ..scoring import align, score
 from ..speech import SAMPLE_RATE, Phrase, Word
@@ -41,7 +41,6 @@ from .config import ModelConfig, StackConfig, VoxtralRecipe
 from .decode import decode
 from .features import log_mel
 from .model import VoxtralRealtime
-from .names import RECIPE as NAMES_RECIPE
 from .rare import RECIPE as RARE_RECIPE
 from .stream import (
     BOS,
@@ -56,7 +55,7 @@ from .stream import (
     prompt,
     read_words,
 )
-from .task import VoxtralTask
+from .task import VoxtralTask, name_tokens
 from .tokenizer import load_tokenizer, word_tokens, write_tokenizer
 
 needs_espeak = pytest.mark.skipif(
@@ -138,26 +137,41 @@ def test_rare_words_have_several_tokens_and_the_others_keep_theirs(tmp_path: Pat
     assert sum(tokens[word][0] in firsts for word in RARE) > len(RARE) / 2  # real rivals
 
 
-def test_rare_words_are_learnt_well_then_hardly_heard() -> None:
-    """As a share of all words, on average over the phrases that are drawn."""
-
-    def share(mixture: Mapping[str, float]) -> float:
-        spoken = {"names": 0.5, "rare": 0.15}
-        parts = dict.fromkeys(spoken, 0.0)
-        for name, part in mixture.items():
-            for kind in spoken:
-                parts[kind] += part * POOLS[name].texts.get(kind, 0)
-        return sum(spoken[kind] * parts[kind] for kind in spoken) / sum(mixture.values())
-
+def test_names_are_learnt_nearly_as_often_as_other_words() -> None:
     rng = np.random.default_rng(2)
     said = [word for _ in range(4000) for word in draw_rare(rng)]
     assert {word for word in said if word in RARE} == set(RARE)
     assert sum(word in RARE for word in said) / len(said) == pytest.approx(0.15, rel=0.05)
-    assert leave_out(NAMES_RECIPE, ["names", "pico_gb"]).mixture.keys() == {
+    spoken = {"names": 0.5, "rare": 0.15}
+    share = sum(
+        part * spoken[kind] * POOLS[name].texts.get(kind, 0)
+        for name, part in NAMES_MIXTURE.items()
+        for kind in spoken
+    ) / sum(NAMES_MIXTURE.values())
+    assert 0.25 < share < len(RARE) / len(WORDS)
+    assert leave_out(RARE_RECIPE, ["names", "pico_gb"]).mixture.keys() == {
         "espeak", "flite", "hibari", "espeak_rare", "flite_rare", "hibari_rare",
     }  # fmt: skip
-    assert 0.25 < share(NAMES_MIXTURE) < len(RARE) / len(WORDS)
-    assert share(RARE_MIXTURE) == pytest.approx(0.15 / 77)
+
+
+def test_a_name_is_expected_so_much_less_once(tmp_path: Path) -> None:
+    """The loss of a name rises at its first token of its own by log(rarer), and nowhere else."""
+    write_tokenizer(tmp_path / "rare.json", WORDS)
+    text = load_tokenizer(tmp_path / "rare.json")
+    west, on = word_tokens(text, WORDS)["weston"]
+    d, *rest = word_tokens(text, WORDS)["dallas"]
+    names = name_tokens(text, WORDS)
+    assert west not in names
+    assert {on, d, *rest} <= set(names)
+    inputs = torch.tensor([[WORD, west, on, WORD, d, *rest[:-1]]])
+    recipe = replace(RARE_RECIPE, rarer=50.0, compile=False)
+    task = VoxtralTask(recipe, text, {})
+    logits = torch.zeros(1, inputs.shape[1], recipe.model.vocab_size)
+    assert task.adjusted(logits, inputs)[0, 0, d] == pytest.approx(math.log(50))
+    assert task.adjusted(logits, inputs)[0, 1, on] == pytest.approx(math.log(50))
+    assert task.adjusted(logits, inputs)[0, 1, west] == 0
+    later = task.adjusted(logits, inputs)[0, [2, *range(4, inputs.shape[1])]]
+    assert not later.any()
 
 
 # Targets
