@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..calibrate import Traits
-from ..mixture import RARE_TEST_POOLS
+from ..mixture import RARE_MIXTURE, RARE_TEST_POOLS
 from . import names
 from .names import batches, export, find_heads, fit_timing, task, tokenizer, transcripts
 
@@ -20,7 +20,7 @@ __all__ = [
     "transcripts",
 ]
 
-_CHANGES = {"rarer": 1000.0, "evaluation": RARE_TEST_POOLS}
+_CHANGES = {"mixture": RARE_MIXTURE, "rarer": 1000.0, "evaluation": RARE_TEST_POOLS}
 RECIPE = replace(names.RECIPE, **_CHANGES, steps=150, peak_rate=7e-4, warm_up=15)
 SMOKE = replace(names.SMOKE, **_CHANGES)
 TRAITS: Traits = {
