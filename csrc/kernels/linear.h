@@ -5,6 +5,7 @@
 //   linear_arguments.h         the arguments of a call
 //   linear_common.h            panels, loads and stores, the loops of a task
 //   linear_float.h             float w
+//   linear_float_sixteen.h     float w, 13 to 16 rows of x, AVX-512
 //   linear_packed_common.h     packed w: quantized x, unpacked codes
 //   linear_packed_gemm.h       packed w, several rows of x
 //   linear_packed_gemm_step.h  its inner step
@@ -44,7 +45,7 @@
 //   block       32 consecutive codes of a row, packed into `bits` words
 //   chunk       packed gemv: the codes taken from a row of w per step
 //   plane       gemv with bytes: the codes at one bit offset of every byte of a chunk
-//   part        sixteen rows of x, packed: outputs whose sums are in registers
+//   part        sixteen rows of x: outputs whose sums are in registers
 //   stage       few rows of x, packed: the codes of a panel that are unpacked at once:
 //               whole groups of each row, as few as fill a vector of bytes
 //   step        packed gemm: the codes that are multiplied with one vector, or lane, of x
@@ -57,6 +58,9 @@
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
 #include "kernels/linear_float.h"
+#if defined(__AVX512F__)
+#include "kernels/linear_float_sixteen.h"
+#endif
 #include "kernels/linear_packed_gemm.h"
 #include "kernels/linear_packed_gemv.h"
 #if defined(VOXFAST_BYTE_DOTS) && defined(__AVX512F__)
@@ -68,12 +72,26 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
+// Calls f<Kernel>() with the kernel for these arguments, whose w is float.
+template <typename Lane, typename F>
+void with_float_kernel(const LinearArguments& a, F f) {
+#if defined(__AVX512F__)
+  using Sixteen = FloatSixteen<Lane>;
+  // Lanes are broadcast as they lie in memory.
+  bool has_lanes = Lane::INPUTS == 2 || a.w_type == FloatType::float32;
+  if (has_lanes && a.m >= Sixteen::MIN_M && a.m <= Sixteen::MAX_M) {
+    return f.template operator()<Sixteen>();
+  }
+#endif
+  return f.template operator()<FloatKernel<Lane>>();
+}
+
 // Calls f<Kernel>() with the kernel for these arguments.
 template <typename F>
 void with_kernel(const LinearArguments& a, F f) {
   if (a.bits == 0) {
-    return uses_bf16_pairs(a) ? f.template operator()<FloatKernel<Bf16PairLane>>()
-                              : f.template operator()<FloatKernel<FloatLane>>();
+    return uses_bf16_pairs(a) ? with_float_kernel<Bf16PairLane>(a, f)
+                              : with_float_kernel<FloatLane>(a, f);
   }
   if (a.m == 1) {
     return f.template operator()<PackedGemv>();

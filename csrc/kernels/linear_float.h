@@ -20,10 +20,24 @@
 namespace voxfast::VOXFAST_ISA {
 namespace {
 
+typedef char LaneBytes[4];
+
+// The lane at p, for assembly that reads it.
+VOXFAST_INLINE const LaneBytes& lane_at(const char* p) {
+  return *reinterpret_cast<const LaneBytes*>(p);
+}
+
 struct FloatLane {
   static constexpr int64_t INPUTS = 1;
 
   VOXFAST_INLINE static f32v add_dot(f32v sum, f32v w, f32v x) { return w * x + sum; }
+#if defined(__AVX512F__)
+  // The same, with the lane at w in all lanes.
+  VOXFAST_INLINE static f32v add_broadcast(f32v sum, const char* w, f32v x) {
+    asm("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum) : "m"(lane_at(w)), "v"(x));
+    return sum;
+  }
+#endif
 };
 
 struct Bf16PairLane {
@@ -37,6 +51,14 @@ struct Bf16PairLane {
 #endif
     return sum;
   }
+#if defined(__AVX512F__)
+  VOXFAST_INLINE static f32v add_broadcast(f32v sum, const char* w, f32v x) {
+#if defined(__AVX512BF16__)
+    asm("vdpbf16ps %1%{1to16%}, %2, %0" : "+v"(sum) : "m"(lane_at(w)), "v"(x));
+#endif
+    return sum;
+  }
+#endif
 };
 
 // Whether a lane is a pair of bfloat16.
@@ -151,17 +173,6 @@ struct FloatKernel {
     });
   }
 
- private:
-  // Calls f with a null pointer to the type that lanes of w are loaded as.
-  template <typename F>
-  static void with_lane_type(const LinearArguments& a, F f) {
-    if constexpr (Lane::INPUTS == 2) {
-      f(static_cast<float*>(nullptr));
-    } else {
-      with_type(a.w_type, f);
-    }
-  }
-
   // Copies inputs of x to `out` as elements of lanes.
   static void copy_inputs(const LinearArguments& a, int64_t from, int64_t count,
                           char* out) {
@@ -176,6 +187,17 @@ struct FloatKernel {
       for (int64_t i = 0; i < count; ++i) {
         std::memcpy(out + INPUT_BYTES * i, x + i * a.x_stride, sizeof *x);
       }
+    }
+  }
+
+ private:
+  // Calls f with a null pointer to the type that lanes of w are loaded as.
+  template <typename F>
+  static void with_lane_type(const LinearArguments& a, F f) {
+    if constexpr (Lane::INPUTS == 2) {
+      f(static_cast<float*>(nullptr));
+    } else {
+      with_type(a.w_type, f);
     }
   }
 
