@@ -55,7 +55,7 @@ class AsyncSession:
             await self._drain()
             for word in self._committed():
                 yield word
-        self._session._queue_end()
+        self._session.end()
         await self._drain()
         for word in self._committed():
             yield word
@@ -98,7 +98,7 @@ class AsyncSession:
 
     async def finish(self) -> list[Word]:
         """End the stream and return its last words. If it is cancelled, call it again."""
-        self._session._queue_end()
+        self._session.end()
         await self._drain()
         return self._session._take_last()
 

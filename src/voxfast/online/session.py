@@ -247,14 +247,20 @@ class Session:
         Raises:
             SessionClosedError: after ``finish()`` or ``close()``.
         """
-        self._queue_end()
+        check_process()
+        with self._calls_lock:
+            if self._state != "ending":
+                self._check_open()
+            self._state = "ending"
+            # Again if it was called before: an interrupt may have come before this line.
+            self._calls.append(_QueuedCall(self._input.end_stream))
 
     def finish(self) -> list[Word]:
         """End the stream and return its last words. No audio is accepted afterwards.
 
         If the call is interrupted, call it again for the words.
         """
-        self._queue_end()
+        self.end()
         self._drain()
         return self._take_last()
 
@@ -337,18 +343,9 @@ class Session:
     def _queue_flush(self) -> None:
         self._enqueue(_QueuedCall(self._input.end_utterance))
 
-    def _queue_end(self) -> None:
-        check_process()
-        with self._calls_lock:
-            if self._state != "ending":
-                self._check_open()
-            self._state = "ending"
-            # Again if it was called before: an interrupt may have come before this line.
-            self._calls.append(_QueuedCall(self._input.end_stream))
-
     def _queue_before_events(self, flush: bool, finish: bool) -> None:
         if finish:
-            self._queue_end()
+            self.end()
         elif flush:
             self._queue_flush()
         else:

@@ -36,7 +36,7 @@ Launch = Callable[[mx.array], None]
 
 
 def _leave_lazy(x: mx.array) -> None:
-    """Leave it to whoever needs it."""
+    """Launch nothing: the array is computed with what follows from it."""
 
 
 class Attention(nn.Module):
