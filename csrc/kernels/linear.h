@@ -20,7 +20,8 @@
 //   M, N, K     rows of x, outputs (rows of w), inputs; their indices are m, n, k
 //   gemv, gemm  the kernels for few and for many rows of x. A gemv reads w from memory
 //               once and multiplies it in registers. A gemm repacks a panel of w into L1
-//               and multiplies it with all rows of x.
+//               and multiplies it with all rows of x; 16 rows as lanes take it as it
+//               lies.
 //   task        the unit of work of a thread: some outputs of all rows of x
 //   split       gemv: one thread's share of the outputs
 //   strip       gemv: consecutive rows of w that are read front to back, as one stream.
@@ -127,7 +128,7 @@ void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   a.prepared_bytes = a.m * a.prepared_stride;
   int64_t strip = a.n;  // outputs that are cut into tasks; in a gemm all of them
   a.splits = 1;
-  if (Kernel::is_gemv(a)) {
+  if (Kernel::has_strips(a)) {
     a.splits = min(threads, (a.n + panel - 1) / panel);
     // Odd, since strips that begin a multiple of 4 KB apart compete for the same sets of
     // L1.
@@ -136,8 +137,8 @@ void plan(LinearArguments& a, int64_t tasks, int64_t threads) {
   }
   a.strip = strip;
   a.task_outputs = (strip + tasks - 1) / tasks;
-  a.task_outputs = Kernel::is_gemv(a) ? min(a.task_outputs, MAX_GEMV_TASK)
-                                      : round_up(a.task_outputs, panel);
+  a.task_outputs = Kernel::has_strips(a) ? min(a.task_outputs, MAX_GEMV_TASK)
+                                         : round_up(a.task_outputs, panel);
   a.tasks = a.splits * ((strip + a.task_outputs - 1) / a.task_outputs);
 }
 

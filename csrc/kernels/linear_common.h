@@ -31,6 +31,12 @@ struct Panel {
   VOXFAST_INLINE int64_t row(int64_t r) const { return min(first + r * spacing, last); }
 };
 
+// PANEL neighbouring rows of w from n on: a panel of a gemm.
+template <int64_t PANEL>
+VOXFAST_INLINE Panel neighbours(const LinearArguments& a, int64_t n) {
+  return {n, PANEL, 1, a.n - 1, PANEL};
+}
+
 // Addresses of a slice of each row of a panel, and of the slice to prefetch meanwhile.
 struct PanelPointers {
   const char *current[MAX_PANEL], *prefetch[MAX_PANEL];
@@ -113,6 +119,9 @@ void store_floats(T* p, const float* x, int64_t count) {
   for (; i + LANES <= count; i += LANES) {
     store(p + i, load(x + i));
   }
+  if (i == count) {
+    return;
+  }
 #if defined(__AVX512BW__)
   auto mask = static_cast<__mmask16>((1u << (count - i)) - 1);
   T rest[LANES];
@@ -144,6 +153,31 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
   int64_t first = m * a.n + n;
   with_type(a.out_type, [&]<typename T>(T*) __attribute__((always_inline)) {
     store_floats(static_cast<T*>(a.out) + first, x, count);
+  });
+}
+
+// Adds the bias to outputs [n, n + count) of rows [m, m + m_count) of x and stores them.
+template <int64_t PANEL>
+VOXFAST_INLINE void write_panel(const LinearArguments& a, int64_t m, int64_t m_count,
+                                int64_t n, int64_t count, float (*x)[PANEL]) {
+  alignas(64) float bias[PANEL] = {};
+  if (a.bias != nullptr) {
+    load_floats(a.bias, a.bias_type, n, 1, count, bias);
+  }
+  with_type(a.out_type, [&]<typename T>(T*) __attribute__((always_inline)) {
+    T* out = static_cast<T*>(a.out) + m * a.n + n;
+    for (int64_t i = 0; i < m_count; ++i, out += a.n) {
+      for (int64_t j = 0; a.bias != nullptr && j < PANEL; j += LANES) {
+        store(x[i] + j, load(x[i] + j) + load(bias + j));
+      }
+      if (count < PANEL) {
+        store_floats(out, x[i], count);
+        continue;
+      }
+      for (int64_t j = 0; j < PANEL; j += LANES) {
+        store(out + j, load(x[i] + j));
+      }
+    }
   });
 }
 
@@ -209,7 +243,7 @@ VOXFAST_INLINE void gemv_task(const LinearArguments& a, int64_t task, F start) {
 // m_count) of x.
 template <int64_t PANEL, typename F>
 VOXFAST_INLINE void gemm_task(const LinearArguments& a, int64_t task, F add) {
-  alignas(64) float sums[MC * PANEL];
+  alignas(64) float sums[MC][PANEL];
   int64_t n = task * a.task_outputs, end = min(a.n, n + a.task_outputs);
   for (; n < end; n += PANEL) {
     for (int64_t m = 0; m < a.m; m += MC) {
@@ -218,9 +252,7 @@ VOXFAST_INLINE void gemm_task(const LinearArguments& a, int64_t task, F add) {
       for (int64_t k = 0; k < a.k; k += a.slice) {
         add(n, k, m, m_count, sums);
       }
-      for (int64_t i = 0; i < m_count; ++i) {
-        write_outputs(a, m + i, n, min(end - n, PANEL), sums + i * PANEL);
-      }
+      write_panel<PANEL>(a, m, m_count, n, min(end - n, PANEL), sums);
     }
   }
 }

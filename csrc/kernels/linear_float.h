@@ -143,9 +143,9 @@ struct FloatKernel {
   };
 
   static int64_t panel(const LinearArguments& a) {
-    return !is_gemv(a) ? PANEL : a.m > 2 ? GEMV_PANEL<3> : GEMV_PANEL<2>;
+    return !has_strips(a) ? PANEL : a.m > 2 ? GEMV_PANEL<3> : GEMV_PANEL<2>;
   }
-  static bool is_gemv(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
+  static bool has_strips(const LinearArguments& a) { return a.m <= MAX_GEMV_M; }
 
   // Prepared x: [slices, M, slice], so that the rows of a tile are neighbours in memory.
   // Zeros follow the last input.
@@ -169,7 +169,7 @@ struct FloatKernel {
   }
 
   static void multiply(const LinearArguments& a, int64_t task) {
-    if (!is_gemv(a)) {
+    if (!has_strips(a)) {
       return gemm(a, task);
     }
     int64_t tiles = (a.m + MAX_GEMV_MR - 1) / MAX_GEMV_MR;
@@ -296,15 +296,15 @@ struct FloatKernel {
   };
 
   static void gemm(const LinearArguments& a, int64_t task) {
-    gemm_task<PANEL>(a, task,
-                     [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float* sums) {
-                       const PanelSlice slice(a, {n, PANEL, 1, a.n - 1, PANEL}, k);
-                       const RepackedSlice repacked(a, slice);
-                       for (int64_t i = 0; i < m_count;) {
-                         i += add_tile<MAX_MR>(a, slice, repacked, m + i, m_count - i,
-                                               sums + i * PANEL);
-                       }
-                     });
+    gemm_task<PANEL>(
+        a, task,
+        [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float (*sums)[PANEL]) {
+          const PanelSlice slice(a, neighbours<PANEL>(a, n), k);
+          const RepackedSlice repacked(a, slice);
+          for (int64_t i = 0; i < m_count;) {
+            i += add_tile<MAX_MR>(a, slice, repacked, m + i, m_count - i, sums[i]);
+          }
+        });
   }
 
   // Adds the slice's products with rows [first_m, first_m + min(MR, m_count)) of x.

@@ -2,10 +2,10 @@
 
 // linear with float w and about 16 rows of x, with AVX-512. Glossary: linear.h.
 //
-// Each lane is a row of x, and 32 bits of w are broadcast from where they lie: w is read
-// as in a gemv, one row of each strip, and neither transposed nor converted. An output
-// has the four partial sums of linear_float.h, each in a vector of its own, and they are
-// added in the same order, so a row's result does not depend on the kernel.
+// Each lane is a row of x, and 32 bits of w are broadcast from where they lie: w is
+// neither transposed nor converted. An output has the four partial sums of
+// linear_float.h, each in a vector of its own, and they are added in the same order, so a
+// row's result does not depend on the kernel.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
@@ -20,15 +20,14 @@ struct FloatSixteen {
   using Kernel = FloatKernel<Lane>;
   using PanelSlice = typename Kernel::PanelSlice;
   static constexpr int ROWS = LANES;  // of x; absent ones are 0
-  static constexpr int PART = 6;      // outputs whose sums are in registers
-  static constexpr int PANEL = 2 * PART;
+  static constexpr int PANEL = LANES;
   // With fewer rows of x, transposing w costs less than lanes that are 0.
   static constexpr int MIN_M = 13, MAX_M = ROWS;
   static constexpr int64_t KC = Kernel::KC;
   static constexpr int64_t VECTOR_BYTES = 4 * ROWS;  // a lane of all rows
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static bool is_gemv(const LinearArguments&) { return true; }
+  static bool has_strips(const LinearArguments&) { return false; }
 
   // Prepared x: [lanes, ROWS].
   static int64_t prepared_stride(const LinearArguments& a) {
@@ -58,40 +57,32 @@ struct FloatSixteen {
   }
 
   static void multiply(const LinearArguments& a, int64_t task) {
-    gemv_task<ROWS, PANEL>(a, task, [&](Panel panel) {
-      return [&a, panel](float (&out)[ROWS][PANEL]) mutable {
-        add_panel(a, panel, out);
-        panel = panel.after(a, 1);
-      };
-    });
+    gemm_task<PANEL>(a, task,
+                     [&](int64_t n, int64_t k, int64_t, int64_t, float (*sums)[PANEL]) {
+                       const PanelSlice slice(a, neighbours<PANEL>(a, n), k);
+                       f32v outputs[PANEL];
+                       add_part<0, 6>(slice, x_lanes(a, k), outputs);
+                       add_part<6, 5>(slice, x_lanes(a, k), outputs);
+                       add_part<11, 5>(slice, x_lanes(a, k), outputs);
+                       transpose(outputs);
+                       for (int64_t m = 0; m < a.m; ++m) {
+                         store(sums[m], load(sums[m]) + outputs[m]);
+                       }
+                     });
   }
 
  private:
-  static void add_panel(const LinearArguments& a, const Panel& panel,
-                        float (&out)[ROWS][PANEL]) {
-    f32v sums[PANEL] = {};
-    for (int64_t k = 0; k < a.k; k += a.slice) {
-      const PanelSlice slice(a, panel, k);
-      for (int r = 0; r < PANEL; r += PART) {
-        add_part(slice, r, x_lanes(a, k), sums + r);
-      }
-    }
-    for (int64_t m = 0; m < a.m; ++m) {
-      for (int r = 0; r < PANEL; ++r) {
-        out[m][r] = sums[r][m];
-      }
-    }
-  }
-
-  // Adds a slice's products with rows [first, first + PART) of the panel.
-  [[gnu::noinline]] static void add_part(const PanelSlice& s, int first, const char* x,
-                                         f32v* out) {
-    const char* const* w = s.w.current + first;
+  // A slice's products with rows [FIRST, FIRST + PART) of the panel, whose sums are in
+  // registers.
+  template <int FIRST, int PART>
+  [[gnu::noinline]] static void add_part(const PanelSlice& s, const char* x,
+                                         f32v (&out)[PANEL]) {
+    const char* const* w = s.w.current + FIRST;
     f32v sums[PART][QUAD] = {};
     int64_t at = 0;
     for (; at + LANES <= s.lanes; at += LANES) {
       for (int r = 0; r < PART; ++r) {
-        prefetch_l2(s.w.prefetch[first + r] + 4 * at);
+        prefetch_l2(s.w.prefetch[FIRST + r] + 4 * at);
       }
 #pragma GCC unroll 4
       for (int i = 0; i < LANES; i += QUAD, x += QUAD * VECTOR_BYTES) {
@@ -103,11 +94,12 @@ struct FloatSixteen {
     }
 #pragma GCC unroll 8
     for (int r = 0; r < PART; ++r) {
-      out[r] = out[r] + ((sums[r][0] + sums[r][2]) + (sums[r][1] + sums[r][3]));
+      out[FIRST + r] = (sums[r][0] + sums[r][2]) + (sums[r][1] + sums[r][3]);
     }
   }
 
   // Adds the products of `count` lanes of a quad.
+  template <int PART>
   VOXFAST_INLINE static void add_quad(const char* const* w, int64_t at, int64_t count,
                                       const char* x, f32v (&sums)[PART][QUAD]) {
     f32v lanes[QUAD];

@@ -47,7 +47,7 @@ struct PackedFew {
   static constexpr int64_t PREFETCH_BYTES = 512;  // distance along each row of w
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static bool is_gemv(const LinearArguments&) { return true; }
+  static bool has_strips(const LinearArguments&) { return true; }
 
   // Prepared x, so that the rows of a tile are neighbours in memory: [groups, M] the
   // integers of a group; [groups, M, 2] the x_scale, and the sum of the integers times
@@ -107,7 +107,7 @@ struct PackedFew {
     const char* rows[PANEL];
     for (int64_t r = 0; r < PANEL; ++r) {
       const T* row = static_cast<const T*>(p) + panel.row(r) * stride + first;
-      prefetch_l2(row + stride);  // of the next panel
+      prefetch_l2(row + panel.step * stride);  // of the next panel
       rows[r] = reinterpret_cast<const char*>(row);
     }
     for (int g = 0; g < LANES; g += NUMBERS) {

@@ -30,7 +30,7 @@ struct PackedGemm {
   static constexpr int MAX_MR = 6;
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static bool is_gemv(const LinearArguments&) { return false; }
+  static bool has_strips(const LinearArguments&) { return false; }
 
   static int64_t prepared_stride(const LinearArguments& a) {
     return round_up(PreparedRow::bytes(a), int64_t{64});
@@ -45,13 +45,14 @@ struct PackedGemm {
   }
 
   static void multiply(const LinearArguments& a, int64_t task) {
-    gemm_task<PANEL>(a, task,
-                     [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float* sums) {
-                       const PanelSlice slice(a, n, k);
-                       for (int64_t i = 0; i < m_count; i += MAX_MR) {
-                         add_tile<MAX_MR>(a, slice, m + i, m_count - i, sums + i * PANEL);
-                       }
-                     });
+    gemm_task<PANEL>(
+        a, task,
+        [&](int64_t n, int64_t k, int64_t m, int64_t m_count, float (*sums)[PANEL]) {
+          const PanelSlice slice(a, n, k);
+          for (int64_t i = 0; i < m_count; i += MAX_MR) {
+            add_tile<MAX_MR>(a, slice, m + i, m_count - i, sums[i]);
+          }
+        });
   }
 
  private:
@@ -66,7 +67,7 @@ struct PackedGemm {
         : first(first_), first_group(first_ / a.group_size) {
       int64_t count = min(a.k - first, a.slice);
       groups = count / a.group_size;
-      const PanelPointers pointers(a, {n, PANEL, 1, a.n - 1, PANEL}, first);
+      const PanelPointers pointers(a, neighbours<PANEL>(a, n), first);
       for (int v = 0; v < VECTORS; ++v) {
         with_bits(a.bits, [&]<int BITS>() {
           unpack<BITS>(pointers.current + v * LANES, pointers.prefetch + v * LANES, count,

@@ -31,7 +31,7 @@ struct PackedGemv {
   static constexpr int GROUPS_PER_VECTOR = LANES / GEMV_PANEL;
 
   static int64_t panel(const LinearArguments&) { return GEMV_PANEL; }
-  static bool is_gemv(const LinearArguments&) { return true; }
+  static bool has_strips(const LinearArguments&) { return true; }
 
   // Prepared x: [groups, GEMV_PANEL] the x_scale of each group, repeated for each row of
   // a panel; likewise x_sums, the sums of its integers times x_scale; the integers.

@@ -3,11 +3,10 @@
 // linear with packed w and about 16 rows of x, on processors with AVX-512 VNNI and VBMI.
 // Glossary: linear.h.
 //
-// Each lane is a row of x. w is read as in a gemv, a row of each of 16 strips, and four
-// bytes of it are broadcast to all lanes: w is neither transposed nor stored, and stores
-// of whole vectors are what products cannot overlap with (on Zen 5). Dots are exact
-// integers and groups are added in order, so a row's result does not depend on the other
-// rows.
+// Each lane is a row of x, and four bytes of w are broadcast to all lanes: w is neither
+// transposed nor stored, and stores of whole vectors are what products cannot overlap
+// with (on Zen 5). Dots are exact integers and groups are added in order, so a row's
+// result does not depend on the other rows.
 
 #include "kernels/linear_arguments.h"
 #include "kernels/linear_common.h"
@@ -37,7 +36,7 @@ struct PackedSixteen {
   static constexpr int64_t PREFETCH_BYTES = 512;  // distance along each row of w
 
   static int64_t panel(const LinearArguments&) { return PANEL; }
-  static bool is_gemv(const LinearArguments&) { return true; }
+  static bool has_strips(const LinearArguments&) { return false; }
 
   // Prepared x: [groups, lanes of codes, 2, ROWS] the digits of four integers, high and
   // low; [groups, 2, ROWS] the x_scales, and the sums of the integers times x_scale.
@@ -74,12 +73,10 @@ struct PackedSixteen {
 
   static void multiply(const LinearArguments& a, int64_t task) {
     with_format(a, [&]<int BITS, int GROUP>() {
-      gemv_task<MAX_M, PANEL>(a, task, [&](Panel panel) {
-        return [&a, panel](float (&sums)[MAX_M][PANEL]) mutable {
-          add_panel<BITS, GROUP>(a, panel, sums);
-          panel = panel.after(a, 1);
-        };
-      });
+      gemm_task<PANEL>(a, task,
+                       [&](int64_t n, int64_t, int64_t, int64_t, float (*sums)[PANEL]) {
+                         add_panel<BITS, GROUP>(a, neighbours<PANEL>(a, n), sums);
+                       });
     });
   }
 
@@ -111,6 +108,7 @@ struct PackedSixteen {
   [[gnu::noinline]] static void add_panel(const LinearArguments& a, const Panel& panel,
                                           float (*out)[PANEL]) {
     using F = Format<BITS, GROUP>;
+    const int64_t row_bytes = a.k / 8 * BITS;
     const char *rows[PANEL], *w[PANEL];
     char stage[PANEL][F::STAGE_BYTES];
     for (int r = 0; r < PANEL; ++r) {
@@ -127,12 +125,16 @@ struct PackedSixteen {
       }
       const int64_t at = g * (GROUP / 8 * BITS);
       if (at % 64 < GROUP / 8 * BITS) {
+        int64_t later = at + PREFETCH_BYTES;
+        if (later >= row_bytes) {
+          later += panel.step * a.w_stride - row_bytes;  // in the next panel
+        }
         for (const char* row : rows) {
-          __builtin_prefetch(row + at + PREFETCH_BYTES);  // then the next panel's row
+          __builtin_prefetch(row + later);
         }
       }
       if (F::IS_EXTRACTED && g % F::GROUPS == 0) {
-        extract<BITS, GROUP>(rows, at, a.k / 8 * BITS - at, stage);
+        extract<BITS, GROUP>(rows, at, row_bytes - at, stage);
       }
       const int64_t from = F::IS_EXTRACTED ? g % F::GROUPS * F::GROUP_BYTES : at;
       const f32v x_scales = load(x_factors(a, g)), x_sums = load(x_factors(a, g) + ROWS);
