@@ -12,6 +12,7 @@
 #include "alignment_frame.h"
 #include "composed.h"
 #include "cpu.h"
+#include "empty.h"
 #include "gelu.h"
 #include "greedy.h"
 #include "linear.h"
@@ -86,6 +87,15 @@ NB_MODULE(_ext, m) {
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);
   m.def("ring_copies", &voxfast::ring_copies);
+  m.def("runs_kernels", &voxfast::runs_kernels, nb::kw_only(), "stream"_a = nb::none());
+
+  m.def(
+      "empty",
+      [](const std::vector<int>& shape, const voxfast::mx::Dtype& dtype,
+         voxfast::mx::StreamOrDevice s) {
+        return voxfast::empty({shape.begin(), shape.end()}, dtype, s);
+      },
+      "shape"_a, "dtype"_a, nb::kw_only(), "stream"_a = nb::none());
 
   m.def("alignment_frame", &voxfast::alignment_frame, "queries"_a, "keys"_a, "heads"_a,
         "first"_a, "count"_a, nb::kw_only(), "stream"_a = nb::none());

@@ -7,7 +7,9 @@ from attention_reference import DTYPES, TOLERANCE, attention, error, normal, rot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import voxfast.cache as cache_module
 from voxfast._native import _ext
+from voxfast.bench.measure import resident_mb
 from voxfast.cache import SlidingKVCache
 from voxfast.ops import rotary_tables
 
@@ -105,7 +107,8 @@ def test_steps_copy_nothing(evaluate):
 # ---- sizes ----------------------------------------------------------------------------
 
 
-def test_rings_grow_in_blocks_up_to_their_size():
+def test_rings_grow_in_blocks_up_to_their_size(monkeypatch):
+    monkeypatch.setattr(cache_module, "UNTOUCHED_BYTES", 0)  # as on a GPU
     qkv = sequence(200, size=8)
     row = 2 * 2 * 8 * 4  # keys and values, 2 heads, 8 floats
     cache = SlidingKVCache(50, max_rows=4, block=16)
@@ -116,6 +119,56 @@ def test_rings_grow_in_blocks_up_to_their_size():
         sizes.append(sum(ring.nbytes for ring in cache.state) / row)
     assert sizes[:5] == [16, 16, 16, 16, 32]
     assert sorted(set(sizes)) == [16, 32, 48, 53]
+
+
+def test_what_was_never_written_is_never_read(monkeypatch):
+    def poison(shape, dtype, *, stream=None):
+        return mx.full(shape, float("nan"), dtype)
+
+    monkeypatch.setattr(_ext, "empty", poison)
+    qkv = sequence(300)
+    cache = SlidingKVCache(40, max_rows=8)
+    out = [feed(cache, [x[:, :30] for x in qkv], (1, 8, 3))]
+    cache = cache.copy()
+    cache.trim(2)
+    out = [out[0][:, :28], feed(cache, qkv, (8, 1, 5), first=28)]
+    assert error(mx.concatenate(out, axis=1), reference(qkv, 40)) < TOLERANCE[mx.float32]
+
+
+def test_a_ring_takes_no_memory_before_it_is_written_to():
+    qkv = sequence(3, size=256)
+    before = resident_mb()
+    caches = [SlidingKVCache(6000, max_rows=4) for _ in range(16)]
+    for cache in caches:
+        mx.eval(attend(cache, qkv, 0, 3), cache.state)
+    copies = [cache.copy() for cache in caches]
+    for cache in copies:
+        mx.eval(attend(cache, qkv, 0, 3), cache.state)
+    room = sum(ring.nbytes for cache in (*caches, *copies) for ring in cache.state) / 1e6
+    assert room > 700
+    assert resident_mb() - before < 70
+
+
+def test_a_large_ring_grows_by_what_may_lie_untouched():
+    qkv = sequence(2, kv_heads=4, size=256)
+    cache = SlidingKVCache(100_000_000)
+    attend(cache, qkv, 0, 1)
+    assert {ring.nbytes for ring in cache.state} == {cache_module.UNTOUCHED_BYTES}
+
+
+@pytest.mark.parametrize("back", [0, 1, 9])
+def test_a_copy_goes_on_from_the_rows_that_are_there(back):
+    qkv = sequence(40)
+    cache = SlidingKVCache(20, max_rows=9)
+    feed(cache, [x[:, :9] for x in qkv], (9,))
+    cache.trim(back)
+    other = cache.copy()
+    expected = reference(qkv, 20)[:, 9 - back :]
+    for each in (other, cache):
+        assert each.offset == 9 - back
+        out = feed(each, qkv, (4, 1), first=9 - back)
+        assert error(out, expected) < TOLERANCE[mx.float32]
+    assert other.trim(8) == cache.trim(8) == 8
 
 
 # ---- going back -----------------------------------------------------------------------

@@ -10,9 +10,12 @@ from typing import Self
 
 import mlx.core as mx
 
+from voxfast._native import _ext
 from voxfast.ops import SCALE_BYTES, Rings, Rotary, sliding_attention, sliding_attentions
 
 __all__ = ["SlidingKVCache", "attend_streams"]
+
+UNTOUCHED_BYTES = 32 << 20  # of a ring, which take no memory before they are written to
 
 
 class SlidingKVCache:
@@ -34,7 +37,8 @@ class SlidingKVCache:
             ``window + max_rows - 1`` rows, so :meth:`trim` can always take back this number
             of positions.
         start: absolute index of the first position; ``offset`` counts from it.
-        block: rows by which the rings grow until they are full size.
+        block: rows by which the rings grow until they are full size; on a CPU as many as 32 MB
+            hold, because memory that was never written to takes none.
         kv_bits: 8: rows are held as int8 with a scale each, as :func:`.sliding_attention` says;
             None: in the dtype of the keys.
 
@@ -95,7 +99,7 @@ class SlidingKVCache:
             ValueError: for L above max_rows, and for shapes or dtypes that do not match each
                 other or the stored rows. The cache is then unchanged.
         """
-        keys, values = self._rings_with_room(k, v)
+        keys, values = self._rings_with_room(k, v, k.shape[1], stream)
         out, keys, values = sliding_attention(
             q,
             k,
@@ -145,8 +149,13 @@ class SlidingKVCache:
         return max(0, self._rows - lost - self.window + 1)
 
     def copy(self) -> Self:
-        """Another cache that goes on from here; a ring is copied once one of them writes to it."""
-        return copy(self)
+        """Another cache that goes on from here; rows are copied once it writes to its rings."""
+        other = copy(self)
+        if self._rings is not None and self._rows < self._capacity:
+            # Without the room for more, which would be copied, too.
+            keys, values = (ring[:, :, : self._rows] for ring in self._rings)
+            other._rings, other._reached = (keys, values), self._rows
+        return other
 
     # ---- what is there ----------------------------------------------------------------
 
@@ -175,7 +184,13 @@ class SlidingKVCache:
         self._rows += length
         self._reached = max(self._reached, self._rows)
 
-    def _rings_with_room(self, k: mx.array, v: mx.array, length: int | None = None) -> Rings:
+    def _rings_with_room(
+        self,
+        k: mx.array,
+        v: mx.array,
+        length: int | None = None,
+        stream: mx.Stream | mx.Device | None = None,
+    ) -> Rings:
         """The rings, grown if the positions of k and v, or ``length`` of them, need more rows."""
         if k.ndim != 4 or v.ndim != 4:
             raise ValueError(
@@ -188,18 +203,28 @@ class SlidingKVCache:
                 f"[SlidingKVCache] one call may bring 1 to {self.max_rows} rows; got {length}. "
                 "Make the cache with a larger max_rows, or call with fewer rows at a time"
             )
-        full = self.window + self.max_rows - 1
-        needed = min(full, self._rows + length)
-        missing = min(full, -(-needed // self.block) * self.block) - self._capacity
+        in_bits = self.kv_bits is not None
+        dtypes = (mx.int8, mx.int8) if in_bits else (k.dtype, v.dtype)
+        batch, heads, size = k.shape[0], k.shape[2], k.shape[3] + in_bits * SCALE_BYTES
+        row_bytes = batch * heads * size * dtypes[0].size
+        capacity = self._room_for(self._rows + length, row_bytes, stream)
         if self._rings is None:
-            in_bits = self.kv_bits is not None
-            shape = (k.shape[0], k.shape[2], missing, k.shape[3] + in_bits * SCALE_BYTES)
-            dtypes = (mx.int8, mx.int8) if in_bits else (k.dtype, v.dtype)
-            return mx.zeros(shape, dtypes[0]), mx.zeros(shape, dtypes[1])
+            shape = (batch, heads, capacity, size)
+            keys, values = (_ext.empty(shape, dtype, stream=stream) for dtype in dtypes)
+            return keys, values
+        missing = capacity - self._capacity
         if missing <= 0:
             return self._rings
         # Below full size no ring has wrapped, so rows keep their slots.
         return _grow(self._rings[0], missing), _grow(self._rings[1], missing)
+
+    def _room_for(self, rows: int, row_bytes: int, stream: mx.Stream | mx.Device | None) -> int:
+        """The rows of a ring that has room for so many."""
+        block = self.block
+        if _ext.runs_kernels(stream=stream):
+            block = max(block, UNTOUCHED_BYTES // max(1, row_bytes))
+        full = self.window + self.max_rows - 1
+        return min(full, -(-rows // block) * block)
 
 
 def attend_streams(
@@ -257,6 +282,8 @@ def attend_streams(
 
 
 def _grow(ring: mx.array, rows: int) -> mx.array:
-    """The ring with ``rows`` more rows of zeros at its end."""
-    shape = (*ring.shape[:2], rows, ring.shape[3])
-    return mx.concatenate([ring, mx.zeros(shape, ring.dtype)], axis=2)
+    """The ring with room for ``rows`` more rows at its end."""
+    batch, heads, stored, size = ring.shape
+    grown = _ext.empty((batch, heads, stored + rows, size), ring.dtype)
+    grown[:, :, :stored] = ring
+    return grown
