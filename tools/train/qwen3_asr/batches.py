@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ TOKEN_SECONDS = 0.08
 SLACK = 0.04  # seconds by which a word may begin before a piece, or attention lie beside it
 
 WHOLE = 0.45  # part of the examples that are a whole clip, not one cut at a random time
+EARLY = 0.35  # of the cut ones: within the first phrase, as every stream begins
+PAUSE = 0.25  # seconds between two phrases
 TRIMMED = 0.5  # of the whole ones: cut 0.02 to 0.8 s after the last word
 MID_STREAM = 0.2  # begin somewhere in the clip
 FORCED = 0.6  # have the language in the prompt
@@ -169,6 +172,8 @@ def _cut(
     least = int(LEAST_SECONDS * SAMPLE_RATE) + HOP
     first, after = 0, len(audio)
     if rng.random() >= WHOLE:
+        if words and rng.random() < EARLY:
+            after = min(after, max(least, int((_phrase_end(words) + PAUSE) * SAMPLE_RATE)))
         after = int(rng.uniform(LEAST_SECONDS * SAMPLE_RATE, after))
     elif words and rng.random() < TRIMMED:
         after = min(after, int((words[-1].end + rng.uniform(0.02, 0.8)) * SAMPLE_RATE))
@@ -184,6 +189,14 @@ def _cut(
         if word.start >= begin - SLACK and word.end <= end
     ]
     return audio[first:after], said
+
+
+def _phrase_end(words: Sequence[Word]) -> float:
+    """The second at which the first phrase ends."""
+    for word, after in pairwise(words):
+        if after.start - word.end >= PAUSE:
+            return word.end
+    return words[-1].end
 
 
 def _collate(examples: Sequence[Example], shape: Shape, tokenizer: Tokenizer) -> Batch:

@@ -21,6 +21,7 @@ from ..pool import Pool
 from ..scoring import score
 from ..speech import SAMPLE_RATE, Phrase, Word
 from ..trainer import Trainer
+from . import batches
 from .batches import IGNORED, NO_WORD, Batch, Batches, build, token_times
 from .checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from .config import ModelConfig, QwenRecipe, Shape
@@ -296,3 +297,15 @@ def test_clips_of_different_lengths_are_refused(tiny: Qwen3ASR, tokenizer: Token
     audios: Sequence[NDArray[np.float32]] = [np.zeros(n, np.float32) for n in (16000, 17000)]
     with pytest.raises(ValueError, match="one length"):
         transcribe(tiny, tokenizer, audios)
+
+
+def test_a_cut_may_end_within_the_first_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WHOLE", 0.0), ("MID_STREAM", 0.0), ("EARLY", 1.0)):
+        monkeypatch.setattr(batches, name, value)
+    words = [Word("one", 1.0, 1.4), Word("two", 1.5, 1.9), Word("red", 3.0, 3.4)]
+    rng = np.random.default_rng(5)
+    cut = [batches._cut(np.zeros(5 * SAMPLE_RATE, np.float32), words, rng) for _ in range(200)]
+    lengths = [len(audio) / SAMPLE_RATE for audio, _ in cut]
+    assert min(lengths) >= 1.0
+    assert 2.0 < max(lengths) <= 1.9 + batches.PAUSE
+    assert {len(said) for _, said in cut} == {0, 1, 2}
