@@ -121,8 +121,11 @@ _RARE_PLANS = (
 NAMES_MIXTURE: Mapping[str, float] = {
     "espeak": 30, "flite": 14, "hibari": 20, **{p.name: p.part for p in _RARE_PLANS if p.part},
 }  # fmt: skip
-# A name for every 500 words: 15 % of those of one phrase in 77.
-RARE_MIXTURE = {"espeak": 30, "flite": 14, "hibari": 20, "pico": 12, "espeak_rare": 1}
+# A name for every 200 words: 15 % of those of one phrase in 30.
+RARE_MIXTURE: Mapping[str, float] = {
+    "espeak": 30, "flite": 14, "hibari": 20, "pico": 12,
+    "espeak_rare": 1, "flite_rare": 0.8, "hibari_rare": 0.8,
+}  # fmt: skip
 RARE_TEST_POOLS = tuple(plan.name for plan in _RARE_PLANS if plan.speakers == RARE_TEST)
 RARE_DEV_POOLS = tuple(plan.name for plan in _RARE_PLANS if plan.speakers == RARE_DEV)
 

@@ -123,8 +123,9 @@ class Speller:
         self, piece: Piece, vocabulary: Vocabulary | None = None, pauses: Collection[int] = ()
     ) -> None:
         self._piece = lru_cache(1 << 12)(piece)
-        self._vocabulary, self._pauses = vocabulary, pauses
+        self._pauses = pauses
         self._state = _State()
+        self.use(vocabulary)
         self._trial: _Trial | None = None
 
     @property
@@ -150,6 +151,7 @@ class Speller:
     def use(self, vocabulary: Vocabulary | None) -> None:
         """Take another vocabulary from now on; only while no trial is open."""
         self._vocabulary = vocabulary
+        self._sure = 0.0 if vocabulary is None else _sure(vocabulary.budget)
         self._state = _State(self._state.tail)
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -191,8 +193,10 @@ class Speller:
     # -- inside
 
     def _begin(self, own: int, probability: float, logits: Read) -> _Trial | None:
+        if self._vocabulary is None or probability > self._sure:
+            return None
         piece = self._piece(own)
-        if self._vocabulary is None or piece is None:
+        if piece is None:
             return None
         nodes = [node for node, _ in self._state.places]
         if begins_word(self._state.tail, piece):
@@ -265,7 +269,12 @@ class Speller:
 
 def _is_sure(probability: float, budget: float) -> bool:
     """Whether no other token can be within ``budget`` nats of one so likely."""
-    return budget < 0 or probability > 1 / (1 + math.exp(-budget)) + _ROUNDING
+    return budget < 0 or probability > _sure(budget)
+
+
+def _sure(budget: float) -> float:
+    """The most that a token can have with another one within ``budget`` nats, ≥ 0."""
+    return 1 / (1 + math.exp(-budget)) + _ROUNDING
 
 
 def _most(nodes: Sequence[Node]) -> float:

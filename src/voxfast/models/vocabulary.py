@@ -91,6 +91,7 @@ class Vocabulary:
 
     Attributes:
         phrases: what it holds.
+        budget: the largest weight.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Vocabulary:
         for phrase in phrases:
             _add(self._spaced, _tokens(" " + phrase.text, encode, piece), phrase.weight, piece)
             _add(self._unspaced, _tokens(phrase.text, encode, piece), phrase.weight, piece)
+        self.budget = self._spaced.budget
 
     def root(self, piece: bytes) -> Node:
         """Of the phrases that may begin with this piece or in its place: with a space as it has."""

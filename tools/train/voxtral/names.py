@@ -41,7 +41,7 @@ _CHANGES = {
     "speaker_seconds": 15.0,
 }
 RECIPE = replace(
-    steps.RECIPE, **_CHANGES, steps=1000, peak_rate=1.2e-3, warm_up=60, speaker_clips=160
+    steps.RECIPE, **_CHANGES, steps=2000, peak_rate=1.2e-3, warm_up=60, speaker_clips=160
 )
 SMOKE = replace(steps.SMOKE, **_CHANGES)
 TRAITS: Traits = {
