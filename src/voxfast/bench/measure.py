@@ -50,7 +50,7 @@ class Step:
         second: seconds of audio at its end.
         mean_ms, longest_ms: time that a chunk took.
         resident_mb: memory of the process; where the system does not tell, the most so far.
-        mlx_mb: memory that MLX holds, its cache included.
+        mlx_mb: memory that MLX holds, with its cache, and with rows of rings not yet written to.
     """
 
     second: float
