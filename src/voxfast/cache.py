@@ -15,7 +15,7 @@ from voxfast.ops import SCALE_BYTES, Rings, Rotary, sliding_attention, sliding_a
 
 __all__ = ["SlidingKVCache", "attend_streams"]
 
-UNTOUCHED_BYTES = 32 << 20  # of a ring, which take no memory before they are written to
+MOST_AT_ONCE = 32 << 20  # bytes of a ring that has all of its rows from the beginning
 
 
 class SlidingKVCache:
@@ -37,8 +37,8 @@ class SlidingKVCache:
             ``window + max_rows - 1`` rows, so :meth:`trim` can always take back this number
             of positions.
         start: absolute index of the first position; ``offset`` counts from it.
-        block: rows by which the rings grow until they are full size; on a CPU as many as 32 MB
-            hold, because memory that was never written to takes none.
+        block: rows by which the rings grow until they are full size. On a CPU a ring of at most
+            32 MB does not grow: memory that was never written to takes none.
         kv_bits: 8: rows are held as int8 with a scale each, as :func:`.sliding_attention` says;
             None: in the dtype of the keys.
 
@@ -220,11 +220,10 @@ class SlidingKVCache:
 
     def _room_for(self, rows: int, row_bytes: int, stream: mx.Stream | mx.Device | None) -> int:
         """The rows of a ring that has room for so many."""
-        block = self.block
-        if _ext.runs_kernels(stream=stream):
-            block = max(block, UNTOUCHED_BYTES // max(1, row_bytes))
         full = self.window + self.max_rows - 1
-        return min(full, -(-rows // block) * block)
+        if full * row_bytes <= MOST_AT_ONCE and _ext.runs_kernels(stream=stream):
+            return full
+        return min(full, -(-rows // self.block) * self.block)
 
 
 def attend_streams(
