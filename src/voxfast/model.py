@@ -121,7 +121,7 @@ class Model:
                 given to the model: speech that it misses writes no words.
             vocabulary: names and terms that may be said, spelled as they are to be written. A
                 phrase is a text, or a tuple of a text and its weight: how much less likely than
-                its own choice, in nats, the model may find it; 4 by default, 20 at most.
+                its own choice, in nats, the model may find it; 2 by default, 20 at most.
             **options: the fields of :class:`voxfast.VoxtralOptions` or of
                 :class:`voxfast.Qwen3Options`, depending on the model.
 
