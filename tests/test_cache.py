@@ -1,5 +1,7 @@
 """SlidingKVCache: streaming equals the whole, going back equals never having gone."""
 
+import threading
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import voxfast.cache as cache_module
 from voxfast._native import _ext
 from voxfast.bench.measure import resident_mb
 from voxfast.cache import SlidingKVCache
-from voxfast.ops import rotary_tables
+from voxfast.ops import rotary_tables, use_native
 
 SCALE = 0.25
 BACK = st.sampled_from([0, 0, 0, 0, 0, 1, 1, 2, 3, 5, 8])  # positions taken back after a step
@@ -108,7 +110,7 @@ def test_steps_copy_nothing(evaluate):
 
 
 def test_rings_grow_in_blocks_up_to_their_size(monkeypatch):
-    monkeypatch.setattr(cache_module, "MOST_AT_ONCE", 0)  # as on a GPU
+    monkeypatch.setattr(cache_module, "MAX_FULL_RING_BYTES", 0)  # as on a GPU
     qkv = sequence(200, size=8)
     row = 2 * 2 * 8 * 4  # keys and values, 2 heads, 8 floats
     cache = SlidingKVCache(50, max_rows=4, block=16)
@@ -121,18 +123,26 @@ def test_rings_grow_in_blocks_up_to_their_size(monkeypatch):
     assert sorted(set(sizes)) == [16, 32, 48, 53]
 
 
-def test_what_was_never_written_is_never_read(monkeypatch):
+@pytest.mark.parametrize("kv_bits", [None, 8])
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("size", [16, 40, 64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_was_never_written_is_never_read(monkeypatch, kv_bits, native, size, dtype):
     def poison(shape, dtype, *, stream=None):
-        return mx.full(shape, float("nan"), dtype)
+        return mx.full(shape, -1 if dtype == mx.int8 else float("nan"), dtype)  # a scale of NaN
 
-    monkeypatch.setattr(_ext, "empty", poison)
-    qkv = sequence(300)
-    cache = SlidingKVCache(40, max_rows=8)
-    out = [feed(cache, [x[:, :30] for x in qkv], (1, 8, 3))]
-    cache = cache.copy()
-    cache.trim(2)
-    out = [out[0][:, :28], feed(cache, qkv, (8, 1, 5), first=28)]
-    assert error(mx.concatenate(out, axis=1), reference(qkv, 40)) < TOLERANCE[mx.float32]
+    def run(empty):
+        monkeypatch.setattr(_ext, "empty", empty)
+        cache = SlidingKVCache(40, max_rows=8, kv_bits=kv_bits)
+        outs = [feed(cache, [x[:, :30] for x in qkv], (1, 8, 3))]
+        cache = cache.copy()
+        cache.trim(2)
+        return mx.concatenate([*outs, feed(cache, qkv, (8, 1, 5), first=28)], axis=1)
+
+    qkv = sequence(150, size=size, dtype=dtype)
+    with use_native(native):
+        expected = run(lambda shape, dtype, *, stream=None: mx.zeros(shape, dtype))
+        assert mx.array_equal(run(poison), expected)
 
 
 def test_a_ring_takes_no_memory_before_it_is_written_to():
@@ -142,7 +152,7 @@ def test_a_ring_takes_no_memory_before_it_is_written_to():
     for cache in caches:
         mx.eval(attend(cache, qkv, 0, 3), cache.state)
     copies = [cache.copy() for cache in caches]
-    for cache in copies:
+    for cache in (*caches, *copies):
         mx.eval(attend(cache, qkv, 0, 3), cache.state)
     room = sum(ring.nbytes for cache in (*caches, *copies) for ring in cache.state) / 1e6
     assert room > 700
@@ -156,19 +166,38 @@ def test_a_ring_that_could_be_large_grows_in_blocks():
     assert [ring.shape[2] for ring in cache.state] == [256, 256]
 
 
-@pytest.mark.parametrize("back", [0, 1, 9])
-def test_a_copy_goes_on_from_the_rows_that_are_there(back):
-    qkv = sequence(40)
+@pytest.mark.parametrize(("rows", "back"), [(9, 0), (9, 1), (9, 9), (60, 0), (60, 8), (32, 5)])
+def test_a_copy_goes_on_from_the_rows_that_are_there(rows, back):
+    """Also if the rings have wrapped, and if what was taken back had overwritten others."""
+    qkv = sequence(100)
     cache = SlidingKVCache(20, max_rows=9)
-    feed(cache, [x[:, :9] for x in qkv], (9,))
+    feed(cache, [x[:, :rows] for x in qkv], (9, 3))
     cache.trim(back)
     other = cache.copy()
-    expected = reference(qkv, 20)[:, 9 - back :]
+    expected = reference(qkv, 20)[:, rows - back :]
     for each in (other, cache):
-        assert each.offset == 9 - back
-        out = feed(each, qkv, (4, 1), first=9 - back)
+        assert each.offset == rows - back
+        assert each._most_trimmed() == (rows - back if rows < 29 else 9 - back)
+        out = feed(each, qkv, (4, 1), first=rows - back)
         assert error(out, expected) < TOLERANCE[mx.float32]
     assert other.trim(8) == cache.trim(8) == 8
+
+
+def test_a_copy_may_go_on_in_another_thread():
+    qkv = sequence(12)
+    cache = SlidingKVCache(20, max_rows=9)
+    mx.eval(attend(cache, qkv, 0, 9), cache.state)
+    other, found = cache.copy(), []
+
+    def work():
+        with mx.stream(mx.new_stream(mx.cpu)):
+            found.append(np.array(attend(other, qkv, 9, 12)))
+        mx.clear_streams()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0], np.array(attend(cache, qkv, 9, 12)))
 
 
 # ---- going back -----------------------------------------------------------------------

@@ -252,7 +252,7 @@ def test_trimming_equals_never_having_written(window, block, moves):
 
 
 def test_memory_is_that_of_the_codes_and_scales_and_nothing_is_copied(monkeypatch):
-    monkeypatch.setattr("voxfast.cache.MOST_AT_ONCE", 0)
+    monkeypatch.setattr("voxfast.cache.MAX_FULL_RING_BYTES", 0)
     rng = np.random.default_rng(3)
     cache = SlidingKVCache(600, max_rows=8, kv_bits=8)
     for _ in range(3):

@@ -20,14 +20,14 @@
 //   M, N, K     rows of x, outputs (rows of w), inputs; their indices are m, n, k
 //   gemv, gemm  the kernels for few and for many rows of x. A gemv reads w from memory
 //               once and multiplies it in registers. A gemm repacks a panel of w into L1
-//               and multiplies it with all rows of x; 16 rows as lanes take it as it
-//               lies.
+//               and multiplies it with all rows of x. The kernels whose lanes are rows of
+//               x read the panel in place.
 //   task        the unit of work of a thread: some outputs of all rows of x
 //   split       gemv: one thread's share of the outputs
 //   strip       gemv: consecutive rows of w that are read front to back, as one stream.
 //               A split has as many strips as a panel has rows.
-//   panel       the rows of w that are multiplied together. gemm: neighbours. gemv: one
-//               row of each strip of a split.
+//   panel       the rows of w that are multiplied together. With strips (has_strips): one
+//               row of each strip of a split; else neighbours.
 //   slice       up to KC consecutive inputs. Products are summed over a slice in
 //               registers, then added to the output, slice by slice.
 //   tile        gemm: the rows of x and the outputs whose sums are in registers

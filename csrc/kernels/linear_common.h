@@ -138,7 +138,7 @@ void store_floats(T* p, const float* x, int64_t count) {
 #endif
 }
 
-// Adds the bias to outputs [n, n + count) of row m of x and stores them.
+// gemv: adds the bias to outputs [n, n + count) of row m of x, in place, and stores them.
 VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n,
                                   int64_t count, float* x) {
   constexpr int64_t STEP = 64;
@@ -156,7 +156,8 @@ VOXFAST_INLINE void write_outputs(const LinearArguments& a, int64_t m, int64_t n
   });
 }
 
-// Adds the bias to outputs [n, n + count) of rows [m, m + m_count) of x and stores them.
+// gemm: adds the bias to outputs [n, n + count) of rows [m, m + m_count) of x, in place,
+// and stores them.
 template <int64_t PANEL>
 VOXFAST_INLINE void write_panel(const LinearArguments& a, int64_t m, int64_t m_count,
                                 int64_t n, int64_t count, float (*x)[PANEL]) {

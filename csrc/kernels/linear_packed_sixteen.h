@@ -125,12 +125,12 @@ struct PackedSixteen {
       }
       const int64_t at = g * (GROUP / 8 * BITS);
       if (at % 64 < GROUP / 8 * BITS) {
-        int64_t later = at + PREFETCH_BYTES;
-        if (later >= row_bytes) {
-          later += panel.step * a.w_stride - row_bytes;  // in the next panel
+        int64_t prefetch_at = at + PREFETCH_BYTES;
+        if (prefetch_at >= row_bytes) {
+          prefetch_at += panel.step * a.w_stride - row_bytes;  // in the next panel
         }
         for (const char* row : rows) {
-          __builtin_prefetch(row + later);
+          __builtin_prefetch(row + prefetch_at);  // may lie beyond w, and cannot fault
         }
       }
       if (F::IS_EXTRACTED && g % F::GROUPS == 0) {

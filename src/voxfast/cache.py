@@ -5,6 +5,7 @@ heads, D head size.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import copy
 from typing import Self
 
@@ -15,7 +16,7 @@ from voxfast.ops import SCALE_BYTES, Rings, Rotary, sliding_attention, sliding_a
 
 __all__ = ["SlidingKVCache", "attend_streams"]
 
-MOST_AT_ONCE = 32 << 20  # bytes of a ring that has all of its rows from the beginning
+MAX_FULL_RING_BYTES = 32 << 20  # more is a limit that hardly a stream reaches, not a window
 
 
 class SlidingKVCache:
@@ -68,6 +69,7 @@ class SlidingKVCache:
         self.block = block
         self.kv_bits = kv_bits
         self._rings: Rings | None = None
+        self._is_shared = False  # whether a copy has the rings, too
         self._rows = 0  # rows written and not taken back
         self._reached = 0  # the most rows ever written; the rows they overwrote are lost
 
@@ -149,13 +151,9 @@ class SlidingKVCache:
         return max(0, self._rows - lost - self.window + 1)
 
     def copy(self) -> Self:
-        """Another cache that goes on from here; rows are copied once it writes to its rings."""
-        other = copy(self)
-        if self._rings is not None and self._rows < self._capacity:
-            # Without the room for more, which would be copied, too.
-            keys, values = (ring[:, :, : self._rows] for ring in self._rings)
-            other._rings, other._reached = (keys, values), self._rows
-        return other
+        """Another cache that goes on from here; each copies the rows once it writes to them."""
+        self._is_shared = True
+        return copy(self)
 
     # ---- what is there ----------------------------------------------------------------
 
@@ -181,6 +179,7 @@ class SlidingKVCache:
     def _written(self, rings: Rings, length: int) -> None:
         """Keep rings to which ``length`` positions have been written."""
         self._rings = rings
+        self._is_shared = False
         self._rows += length
         self._reached = max(self._reached, self._rows)
 
@@ -212,16 +211,17 @@ class SlidingKVCache:
             shape = (batch, heads, capacity, size)
             keys, values = (_ext.empty(shape, dtype, stream=stream) for dtype in dtypes)
             return keys, values
-        missing = capacity - self._capacity
-        if missing <= 0:
-            return self._rings
-        # Below full size no ring has wrapped, so rows keep their slots.
-        return _grow(self._rings[0], missing), _grow(self._rings[1], missing)
+        # Unless a ring has wrapped, rows keep their slots, and those to come need no copy.
+        has_wrapped = self._reached > self._capacity
+        if capacity > self._capacity or (self._is_shared and not has_wrapped):
+            keys, values = (_moved(ring, self._rows, capacity, stream) for ring in self._rings)
+            return keys, values
+        return self._rings
 
     def _room_for(self, rows: int, row_bytes: int, stream: mx.Stream | mx.Device | None) -> int:
         """The rows of a ring that has room for so many."""
         full = self.window + self.max_rows - 1
-        if full * row_bytes <= MOST_AT_ONCE and _ext.runs_kernels(stream=stream):
+        if full * row_bytes <= MAX_FULL_RING_BYTES and _ext.runs_kernels(stream=stream):
             return full
         return min(full, -(-rows // self.block) * self.block)
 
@@ -280,9 +280,12 @@ def attend_streams(
     return out
 
 
-def _grow(ring: mx.array, rows: int) -> mx.array:
-    """The ring with room for ``rows`` more rows at its end."""
-    batch, heads, stored, size = ring.shape
-    grown = _ext.empty((batch, heads, stored + rows, size), ring.dtype)
-    grown[:, :, :stored] = ring
-    return grown
+def _moved(
+    ring: mx.array, rows: int, capacity: int, stream: mx.Stream | mx.Device | None
+) -> mx.array:
+    """The first rows of a ring, in another one."""
+    batch, heads, _, size = ring.shape
+    moved = _ext.empty((batch, heads, capacity, size), ring.dtype, stream=stream)
+    with nullcontext() if stream is None else mx.stream(stream):
+        moved[:, :, :rows] = ring[:, :, :rows]
+    return moved

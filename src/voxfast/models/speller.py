@@ -151,7 +151,7 @@ class Speller:
     def use(self, vocabulary: Vocabulary | None) -> None:
         """Take another vocabulary from now on; only while no trial is open."""
         self._vocabulary = vocabulary
-        self._sure = 0.0 if vocabulary is None else _sure(vocabulary.budget)
+        self._sure_above = 0.0 if vocabulary is None else _sure_above(vocabulary.budget)
         self._state = _State(self._state.tail)
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -193,7 +193,8 @@ class Speller:
     # -- inside
 
     def _begin(self, own: int, probability: float, logits: Read) -> _Trial | None:
-        if self._vocabulary is None or probability > self._sure:
+        # No node has more than the vocabulary's budget.
+        if self._vocabulary is None or probability > self._sure_above:
             return None
         piece = self._piece(own)
         if piece is None:
@@ -269,11 +270,11 @@ class Speller:
 
 def _is_sure(probability: float, budget: float) -> bool:
     """Whether no other token can be within ``budget`` nats of one so likely."""
-    return budget < 0 or probability > _sure(budget)
+    return budget < 0 or probability > _sure_above(budget)
 
 
-def _sure(budget: float) -> float:
-    """The most that a token can have with another one within ``budget`` nats, ≥ 0."""
+def _sure_above(budget: float) -> float:
+    """The probability above which no other token is within ``budget`` nats; budget ≥ 0."""
     return 1 / (1 + math.exp(-budget)) + _ROUNDING
 
 

@@ -91,7 +91,7 @@ class Vocabulary:
 
     Attributes:
         phrases: what it holds.
-        budget: the largest weight.
+        budget: the largest weight; -inf if there are no phrases.
     """
 
     def __init__(

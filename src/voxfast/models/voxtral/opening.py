@@ -63,7 +63,7 @@ class Opening:
         mx.eval(self.encoder.arrays(), self.decoder.arrays())
 
     def copy(self) -> "Opening":
-        """Another stream's; rings are shared until one of them is written, and copied then."""
+        """Another stream's; the rows of rings are shared until one of them is written to."""
         return Opening(self.mel.copy(), self.encoder.copy(), self.decoder.copy(), [*self.prompt])
 
 
