@@ -70,6 +70,9 @@ class SlidingKVCache:
         self.kv_bits = kv_bits
         self._rings: Rings | None = None
         self._is_shared = False  # whether a copy has the rings, too
+        self._full = window + max_rows - 1
+        self._capacity = 0  # rows of the rings
+        self._room = 0  # rows of those that are being written
         self._rows = 0  # rows written and not taken back
         self._reached = 0  # the most rows ever written; the rows they overwrote are lost
 
@@ -172,13 +175,9 @@ class SlidingKVCache:
 
     # ---- inside -----------------------------------------------------------------------
 
-    @property
-    def _capacity(self) -> int:
-        return 0 if self._rings is None else int(self._rings[0].shape[2])
-
     def _written(self, rings: Rings, length: int) -> None:
         """Keep rings to which ``length`` positions have been written."""
-        self._rings = rings
+        self._rings, self._capacity = rings, self._room
         self._is_shared = False
         self._rows += length
         self._reached = max(self._reached, self._rows)
@@ -202,28 +201,29 @@ class SlidingKVCache:
                 f"[SlidingKVCache] one call may bring 1 to {self.max_rows} rows; got {length}. "
                 "Make the cache with a larger max_rows, or call with fewer rows at a time"
             )
+        needed = min(self._full, self._rows + length)
+        if self._rings is not None and needed <= self._capacity and not self._is_shared:
+            self._room = self._capacity
+            return self._rings
         in_bits = self.kv_bits is not None
         dtypes = (mx.int8, mx.int8) if in_bits else (k.dtype, v.dtype)
         batch, heads, size = k.shape[0], k.shape[2], k.shape[3] + in_bits * SCALE_BYTES
         row_bytes = batch * heads * size * dtypes[0].size
-        capacity = self._room_for(self._rows + length, row_bytes, stream)
+        self._room = max(self._capacity, self._room_for(needed, row_bytes, stream))
         if self._rings is None:
-            shape = (batch, heads, capacity, size)
+            shape = (batch, heads, self._room, size)
             keys, values = (_ext.empty(shape, dtype, stream=stream) for dtype in dtypes)
             return keys, values
-        # Unless a ring has wrapped, rows keep their slots, and those to come need no copy.
-        has_wrapped = self._reached > self._capacity
-        if capacity > self._capacity or (self._is_shared and not has_wrapped):
-            keys, values = (_moved(ring, self._rows, capacity, stream) for ring in self._rings)
-            return keys, values
-        return self._rings
+        if self._reached > self._capacity:  # they have wrapped: the op copies all rows
+            return self._rings
+        keys, values = (_moved(ring, self._rows, self._room, stream) for ring in self._rings)
+        return keys, values
 
     def _room_for(self, rows: int, row_bytes: int, stream: mx.Stream | mx.Device | None) -> int:
         """The rows of a ring that has room for so many."""
-        full = self.window + self.max_rows - 1
-        if full * row_bytes <= MAX_FULL_RING_BYTES and _ext.runs_kernels(stream=stream):
-            return full
-        return min(full, -(-rows // self.block) * self.block)
+        if self._full * row_bytes <= MAX_FULL_RING_BYTES and _ext.runs_kernels(stream=stream):
+            return self._full
+        return min(self._full, -(-rows // self.block) * self.block)
 
 
 def attend_streams(
