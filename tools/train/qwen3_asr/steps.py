@@ -104,7 +104,10 @@ def find_heads(checkpoint: Path, clips: Sequence[Clip]) -> None:
         measured = Path(folder) / HEADS
         command += ["--model", str(checkpoint), "--language", "en", "--output", str(measured)]
         subprocess.run(command, check=True)
-        shutil.copyfile(measured, checkpoint / HEADS)
+        # The timing is fitted to all clips by fit_timing, and belongs into voxfast.json.
+        lines = measured.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = (line for line in lines if '"attention_timing' not in line)
+        (checkpoint / HEADS).write_text("".join(kept), encoding="utf-8")
 
 
 def fit_timing(traits: Traits, pairs: Sequence[Pair]) -> Traits:
