@@ -5,7 +5,8 @@
                                  [--limit N] [--without FOLDER] [--minutes 60] [--timed 60]
                                  [--seed 8] [--json FILE]
     python benches/vocabulary.py tests/data/eval/eval.json --noise-db 6
-    python benches/vocabulary.py runs/rare/eval_speakers/eval_clean.json --model runs/rare/checkpoint
+    python benches/vocabulary.py runs/rare/eval_speakers/eval_clean.json
+        --model runs/rare/checkpoint
         --words $(python -c "from tools.train.grammar import RARE; print(*RARE)")
 
 DATASET is one of ``voxfast bench``: a folder in LibriSpeech's layout, or clips with a manifest.
