@@ -87,7 +87,12 @@ NB_MODULE(_ext, m) {
   m.def("available_isas", &voxfast::available_isas);
   m.def("num_threads", &voxfast::num_threads);
   m.def("ring_copies", &voxfast::ring_copies);
-  m.def("runs_kernels", &voxfast::runs_kernels, nb::kw_only(), "stream"_a = nb::none());
+  m.def(
+      "runs_kernels",
+      [](voxfast::mx::StreamOrDevice s) {
+        return voxfast::use_kernels(voxfast::mx::to_stream(s));
+      },
+      nb::kw_only(), "stream"_a = nb::none());
 
   m.def(
       "empty",

@@ -53,8 +53,6 @@ class Empty : public mx::Primitive {
 
 }  // namespace
 
-bool runs_kernels(mx::StreamOrDevice s) { return use_kernels(mx::to_stream(s)); }
-
 mx::array empty(const mx::Shape& shape, const mx::Dtype& dtype, mx::StreamOrDevice s_) {
   check_size(NAME, "the array", shape);
   auto s = mx::to_stream(s_);

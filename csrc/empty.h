@@ -5,9 +5,6 @@
 
 namespace voxfast {
 
-// Whether ops on this stream run the CPU kernels.
-bool runs_kernels(mlx::core::StreamOrDevice s = {});
-
 // An array whose content is arbitrary, where the kernels run, so that the memory of a
 // large one is taken page by page as it is written; elsewhere zeros.
 mlx::core::array empty(const mlx::core::Shape& shape, const mlx::core::Dtype& dtype,

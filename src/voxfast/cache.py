@@ -16,7 +16,9 @@ from voxfast.ops import SCALE_BYTES, Rings, Rotary, sliding_attention, sliding_a
 
 __all__ = ["SlidingKVCache", "attend_streams"]
 
-MAX_FULL_RING_BYTES = 32 << 20  # more is a limit that hardly a stream reaches, not a window
+# Of a ring that has all of its rows at once. A larger one belongs to a limit of the context, which
+# few streams reach, and not to a window.
+MAX_FULL_RING_BYTES = 32 << 20
 
 
 class SlidingKVCache:
