@@ -28,7 +28,10 @@ __all__ = [
     "gate",
     "hush",
     "interference",
+    "lose",
     "mask_bands",
+    "prolong",
+    "stretch",
     "stretch_words",
 ]
 
@@ -38,6 +41,9 @@ Range = tuple[float, float]
 FRAME = 160  # samples, 10 ms
 LEAST_GAP = 0.02  # seconds
 LEAST_STRETCHED = 10  # frames
+QUIET = 0.02
+LEAST_ROOM = 480  # samples that stay between two words
+RELEASES = {"t": (2500, 7000), "d": (2000, 6500), "c": (1500, 4500), "p": (400, 3000)}  # Hz
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
 
 
@@ -53,11 +59,14 @@ class Acoustics:
         babble: probability of other speakers, ``babble_below`` dB below speech.
         clipping, coarse: probability of overdriven samples, and of 8-bit µ-law.
         hushed: probability that s, f and their like are weaker than they were.
+        lost: probability that ``lost_words`` of the words miss 20 to 60 ms.
+        careful: probability that words before a gap are longer, their last stops released.
         gate: probability that only words pass, with their quiet ends cut off.
         evened: of those, probability that all words are brought to about the same peak.
         level: dB of the whole clip.
         telephone, narrow, microphone: probabilities of the three kinds of channel.
         tract: spread of the logarithm of the vocal tract's length; ``warped`` of the streams.
+        mouth: the same of each wave by which its formants move apart or together.
         tilt: how strong a random colouring is.
         stretched: probability that the sounds of a word change their share of its time.
     """
@@ -72,7 +81,10 @@ class Acoustics:
     babble_below: Range = (14.0, 30.0)
     clipping: float = 0.06
     coarse: float = 0.05
-    hushed: float = 0.3
+    hushed: float = 0.45
+    lost: float = 0.2
+    lost_words: float = 0.4
+    careful: float = 0.5
     gate: float = 0.4
     evened: float = 0.6
     level: Range = (-18.0, 3.0)
@@ -80,6 +92,7 @@ class Acoustics:
     narrow: float = 0.27
     microphone: float = 0.18
     tract: float = 0.08
+    mouth: float = 0.035
     warped: float = 0.7
     tilt: float = 1.5
     stretched: float = 0.5
@@ -87,8 +100,9 @@ class Acoustics:
 
 # Speech as it was synthesised.
 NOTHING = Acoustics(
-    room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, hushed=0, gate=0,
-    level=(0, 0), telephone=0, narrow=0, microphone=0, warped=0, tilt=0, stretched=0,
+    room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, hushed=0, lost=0,
+    careful=0, gate=0, level=(0, 0), telephone=0, narrow=0, microphone=0, warped=0, tilt=0,
+    stretched=0,
 )  # fmt: skip
 
 
@@ -251,6 +265,84 @@ def hush(audio: Audio, rng: Generator) -> Audio:
     return hushed
 
 
+def prolong(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio, list[Word]]:
+    """Words before a gap as people say them alone: 70 % up to 1.8 times as long, stops released.
+
+    Synthesisers do not, not even slow ones: their "eight" takes 0.2 s and ends with its vowel,
+    that of people 0.3 to 0.45 s and ends with the burst of its t, where a "six" may take 0.2 s.
+    """
+    audio = audio.copy()
+    said: list[Word] = []
+    follows = [*(word.start for word in words[1:]), len(audio) / SAMPLE_RATE]
+    for word, after in zip(words, follows, strict=False):  # without words, one end remains
+        first, end = int(word.start * SAMPLE_RATE), int(word.end * SAMPLE_RATE)
+        gap = np.abs(audio[end : int(after * SAMPLE_RATE)]) > QUIET  # other words may be there
+        room = (int(gap.argmax()) if gap.any() else len(gap)) - LEAST_ROOM
+        if room > LEAST_ROOM and end - first > 4 * FRAME:
+            piece = audio[first:end]
+            if rng.random() < 0.7:
+                kept = int(0.3 * len(piece))
+                longer = len(piece) * float(np.exp(rng.uniform(0, np.log(1.8))))
+                length = min(int(longer), len(piece) + room)
+                piece = np.concatenate((piece[:kept], stretch(piece[kept:], length - kept)))
+            room -= len(piece) - (end - first)
+            burst = _release(word.text, float(np.abs(piece).max(initial=0)), rng)
+            if len(burst) < room and rng.random() < 0.7:
+                piece = np.concatenate((piece, burst))
+            audio[first : first + len(piece)] = piece
+            word = word._replace(end=(first + len(piece)) / SAMPLE_RATE)
+        said.append(word)
+    return audio, said
+
+
+def _release(text: str, peak: float, rng: Generator) -> Audio:
+    """The closure and the burst of a stop at the end of a word; nothing after other sounds."""
+    if text[-1] not in RELEASES:
+        return np.zeros(0, np.float32)
+    closure = np.zeros(int(rng.uniform(0.02, 0.1) * SAMPLE_RATE), np.float32)
+    length = int(rng.uniform(0.02, 0.1) * SAMPLE_RATE)
+    band = butter(2, RELEASES[text[-1]], "bandpass", fs=SAMPLE_RATE, output="sos")
+    burst = sosfilt(band, rng.standard_normal(length)) * np.exp(-3 * np.arange(length) / length)
+    burst *= peak * amplitude(-rng.uniform(8, 28)) / max(float(np.abs(burst).max()), 1e-9)
+    return np.concatenate((closure, burst.astype(np.float32)))
+
+
+def stretch(audio: Audio, length: int) -> Audio:
+    """``audio`` in ``length`` samples at the same pitch (WSOLA, Verhelst and Roelands, 1993)."""
+    frame, hop, most = 2 * FRAME, FRAME, FRAME // 2  # samples; ``most`` is how far one is moved
+    window = np.hanning(frame + 1)[:-1].astype(np.float32)
+    padded = np.pad(audio, (hop, frame + 2 * most))
+    out = np.zeros(length + 2 * frame, np.float32)
+    place = 0
+    for first in range(0, length + hop, hop):
+        wanted = int(first * len(audio) / length)
+        low = max(0, min(wanted, len(padded) - frame) - most)
+        if first:
+            goes_on = padded[place + hop : place + hop + frame]
+            around = padded[low : low + frame + 2 * most]
+            goes_on = goes_on[: len(around)]
+            place = low + int(np.correlate(around, goes_on, "valid").argmax())
+        else:
+            place = 0
+        piece = padded[place : place + frame]
+        out[first : first + len(piece)] += window[: len(piece)] * piece
+    return out[hop : hop + length]
+
+
+def lose(audio: Audio, words: Sequence[Word], part: float, rng: Generator) -> Audio:
+    """``part`` of the words without 20 to 60 ms, as where packets are lost.
+
+    So that no sound of a word is needed: a "six" may lack its s, or the closure of its k.
+    """
+    kept = audio.copy()
+    for word in words:
+        if rng.random() < part:
+            length = min(rng.uniform(0.02, 0.06), 0.25 * (word.end - word.start))
+            first = int(rng.uniform(word.start, word.end - length) * SAMPLE_RATE)
+            kept[first : first + int(length * SAMPLE_RATE)] *= 0.01
+    return kept
+
+
 def _low_passed(audio: Audio, order: int, hertz: float) -> Audio:
     limit = butter(order, hertz, fs=SAMPLE_RATE, output="sos")
     passed: Audio = sosfilt(limit, audio).astype(np.float32)
@@ -311,22 +403,31 @@ def _channel(acoustics: Acoustics, rng: Generator) -> NDArray[np.float64]:
 
 
 def draw_filterbanks(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
-    """[rows, bins, N_MELS]: mel filters for vocal tracts of other lengths.
+    """[rows, bins, N_MELS]: mel filters for vocal tracts of other lengths and shapes.
 
     A filter looks between the bins of the spectrum, where the voice of a shorter or longer tract
-    has what its bins have.
+    has what its bins have. Formants do not move in step from one mouth to another: two smooth
+    waves below 4 kHz move them apart.
     """
     usual = mel_filterbank().numpy()
     banks = np.zeros((rows, *usual.shape), np.float32)
     for bank in banks:
         warped = rng.random() < acoustics.warped
         factor = float(np.exp(rng.normal(0, acoustics.tract))) if warped else 1.0
-        places = np.minimum(_warp(MEL_BINS, factor) / MEL_BINS[1], len(usual) - 1 - 1e-6)
+        shape = acoustics.mouth * warped * np.clip(rng.standard_normal(2), -2, 2)
+        hertz = _warp(_bent(MEL_BINS, shape), factor)
+        places = np.clip(hertz / MEL_BINS[1], 0, len(usual) - 1 - 1e-6)
         low = places.astype(int)
         part = (places - low)[:, None].astype(np.float32)
         np.add.at(bank, low, (1 - part) * usual)
         np.add.at(bank, low + 1, part * usual)
     return torch.from_numpy(banks)
+
+
+def _bent(frequencies: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequencies moved by waves of half a period and of one period up to 4 kHz."""
+    phase = np.minimum(frequencies / 4000, 1) * np.pi
+    return frequencies * np.exp(shape[0] * np.sin(phase) + shape[1] * np.sin(2 * phase))
 
 
 def _warp(frequencies: NDArray[np.float64], factor: float) -> NDArray[np.float64]:

@@ -19,6 +19,8 @@ from .augment import (
     gate,
     hush,
     interference,
+    lose,
+    prolong,
 )
 from .pool import Mixture, Pool
 from .speech import SAMPLE_RATE, Phrase, Word
@@ -115,7 +117,9 @@ def draw_scene(
         audio = level * interference(round(seconds * SAMPLE_RATE), rng)
         return Clip(audio.astype(np.float32), [], [])
     clip = draw_clip(pool, seconds, rng)
-    audio = clip.audio
+    audio, words = clip.audio, clip.words
+    if rng.random() < acoustics.careful:
+        audio, words = prolong(audio, words, rng)
     if rng.random() < acoustics.hushed:
         audio = hush(audio, rng)
     if rng.random() < acoustics.room:
@@ -128,9 +132,10 @@ def draw_scene(
         audio = audio + below * interference(len(audio), rng)
     if rng.random() < acoustics.noises:
         audio = noise.add(audio, acoustics.noise_below, rng)
-    words = clip.words
     if words and rng.random() < acoustics.gate:
         audio, words = gate(audio, words, rng.random() < acoustics.evened, rng)
+    if rng.random() < acoustics.lost:
+        audio = lose(audio, words, acoustics.lost_words, rng)
     if rng.random() < acoustics.clipping:
         audio = clip_peaks(audio, rng)
     audio = audio * amplitude(rng.uniform(*acoustics.level))

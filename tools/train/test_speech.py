@@ -23,6 +23,9 @@ from .augment import (
     gate,
     hush,
     interference,
+    lose,
+    prolong,
+    stretch,
     stretch_words,
 )
 from .clips import Noise, draw_scene
@@ -30,6 +33,7 @@ from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Ut
 from .engines.base import Engine, played_at, word_starts
 from .engines.hibari import shift_formants
 from .engines.phonemes import Accent, draw_accent, phonemes
+from .engines.pico import ABROAD, spell
 from .evalset import read_eval_set, write_speaker_set
 from .grammar import DIGITS, RARE, VOCABULARY, draw_digits, draw_drill
 from .mel import MEL_BINS, mel_filterbank
@@ -439,6 +443,70 @@ def test_fricatives_are_hushed_and_vowels_stay() -> None:
         factor = np.abs(hushed[inside]).max() / np.abs(audio[inside]).max()
         assert 10 ** (-24 / 20) - 0.01 < factor < 10 ** (-3 / 20) + 0.01
     assert len(hush(audio[:100], rng)) == 100
+
+
+def test_words_before_a_gap_are_prolonged() -> None:
+    rng = np.random.default_rng(5)
+    tone = 0.5 * np.sin(2 * np.pi * 200 * np.arange(4000) / SAMPLE_RATE).astype(np.float32)
+    audio = np.zeros(3 * SAMPLE_RATE, np.float32)
+    # "two" goes over into "eight"; behind it, other words follow before "no" does.
+    for first in (1000, 5000, 13000, 26000):
+        audio[first : first + 4000] = tone
+    words = [Word("two", 0.0625, 0.3125), Word("eight", 0.3125, 0.5625), Word("no", 1.625, 1.875)]
+    lengths = {"eight": [], "no": []}
+    for _ in range(60):
+        longer, said = prolong(audio, words, rng)
+        assert len(longer) == len(audio)
+        assert said[0] == words[0]
+        assert [word[:2] for word in said] == [word[:2] for word in words]
+        end = int(said[1].end * SAMPLE_RATE)
+        assert 9000 <= end <= 13000 - 400
+        np.testing.assert_array_equal(longer[end:26000], audio[end:26000])
+        for word in said[1:]:
+            lengths[word.text].append(word.end - word.start)
+    assert max(lengths["no"]) > 0.4
+    assert min(lengths["no"]) == 0.25
+    assert max(lengths["no"]) <= 1.8 * 0.25 + 1e-3
+    assert np.median(lengths["eight"]) > np.median(lengths["no"])  # its t
+    assert prolong(audio, [], rng)[1] == []
+
+
+@pytest.mark.parametrize("length", [1, 159, 3000, 8000, 14400])
+def test_stretching_keeps_pitch_and_level(length: int) -> None:
+    tone = np.sin(2 * np.pi * 200 * np.arange(8000) / SAMPLE_RATE).astype(np.float32)
+    longer = stretch(tone, length)
+    assert len(longer) == length
+    if length >= 3000:
+        middle = longer[length // 4 : 3 * length // 4]
+        assert np.sqrt((middle**2).mean()) == pytest.approx(np.sqrt(0.5), abs=0.03)
+        ups = np.flatnonzero((middle[:-1] < 0) & (middle[1:] >= 0))
+        assert np.median(np.diff(ups)) == pytest.approx(80, abs=1)
+
+
+def test_lost_parts_are_short_and_inside_of_words() -> None:
+    rng = np.random.default_rng(6)
+    words = [Word("six", 0.1, 0.4), Word("two", 0.5, 0.55)]
+    for _ in range(20):
+        left = lose(np.ones(SAMPLE_RATE, np.float32), words, 1.0, rng) < 0.5
+        assert not left[:1600].any()
+        assert not left[8800:].any()
+        assert 0.02 * SAMPLE_RATE - 1 <= left[:6400].sum() <= 0.06 * SAMPLE_RATE
+        assert left[6400:].sum() <= 0.25 * 0.05 * SAMPLE_RATE
+    assert (lose(np.ones(SAMPLE_RATE, np.float32), words, 0.0, rng) == 1).all()
+
+
+def test_pico_abroad_spells_every_word_with_sounds_it_has() -> None:
+    speech = available("pico_abroad")
+    assert speech.pauses is False
+    for alphabet in ABROAD.values():
+        first = {s: said if isinstance(said, str) else said[0] for s, said in alphabet.items()}
+        assert spell("θˈɜɹTi.", first)[-2:] in ("ti", "i:")
+        # r before a vowel, whatever the stress, and r after one.
+        assert spell("ɹˈɪɹ", {"ɹ": "r", "R": "6", "ɪ": "I", "ˈ": '"'}) == 'r"I6'
+    for text in VOCABULARY:
+        for british in (False, True):
+            said = set(phonemes([text], ISOLATED, british, {}, np.random.default_rng(0)))
+            assert said - {".", "ː", "ˌ"} <= set(ABROAD["de-DE"]), text
 
 
 def test_a_gate_evens_the_peaks_of_words() -> None:

@@ -23,7 +23,17 @@ __all__ = [
     "engine",
 ]
 
-ENGINES = ("espeak", "espeak_unseen", "kokoro", "hibari", "flite", "festival", "pico_gb", "pico_us")
+ENGINES = (
+    "espeak",
+    "espeak_unseen",
+    "kokoro",
+    "hibari",
+    "flite",
+    "festival",
+    "pico_gb",
+    "pico_us",
+    "pico_abroad",
+)
 
 
 @cache

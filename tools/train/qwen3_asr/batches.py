@@ -27,7 +27,8 @@ __all__ = ["IGNORED", "NO_WORD", "Batch", "Batches", "Example", "build", "token_
 IGNORED = -100  # target without loss, as in torch
 NO_WORD = len(VOCABULARY)  # auxiliary class of audio tokens without a word
 TOKEN_SECONDS = 0.08
-SLACK = 0.04  # seconds by which a word may begin before a piece, or attention lie beside it
+SLACK = 0.04  # seconds by which a word may begin before a piece
+ENDING = -0.06, 0.02  # seconds around the end of a word: the audio token to attend to
 
 WHOLE = 0.45  # part of the examples that are a whole clip, not one cut at a random time
 EARLY = 0.35  # of the cut ones: within the first phrase, as every stream begins
@@ -49,7 +50,7 @@ class Batch(NamedTuple):
         ids, places: [B, L] int64 compact ids, and the audio token that stands there or −1.
         queries, targets: [B, targets] int64 positions, and the ids that are to follow them.
         labels: [B, N] int64 the word spoken at each audio token.
-        spans: [B, targets, L] bool, the positions of the audio of the target's word.
+        spans: [B, targets, L] bool, the position of the audio at the end of the target's word.
     """
 
     mel: Tensor
@@ -223,8 +224,8 @@ def _collate(examples: Sequence[Example], shape: Shape, tokenizer: Tokenizer) ->
         times = token_times(count)
         for target, word in enumerate(example.words[example.start :]):
             if word >= 0:
-                _, start, end = example.said[word]
-                inside = (times >= start - SLACK) & (times < end + SLACK)
+                end = example.said[word].end
+                inside = (times >= end + ENDING[0]) & (times < end + ENDING[1])
                 spans[row, target, first : first + count] = torch.from_numpy(inside)
     return Batch(mel, counts, ids, places, queries, targets, labels, spans)
 

@@ -17,7 +17,7 @@ class ModelConfig:
         window: audio tokens of a window of the audio tower (8 s).
         dim, layers, heads, kv_heads, head_dim, ffn: the decoder.
         vocab_size: rows of the published embedding; all but those in use are zero.
-        guided: (layer, head) of the heads that are taught to look at the word they write.
+        guided: (layer, head) of the heads that are taught to look at the end of the written word.
     """
 
     audio_dim: int = 160
@@ -35,7 +35,7 @@ class ModelConfig:
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
     vocab_size: int = 151936
-    guided: tuple[tuple[int, int], ...] = ((1, 0), (2, 1))
+    guided: tuple[tuple[int, int], ...] = ((1, 0), (2, 0), (2, 1))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Trainee(nn.Module):
 
 class QwenTask:
     """Cross-entropy of the transcript, and, less and less, which word each audio token is of and
-    that the guided heads look at the word that is being written."""
+    that the guided heads look at the end of the word that is being written."""
 
     batch_type: Any = Batch
 
@@ -77,7 +77,7 @@ class QwenTask:
 
 
 def _guide(attention: Tensor, spans: Tensor) -> Tensor:
-    """Minus the logarithm of the attention in the word's audio, over tokens that have some."""
+    """Minus the logarithm of the attention at the word's end, over tokens that have some."""
     has = spans.any(-1)
     mass = (attention.float() * spans[:, None]).sum(-1).clamp_min(LEAST_MASS)
     total = -(mass.log() * has[:, None]).sum()

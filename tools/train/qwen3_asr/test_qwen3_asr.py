@@ -156,7 +156,7 @@ def test_batches_line_up(tokenizer: Tokenizer) -> None:
             inside = span.nonzero()[:, 0] - first
             assert (inside >= 0).all()
             assert (inside < count).all()
-            assert 3 <= len(inside) <= 7  # 0.3 s
+            assert 1 <= len(inside) <= 2  # two where a second begins
             found += 1
     assert found > 0
     assert (batch.labels == NO_WORD).any()
