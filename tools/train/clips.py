@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +24,22 @@ from .augment import (
     prolong,
 )
 from .pool import Mixture, Pool
-from .speech import SAMPLE_RATE, Phrase, Word
+from .speech import SAMPLE_RATE, Phrase, Word, faded
 
-__all__ = ["TRAINING_STYLE", "Clip", "ClipStyle", "Noise", "assemble", "draw_clip", "draw_scene"]
+__all__ = [
+    "TRAINING_STYLE",
+    "Clip",
+    "ClipStyle",
+    "Noise",
+    "assemble",
+    "draw_clip",
+    "draw_scene",
+    "shortened",
+]
+
+SHORT = 0.4  # of the phrases
+LEAST_CUT = 0.04  # seconds between two words where a phrase can be cut
+MARGIN = 0.05  # seconds kept around a short phrase
 
 
 class Pause(NamedTuple):
@@ -103,9 +117,38 @@ def assemble(
 
 
 def draw_clip(pool: Pool | Mixture, seconds: float, rng: Generator) -> Clip:
-    """A training clip: phrases of the pool, of one voice in 60 % of the clips."""
+    """A training clip: phrases of the pool, of one voice in 60 % of the clips; 40 % are short."""
     numbers = pool.choose(rng, one_voice=rng.random() < 0.6)
-    return assemble(lambda _: pool[int(rng.choice(numbers))], seconds, TRAINING_STYLE, rng)
+
+    def draw(_: float) -> Phrase:
+        phrase = pool[int(rng.choice(numbers))]
+        return shortened(phrase, rng) if rng.random() < SHORT else phrase
+
+    return assemble(draw, seconds, TRAINING_STYLE, rng)
+
+
+def shortened(phrase: Phrase, rng: Generator) -> Phrase:
+    """One to four words of a phrase, or a few more where no gap ends them earlier.
+
+    A model that only hears long phrases guesses at the first words of each, until the words and
+    the voice are known: people's first two digits had 16 % errors, the fourth 5 %.
+    """
+    words = phrase.words
+    gaps = [after.start - word.end for word, after in pairwise(words)]
+    bounds = [0, *(place for place, gap in enumerate(gaps, 1) if gap >= LEAST_CUT), len(words)]
+    if len(bounds) < 3:
+        return phrase
+    begin = int(rng.choice(bounds[:-1]))
+    least = begin + int(rng.integers(1, 5))
+    end = next((bound for bound in bounds if bound >= least), bounds[-1])
+    before = gaps[begin - 1] / 2 if begin else words[0].start
+    behind = gaps[end - 1] / 2 if end < len(words) else MARGIN
+    first = words[begin].start - min(MARGIN, before)
+    audio = phrase.audio[
+        int(first * SAMPLE_RATE) : int((words[end - 1].end + min(MARGIN, behind)) * SAMPLE_RATE)
+    ]
+    said = [Word(word.text, word.start - first, word.end - first) for word in words[begin:end]]
+    return Phrase(faded(audio), said, phrase.voice)
 
 
 def draw_scene(

@@ -28,7 +28,7 @@ from .augment import (
     stretch,
     stretch_words,
 )
-from .clips import Noise, draw_scene
+from .clips import Noise, draw_scene, shortened
 from .engines import ENGINES, FLUENT, ISOLATED, SLOW, STYLES, Speaker, Style, Utterance, engine
 from .engines.base import Engine, played_at, word_starts
 from .engines.hibari import shift_formants
@@ -443,6 +443,31 @@ def test_fricatives_are_hushed_and_vowels_stay() -> None:
         factor = np.abs(hushed[inside]).max() / np.abs(audio[inside]).max()
         assert 10 ** (-24 / 20) - 0.01 < factor < 10 ** (-3 / 20) + 0.01
     assert len(hush(audio[:100], rng)) == 100
+
+
+def test_phrases_are_shortened_at_gaps() -> None:
+    rng = np.random.default_rng(8)
+    audio = np.zeros(4 * SAMPLE_RATE, np.float32)
+    spans = [(0.1, 0.5), (0.55, 1.0), (1.01, 1.5), (2.0, 2.5), (3.0, 3.5)]
+    words = [Word(str(n), *span) for n, span in enumerate(spans)]
+    for number, (start, end) in enumerate(spans, 1):
+        audio[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)] = 0.1 * number
+    found = set()
+    for _ in range(200):
+        short = shortened(Phrase(audio, words, "a"), rng)
+        texts = "".join(word.text for word in short.words)
+        assert texts in "01234"
+        found.add(texts)
+        assert short.voice == "a"
+        for word in short.words:  # what they say they hold
+            middle = short.audio[int(0.5 * (word.start + word.end) * SAMPLE_RATE)]
+            assert middle == np.float32(0.1 * (int(word.text) + 1))
+            assert 0 <= word.start < word.end <= len(short.audio) / SAMPLE_RATE
+    assert {"0", "12", "3", "34"} <= found  # no cut between 1 and 2
+    assert not {"1", "2", "01", "23"} & found
+    whole = Phrase(audio, words[1:3], "a")
+    assert shortened(whole, rng) is whole
+    assert shortened(Phrase(audio, [], "a"), rng).words == []
 
 
 def test_words_before_a_gap_are_prolonged() -> None:
