@@ -17,7 +17,7 @@ __all__ = ["Listener", "SpeechEvent"]
 
 SpeechEvent = SpeechStarted | SpeechEnded
 
-PAUSE_MS = 1500.0  # that ends an utterance if only silence is to be skipped
+PAUSE_MS = 1000.0  # that ends an utterance if only silence is to be skipped
 # Samples of silence before speech that are heard all the same. With a third of a second of it,
 # voxtral-numbers makes 3.8 % errors in joined clips instead of 2.3 %: the first word suffers.
 KEPT = SAMPLE_RATE * 8 // 10
@@ -44,7 +44,7 @@ class Listener:
     Parity: for any split of the samples, the stream hears the same.
 
     Args:
-        endpoint_ms: above 0; None: 1500, after which a model has written its words anyway, and
+        endpoint_ms: above 0; None: 1000, after which a model has written its words anyway, and
             ending the utterance costs nothing.
 
     Raises:
