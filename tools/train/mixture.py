@@ -65,7 +65,7 @@ class PoolPlan:
 FLUENTLY = {"fluent": 1.0}
 
 _PLANS = (
-    PoolPlan("espeak", "espeak", 1, 8.0, 34, FLUENTLY, {"phrases": 1.0}),
+    PoolPlan("espeak", "espeak", 1, 8.0, 50, FLUENTLY, {"phrases": 1.0}),
     PoolPlan("flite", "flite", 2, 2.5, 12),
     PoolPlan("festival", "festival", 3, 1.5, 6, {"fluent": 0.6, "commas": 0.4}),
     PoolPlan("hibari", "hibari", 4, 3.0, 17),

@@ -89,14 +89,14 @@ def measure_timing(
 
 
 def _edges_of_words(clip: AttendedClip, heads: Sequence[tuple[int, int]]) -> Iterator[_Edges]:
-    """The times that are given. An end that touches the next word is none: sessions end a word
-    where the next one begins, whatever the margin."""
-    following = [*(word.start for word in clip.spoken[1:]), math.inf]
+    """The times that are given. A start that touches the word before is none: sessions begin a
+    word no earlier than that one ends, whatever the margin."""
+    before = [-math.inf, *(word.end for word in clip.spoken)]
     for word in clip.words:
         if word.spoken is not None:
             said = clip.spoken[word.spoken]
-            is_free = following[word.spoken] - said.end > GAP
-            yield _Edges(word, said.start, said.end if is_free else math.nan)
+            is_free = said.start - before[word.spoken] > GAP
+            yield _Edges(word, said.start if is_free else math.nan, said.end)
 
 
 def _edges_of_speech(clip: AttendedClip, heads: Sequence[tuple[int, int]]) -> Iterator[_Edges]:

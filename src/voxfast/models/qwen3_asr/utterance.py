@@ -164,18 +164,14 @@ class Utterance:
         following = None if end else found.following
         words, rest = words_of(found.tokens, following, self._tokenizer.piece)
         words = [word for word in words if not self._is_repeated(*word)]
-        begins = [self._audio.token_seconds(tokens[0].position) for _, tokens in words]
         committed = []
-        for (text, tokens), begin, next_begin in zip(
-            words, begins, [*begins[1:], math.inf], strict=False
-        ):
+        for text, tokens in words:
             probability = math.prod(token.probability for token in tokens)
             certainty = math.prod(token.certainty for token in tokens)
             if certainty < self._traits.least_probability:
                 log.debug("left out %r, of probability %.3f", text, probability)
                 continue
-            latest = next_begin - self._timing.start_lead
-            committed.append(self._align(text, tokens, probability, begin, latest))
+            committed.append(self._align(text, tokens, probability))
             self._words.append(committed[-1])
         self.tentative = rest if rest.strip() else ""
         self._is_silent = found.is_complete and not self.tentative
@@ -297,21 +293,18 @@ class Utterance:
         text = "".join(word.text for word in self._words).lstrip()
         return self._tokenizer.encode(text)[-self._limits.context_tokens :] if text else []
 
-    def _align(
-        self, text: str, tokens: Sequence[Token], probability: float, begin: float, latest: float
-    ) -> AlignedWord:
-        """The word with its times.
+    def _align(self, text: str, tokens: Sequence[Token], probability: float) -> AlignedWord:
+        """The word with its times: it begins no earlier than the one before it ends.
 
-        Args:
-            begin: start of the audio of its first token, in seconds.
-            latest: start of the next word, in seconds.
+        Ends are the better known ones, and may have been told already.
         """
         is_first = not self._words and not text[:1].isspace()
         if is_first and has_word_spaces(self.language or "") and not is_unspaced(text[0]):
             text = " " + text  # the model writes none before its first word
-        start = max(0.0, begin - self._timing.start_lead)
-        end = self._audio.token_seconds(tokens[-1].position) + self._timing.end_trail
-        end = max(start, min(end, latest))
+        begin, last_begin = (self._audio.token_seconds(t.position) for t in (tokens[0], tokens[-1]))
+        earliest = self._words[-1].end if self._words else 0.0
+        start = max(earliest, begin - self._timing.start_lead)
+        end = max(start, last_begin + self._timing.end_trail)
         first, last = (
             token.position + self._audio.dropped_tokens for token in (tokens[0], tokens[-1])
         )
