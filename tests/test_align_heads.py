@@ -50,7 +50,8 @@ def test_the_heads_of_the_small_checkpoint_are_found(
     scores = {(s["layer"], s["head"]): s for s in content["scores"]}
     assert measured.heads[0] == next(iter(scores))
     assert scores[2, 1]["score"] > 0.9
-    assert scores[2, 1]["median_abs_error_s"] < 0.06
+    # From the middle of the word: this head was taught to look at the end, 0.16 s behind it.
+    assert 0.08 < scores[2, 1]["median_abs_error_s"] < 0.24
     assert content["words"] > 0.9 * content["words_spoken"] > 20
     assert content["scores"][0]["score"] == 1.0
     assert len(content["scores"]) == 16 > len(measured.heads)

@@ -26,7 +26,7 @@ from voxfast.models.qwen3_asr.audio import Audio
 from voxfast.models.qwen3_asr.decoding import Decoder
 from voxfast.models.qwen3_asr.passes import Asking, run_alone
 from voxfast.models.qwen3_asr.policy import Verdict
-from voxfast.models.qwen3_asr.stream import Qwen3Stream
+from voxfast.models.qwen3_asr.stream import END_PAD, Qwen3Stream
 from voxfast.models.qwen3_asr.tokenizer import Qwen3ASRTokenizer
 from voxfast.models.qwen3_asr.utterance import Utterance
 from voxfast.timed import Token
@@ -77,7 +77,8 @@ def test_offline_gives_the_tokens_of_the_library(
     monkeypatch: pytest.MonkeyPatch,
     language: str | None,
 ) -> None:
-    """All that is inserted, then the end: what mlx_qwen3_asr writes, on every short clip."""
+    """All that is inserted, then the end: what mlx_qwen3_asr writes for the same samples, the
+    zeros at the end among them, on every short clip."""
     truth = load_qwen_tokens()[language or "detected"]
     tokenizer = Tokenizer(str(qwen_folder))
     written: list[int] = []
@@ -102,7 +103,7 @@ def test_the_tokens_on_file_are_those_of_the_library(
     qwen_folder: Path, clips: dict[str, EvalItem]
 ) -> None:
     network = load_model(str(qwen_folder), dtype=mx.float32)[0]
-    features, lengths = compute_features(clips["eval_18"].audio)
+    features, lengths = compute_features(np.pad(clips["eval_18"].audio, (0, END_PAD)))
     audio, _ = network.audio_tower(features, lengths)
     prompt = Tokenizer(str(qwen_folder)).build_prompt_tokens(audio.shape[1], None)
     positions = mx.stack([mx.arange(len(prompt))[None]] * 3, axis=1)

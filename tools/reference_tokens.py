@@ -21,6 +21,7 @@ from mlx_qwen3_asr.generate import GenerationConfig, generate
 from mlx_qwen3_asr.load_models import load_model
 from mlx_qwen3_asr.tokenizer import Tokenizer
 
+from voxfast.models.qwen3_asr.stream import END_PAD
 from voxfast.models.traits import read_traits
 from voxfast.models.voxtral.stream import VoxtralStream
 from voxfast.models.voxtral.tokenizer import VoxtralTokenizer
@@ -103,7 +104,8 @@ def write_qwen(items: Sequence[EvalItem]) -> None:
     for item in items:
         if item.duration > SHORT:
             continue
-        features, lengths = compute_features(item.audio)
+        # A session ends an utterance with half a second of zeros.
+        features, lengths = compute_features(np.pad(item.audio, (0, END_PAD)))
         audio, _ = network.audio_tower(features, lengths)
         for language, found in tokens.items():
             asked = None if language == "detected" else language

@@ -24,7 +24,7 @@ from .mixture import CALIBRATION_POOLS, POOLS
 from .pool import MANIFEST, Mixture, Pool
 from .qwen3_asr import steps as qwen3_asr
 from .synthesis import fill
-from .trainer import Trainer
+from .trainer import Trainer, take_mean
 from .verify import verify
 from .voxtral import names as voxtral_names
 from .voxtral import rare as voxtral_rare
@@ -48,6 +48,7 @@ class Run:
         pools: folder of the pools.
         engines: the synthesisers that may be used, by default all.
         start: checkpoint to start from.
+        mean: folders of other runs, with whose last weights the mean is exported.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Run:
         pools: Path | None = None,
         engines: Sequence[str] = (),
         start: Path | None = None,
+        mean: Sequence[Path] = (),
     ) -> None:
         self._model, self._out, self._recipe, self._start = MODELS[model], out, recipe, start
+        self._mean = [folder / "train" / "state.pt" for folder in mean]
         self._pools, self._engines = pools or out / "pools", engines
         self._checkpoint = out / "checkpoint"
         self._tokenizer, self._eval = out / "tokenizer", out / "eval"
@@ -123,7 +126,7 @@ class Run:
         path = folder / f"recipe_{trainer.step}.json"
         path.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
         trainer.run(self._model.batches(self._recipe, self._tokenizer, Mixture(pools, parts)))
-        task.trainee.cpu()
+        take_mean(task.trainee.cpu(), self._mean)
         self._checkpoint.mkdir(exist_ok=True)
         print(f"  exported: {self._model.export(self._checkpoint, self._tokenizer, task)}")
 
@@ -199,6 +202,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--engines", nargs="+", default=(), metavar="ENGINE",
         help="use only these synthesisers (default all)")  # fmt: skip
     add("--start", type=Path, metavar="CHECKPOINT", help="go on from these weights")
+    add("--mean", nargs="+", default=(), type=Path, metavar="RUN",
+        help="export the mean with the last weights of these runs (their --out)")  # fmt: skip
     add("--without", nargs="+", default=(), metavar="NAME",
         help="leave out of training: engines, kinds of texts, entries of Acoustics")  # fmt: skip
     add("--train-steps", type=int, metavar="N", help="steps of training")
@@ -252,7 +257,10 @@ def main() -> None:
     recipe = leave_out(recipe, options.without)
     torch.set_num_threads(recipe.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.model, options.out, recipe, options.pools, options.engines, options.start)
+    run = Run(
+        options.model, options.out, recipe, options.pools, options.engines, options.start,
+        options.mean,
+    )  # fmt: skip
     steps = options.steps or STEPS
     if options.smoke and options.start is None and not options.steps:
         print("calibrate: left out, because a smoke run learns no word to calibrate with")

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -21,7 +21,7 @@ from .pool import Pool
 from .scoring import Score
 from .speech import Word
 
-__all__ = ["Batches", "Losses", "Task", "Trainer", "dev_clips"]
+__all__ = ["Batches", "Losses", "Task", "Trainer", "dev_clips", "take_mean"]
 
 WEIGHT_DECAY = 0.03
 LOWEST_RATE = 1e-6
@@ -170,6 +170,18 @@ class Trainer:
         self.step, self.elapsed = state["step"], state["elapsed"]
         self._average = state["average"]
         print(f"  resumed: {self._line()}", flush=True)
+
+
+def take_mean(trainee: nn.Module, states: Sequence[Path]) -> None:
+    """Makes the weights the mean of themselves and of those in other runs' ``state.pt``."""
+    all_weights = [trainee.state_dict()] + [
+        torch.load(path, weights_only=True, map_location="cpu")["trainee"] for path in states
+    ]
+    mean = {
+        name: torch.stack([weights[name].float() for weights in all_weights]).mean(0)
+        for name in all_weights[0]
+    }
+    trainee.load_state_dict(mean)
 
 
 def dev_clips(pool: Pool, recipe: Recipe) -> list[tuple[NDArray[np.float32], list[Word]]]:

@@ -14,6 +14,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors import safe_open
+from torch import nn
 
 from ..__main__ import leave_out
 from ..augment import NOTHING
@@ -25,7 +26,7 @@ from ..pool import Pool
 from ..scoring import align, score
 from ..speech import SAMPLE_RATE, Phrase, Word
 from ..synthesis import fill
-from ..trainer import Trainer
+from ..trainer import Trainer, take_mean
 from . import batches as batches_module
 from .attention import dense_attention, rotary, rotate, sliding_attention
 from .batches import IGNORED, NO_WORD, Batch, Batches, auxiliary_labels
@@ -410,6 +411,19 @@ def test_training_learns_a_batch_and_resumes(tmp_path: Path) -> None:
     assert (resumed.step, resumed.elapsed) == (40, 7.0)
     for _ in range(2):
         assert torch.equal(resumed.learn(batch).total, trainer.learn(batch).total)
+
+
+def test_mean_of_two_runs(tmp_path: Path) -> None:
+    ones, fives = nn.Linear(2, 2), nn.Linear(2, 2)
+    for module, value in ((ones, 1.0), (fives, 5.0)):
+        nn.init.constant_(module.weight, value)
+        nn.init.constant_(module.bias, -value)
+    torch.save({"trainee": fives.state_dict(), "step": 3}, tmp_path / "state.pt")
+    take_mean(ones, [])
+    assert (ones.weight == 1).all()
+    take_mean(ones, [tmp_path / "state.pt"])
+    assert (ones.weight == 3).all()
+    assert (ones.bias == -3).all()
 
 
 def test_everything_is_on_one_device(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from voxfast.models.vocabulary import Vocabulary
 from voxfast.online.stream import QueuedStream, Stream
 from voxfast.timed import Word
 
-__all__ = ["Qwen3Stream", "step"]
+__all__ = ["END_PAD", "Qwen3Stream", "step"]
 
 log = logging.getLogger(__name__)
 
