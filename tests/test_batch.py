@@ -216,7 +216,8 @@ def test_ctrl_c_says_how_to_go_on(archive, tmp_path):
     _, told = driver.communicate()
     assert driver.returncode == 130
     done = len(index_of(tmp_path))
-    assert f"voxfast: interrupted; {done} recordings finished and kept" in told
+    recordings = "recording" if done == 1 else "recordings"
+    assert f"voxfast: interrupted; {done} {recordings} finished and kept" in told
     assert "Traceback" not in told
 
 
