@@ -112,6 +112,11 @@ class Run:
         _once(self._out / "eval_speakers", settings, make)
 
     def train(self) -> None:
+        for state in self._mean:
+            if not state.exists():  # told now, not after hours
+                raise SystemExit(
+                    f"--mean: {state} is missing: name the --out of a run that trained"
+                )
         folder = self._out / "train"
         folder.mkdir(parents=True, exist_ok=True)
         pools = self._open(self._recipe.mixture)

@@ -41,7 +41,7 @@ Range = tuple[float, float]
 FRAME = 160  # samples, 10 ms
 LEAST_GAP = 0.02  # seconds
 LEAST_STRETCHED = 10  # frames
-QUIET = 0.02
+QUIET = 0.02  # amplitude; the peak of a phrase is 0.6
 LEAST_ROOM = 480  # samples that stay between two words
 RELEASES = {"t": (2500, 7000), "d": (2000, 6500), "c": (1500, 4500), "p": (400, 3000)}  # Hz
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
@@ -101,8 +101,8 @@ class Acoustics:
 # Speech as it was synthesised.
 NOTHING = Acoustics(
     room=0, noises=0, interference=0, alone=0, babble=0, clipping=0, coarse=0, hushed=0, lost=0,
-    careful=0, gate=0, level=(0, 0), telephone=0, narrow=0, microphone=0, warped=0, tilt=0,
-    stretched=0,
+    lost_words=0, careful=0, gate=0, evened=0, level=(0, 0), telephone=0, narrow=0, microphone=0,
+    warped=0, tract=0, mouth=0, tilt=0, stretched=0,
 )  # fmt: skip
 
 
@@ -315,15 +315,12 @@ def stretch(audio: Audio, length: int) -> Audio:
     out = np.zeros(length + 2 * frame, np.float32)
     place = 0
     for first in range(0, length + hop, hop):
-        wanted = int(first * len(audio) / length)
-        low = max(0, min(wanted, len(padded) - frame) - most)
-        if first:
-            goes_on = padded[place + hop : place + hop + frame]
+        if first:  # near where it belongs, what goes on most like the piece before
+            wanted = int(first * len(audio) / length)
+            low = max(0, min(wanted, len(padded) - frame) - most)
             around = padded[low : low + frame + 2 * most]
-            goes_on = goes_on[: len(around)]
+            goes_on = padded[place + hop : place + hop + frame]
             place = low + int(np.correlate(around, goes_on, "valid").argmax())
-        else:
-            place = 0
         piece = padded[place : place + frame]
         out[first : first + len(piece)] += window[: len(piece)] * piece
     return out[hop : hop + length]
@@ -416,7 +413,7 @@ def draw_filterbanks(rows: int, acoustics: Acoustics, rng: Generator) -> Tensor:
         factor = float(np.exp(rng.normal(0, acoustics.tract))) if warped else 1.0
         shape = acoustics.mouth * warped * np.clip(rng.standard_normal(2), -2, 2)
         hertz = _warp(_bent(MEL_BINS, shape), factor)
-        places = np.clip(hertz / MEL_BINS[1], 0, len(usual) - 1 - 1e-6)
+        places = np.minimum(hertz / MEL_BINS[1], len(usual) - 1 - 1e-6)
         low = places.astype(int)
         part = (places - low)[:, None].astype(np.float32)
         np.add.at(bank, low, (1 - part) * usual)

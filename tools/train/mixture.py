@@ -2,7 +2,7 @@
 
 Pseudo-speakers are numbered: those of training are never heard in calibration (thresholds and
 timing of ``voxfast.json``, and the curve of training) or in evaluation, nor the reverse. SVOX Pico
-is a synthesiser that training never hears at all, but that of voxtral-names.
+speaks English with two voices that are not trained on, but for voxtral-names.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from . import calibrate as module
-from .__main__ import leave_out, parse
+from .__main__ import Run, leave_out, parse
 from .calibrate import Heard, Pair, best_threshold, calibrate
 from .clips import Clip
 from .config import Recipe
@@ -111,7 +111,19 @@ def test_leaving_out() -> None:
     }
     assert recipe.acoustics.room == 0
     assert recipe.acoustics.noises == Recipe().acoustics.noises
+    for name in (
+        "mouth",
+        "lost_words",
+        "evened",
+        "tract",
+    ):  # what is no probability is left out, too
+        assert getattr(leave_out(Recipe(), [name]).acoustics, name) == 0
     kinds = leave_out(Recipe(), ["slow", "digits"])
     assert len(kinds.mixture) == len(Recipe().mixture) - 8
     with pytest.raises(SystemExit, match="neither an engine"):
         leave_out(Recipe(), ["rooms"])
+
+
+def test_a_mean_with_no_run_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"nowhere.*state.pt is missing"):
+        Run("voxtral-numbers", tmp_path, Recipe(), mean=[tmp_path / "nowhere"]).train()

@@ -44,8 +44,8 @@ class Listener:
     Parity: for any split of the samples, the stream hears the same.
 
     Args:
-        endpoint_ms: above 0; None: 1000, after which a model has written its words anyway, and
-            ending the utterance costs nothing.
+        endpoint_ms: above 0; None: 1000, after which the models have written their words anyway
+            (but Voxtral at delays above 480 ms), so that ending the utterance costs nothing.
 
     Raises:
         InvalidOptionError: for another ``endpoint_ms``.

@@ -296,19 +296,18 @@ class Utterance:
     def _align(self, text: str, tokens: Sequence[Token], probability: float) -> AlignedWord:
         """The word with its times: it begins no earlier than the one before it ends.
 
-        Ends are the better known ones, and may have been told already.
+        Ends are the better known ones, and may have been told already. :meth:`make_room` cuts the
+        buffer where words begin.
         """
         is_first = not self._words and not text[:1].isspace()
         if is_first and has_word_spaces(self.language or "") and not is_unspaced(text[0]):
             text = " " + text  # the model writes none before its first word
-        begin, last_begin = (self._audio.token_seconds(t.position) for t in (tokens[0], tokens[-1]))
+        first, last = tokens[0].position, tokens[-1].position
         earliest = self._words[-1].end if self._words else 0.0
-        start = max(earliest, begin - self._timing.start_lead)
-        end = max(start, last_begin + self._timing.end_trail)
-        first, last = (
-            token.position + self._audio.dropped_tokens for token in (tokens[0], tokens[-1])
-        )
-        return AlignedWord(text, start, end, probability, first, last)
+        start = max(earliest, self._audio.token_seconds(first) - self._timing.start_lead)
+        end = max(start, self._audio.token_seconds(last) + self._timing.end_trail)
+        dropped = self._audio.dropped_tokens
+        return AlignedWord(text, start, end, probability, first + dropped, last + dropped)
 
 
 class _Text:
