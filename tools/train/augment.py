@@ -43,6 +43,8 @@ LEAST_GAP = 0.02  # seconds
 LEAST_STRETCHED = 10  # frames
 QUIET = 0.02  # amplitude; the peak of a phrase is 0.6
 LEAST_ROOM = 480  # samples that stay between two words
+ALONE = (0.3, 0.7)  # seconds that people take for a word before a gap, however short it is
+PROLONGED, MOST_PROLONGED = 1.4, 2.4  # times as long: up to, anyway; and where it is short
 RELEASES = {"t": (2500, 7000), "d": (2000, 6500), "c": (1500, 4500), "p": (400, 3000)}  # Hz
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
 
@@ -84,8 +86,8 @@ class Acoustics:
     hushed: float = 0.45
     lost: float = 0.2
     lost_words: float = 0.4
-    careful: float = 0.5
-    gate: float = 0.4
+    careful: float = 0.9
+    gate: float = 0.55
     evened: float = 0.6
     level: Range = (-18.0, 3.0)
     telephone: float = 0.18
@@ -216,13 +218,13 @@ def gate(
 
     So the fricatives of "six" and "four" may be gone, and what begins a word is the noise of its
     own recording. Words without a gap between them stay together. 60 % are limited to 4 kHz; in
-    60 % low frequencies alone open the gate, so that hardly any fricative does. With ``evened``,
+    75 % low frequencies alone open the gate, so that hardly any fricative does. With ``evened``,
     what passes at once is brought to the same peak, 3 dB more or less.
     """
     if rng.random() < 0.6:
         audio = _low_passed(audio, 8, rng.uniform(3400, 3950))
-    guide = _low_passed(audio, 2, rng.uniform(900, 3000)) if rng.random() < 0.6 else audio
-    below = amplitude(-rng.uniform(8, 36))
+    guide = _low_passed(audio, 4, rng.uniform(900, 2500)) if rng.random() < 0.75 else audio
+    below = amplitude(-rng.uniform(14, 36))
     floor = amplitude(-rng.uniform(45, 75))
     peak = np.abs(audio).max()
     passed = (floor * rng.standard_normal(len(audio), np.float32)).astype(np.float32)
@@ -266,10 +268,11 @@ def hush(audio: Audio, rng: Generator) -> Audio:
 
 
 def prolong(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio, list[Word]]:
-    """Words before a gap as people say them alone: 70 % up to 1.8 times as long, stops released.
+    """Words before a gap as people say them alone: at least ``ALONE`` long, stops released.
 
     Synthesisers do not, not even slow ones: their "eight" takes 0.2 s and ends with its vowel,
-    that of people 0.3 to 0.45 s and ends with the burst of its t, where a "six" may take 0.2 s.
+    that of people 0.3 to 0.45 s and ends with the burst of its t. A vowel of 0.15 s between two
+    silences is what a gate leaves of people's "six".
     """
     audio = audio.copy()
     said: list[Word] = []
@@ -280,10 +283,12 @@ def prolong(audio: Audio, words: Sequence[Word], rng: Generator) -> tuple[Audio,
         room = (int(gap.argmax()) if gap.any() else len(gap)) - LEAST_ROOM
         if room > LEAST_ROOM and end - first > 4 * FRAME:
             piece = audio[first:end]
-            if rng.random() < 0.7:
+            wanted = int(np.exp(rng.uniform(*np.log(ALONE))) * SAMPLE_RATE)
+            longer = int(len(piece) * np.exp(rng.uniform(0, np.log(PROLONGED))))
+            most = min(int(MOST_PROLONGED * len(piece)), len(piece) + room)
+            length = min(max(wanted, longer), most)
+            if length > len(piece):
                 kept = int(0.3 * len(piece))
-                longer = len(piece) * float(np.exp(rng.uniform(0, np.log(1.8))))
-                length = min(int(longer), len(piece) + room)
                 piece = np.concatenate((piece[:kept], stretch(piece[kept:], length - kept)))
             room -= len(piece) - (end - first)
             burst = _release(word.text, float(np.abs(piece).max(initial=0)), rng)

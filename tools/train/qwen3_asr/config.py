@@ -1,8 +1,10 @@
 """Sizes of qwen3-asr-numbers and the settings of its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..config import Recipe
+from ..mixture import MIXTURE
 
 __all__ = ["ModelConfig", "QwenRecipe", "Shape"]
 
@@ -56,12 +58,16 @@ class Shape:
 @dataclass(frozen=True)
 class QwenRecipe(Recipe):
     """Attributes:
+    mixture: with more of espeak-ng, the fastest speech, in which it leaves words out.
     shapes: short, usual and long clips.
     short_until, long_from: parts of the training at which short clips end and long ones begin.
     long_every: of so many batches one is of long clips.
     """
 
     peak_rate: float = 1.5e-3
+    mixture: Mapping[str, float] = field(
+        default_factory=lambda: {**MIXTURE, "espeak": 100, "espeak_digits": 10}
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     shapes: tuple[Shape, Shape, Shape] = (
         Shape(28, 6, 160, 48),
