@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluation import QWEN_FOLDER
 
-import voxfast
 from voxfast.timed import Word
 
 BENCHES = Path(__file__).parent.parent / "benches"
@@ -80,10 +80,8 @@ def test_words_are_counted_where_they_are_written(bench: dict[str, Any]) -> None
 
 
 def test_a_checkpoint_that_writes_all_words(bench: dict[str, Any], tmp_path: Path) -> None:
-    folder = Path(bench["keeps_all"]("voxtral-numbers", tmp_path))
-    before = json.loads(
-        (voxfast.hub.embedded_models()["voxtral-numbers"] / "voxfast.json").read_text()
-    )
+    folder = Path(bench["keeps_all"](str(QWEN_FOLDER), tmp_path))
+    before = json.loads((QWEN_FOLDER / "voxfast.json").read_text())
     after = json.loads((folder / "voxfast.json").read_text())
     assert before["least_probability"] > 0
     assert after == before | {"least_probability": 0.0}

@@ -1,6 +1,7 @@
 """A stream that is held to the script of its language."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -90,7 +91,14 @@ def test_a_locked_stream_writes_nothing_else(
         assert [*session.feed(audio), *session.finish()] == []
         words = [*free.process(), *free.finish()]
     with model.session(language="ru", latin=True) as session:
-        assert [*session.feed(audio), *session.finish()] == words
+        latin = [*session.feed(audio), *session.finish()]
+    # The tokens that are forbidden have no part in the probabilities.
+    assert [replace(word, probability=1) for word in latin] == [
+        replace(word, probability=1) for word in words
+    ]
+    assert [word.probability for word in latin] == pytest.approx(
+        [word.probability for word in words], abs=1e-5
+    )
     with model.session() as alone:
         assert [*alone.feed(audio), *alone.finish()] == words
     with pytest.raises(voxfast.InvalidOptionError, match="latin must be"):
