@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,8 @@ class LoudFrames:
 
 class Ledger:
     """A stream that writes down what it is given: samples, pauses (in samples), ends."""
+
+    settling = 0.7
 
     def __init__(self) -> None:
         self.given: list[tuple[str, int]] = []
@@ -114,6 +117,25 @@ def test_a_pause_ends_the_utterance_where_it_is_long_enough() -> None:
 def test_the_stream_is_told_how_much_silence_it_has_heard() -> None:
     ledger, _ = listened(frames("######" + "." * 40), constant(1280), endpoint_ms=800)
     assert ledger.silence == pytest.approx(0.7)
+
+
+def test_without_an_endpoint_a_pause_is_as_long_as_the_stream_needs() -> None:
+    ledger, _ = listened(frames("######" + "." * 40), constant(100), endpoint_ms=None, skip=True)
+    assert ledger.given.count(("end", 0)) == 1
+    assert ledger.silence == pytest.approx(Ledger.settling)
+
+
+@pytest.mark.parametrize("delay_ms", [240, 480, 960])
+def test_a_settled_stream_is_not_padded(delay_ms: int) -> None:
+    """In padding, a model may write a word that nobody said."""
+    position = 1280
+    with voxfast.load("voxtral-numbers") as model:
+        for less, pads in ((0.0, 0), (0.08, 1)):
+            with model.session(delay_ms=delay_ms) as session:
+                stream: Any = session._stream
+                stream.push(np.zeros(40 * position + 7, np.float32))
+                stream.end_utterance(stream.settling - less)
+                assert stream._clock.model_samples == (41 + pads) * position
 
 
 def test_silence_is_not_given_to_the_stream() -> None:

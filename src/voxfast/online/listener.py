@@ -17,7 +17,6 @@ __all__ = ["Listener", "SpeechEvent"]
 
 SpeechEvent = SpeechStarted | SpeechEnded
 
-PAUSE_MS = 1000.0  # that ends an utterance if only silence is to be skipped
 # Samples of silence before speech that are heard all the same. With a third of a second of it,
 # voxtral-numbers makes 3.8 % errors in joined clips instead of 2.3 %: the first word suffers.
 KEPT = SAMPLE_RATE * 8 // 10
@@ -44,8 +43,8 @@ class Listener:
     Parity: for any split of the samples, the stream hears the same.
 
     Args:
-        endpoint_ms: above 0; None: 1000, after which the models have written their words anyway
-            (but Voxtral at delays above 480 ms), so that ending the utterance costs nothing.
+        endpoint_ms: above 0; None: so long that the stream has written its words anyway
+            (``Stream.settling``), and ending the utterance costs nothing.
 
     Raises:
         InvalidOptionError: for another ``endpoint_ms``.
@@ -59,7 +58,7 @@ class Listener:
         skip_silence: bool,
         detector: Detector | None = None,
     ) -> None:
-        pause_ms = PAUSE_MS if endpoint_ms is None else endpoint_ms
+        pause_ms = 1000 * (stream.settling + TRAIL) if endpoint_ms is None else endpoint_ms
         if not pause_ms > 0:
             raise InvalidOptionError(f"endpoint_ms must be above 0 milliseconds; got {endpoint_ms}")
         self._stream = stream

@@ -24,6 +24,7 @@ class Stream(Protocol):
         is_awaited: whether a call of the session waits for the words; set by the session.
         was_awaited: whether one ever did.
         is_offline: whether words may come late, since nobody listens; set before the first step.
+        settling: seconds of silence after which all words before it are written.
     """
 
     words: list[Word]
@@ -31,6 +32,7 @@ class Stream(Protocol):
     is_awaited: bool
     was_awaited: bool
     is_offline: bool
+    settling: float
 
     def push(self, samples: NDArray[np.float32]) -> None: ...
     def skip(self, seconds: float) -> None: ...
@@ -89,6 +91,8 @@ class QueuedStream:
         processed: seconds of real audio that the model has consumed.
         lag: seconds of audio in the queue.
     """
+
+    settling: float = 0.9
 
     def __init__(self) -> None:
         self._clock = Clock(SAMPLE_RATE)

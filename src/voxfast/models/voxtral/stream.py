@@ -61,6 +61,7 @@ class VoxtralStream(QueuedStream):
         self._is_parallel = costs is not None
         self._position = model.args.samples_per_position
         self._n_pad = tokenizer.n_right_pad(delay_ms)
+        self.settling = self._n_pad * self._position / SAMPLE_RATE
         self._block = block
         self._tokens = TokenStream(
             model,
@@ -93,7 +94,7 @@ class VoxtralStream(QueuedStream):
         """
         if self._last_end < self._clock.model_samples:
             self._pad(-self._clock.model_samples % self._position)
-            heard = int(silence * SAMPLE_RATE) // self._position
+            heard = round(silence * SAMPLE_RATE) // self._position
             self._pad(max(0, self._n_pad - heard) * self._position)
             self._last_end = self._clock.model_samples
             self._ends.append(self._last_end)
