@@ -152,8 +152,9 @@ def test_what_waits_is_bounded_and_no_backlog(
                 assert session.lag <= 15.5 + 5
                 assert len(inner._decoders) <= 8
                 assert len(inner._running) <= 8
-    # (The model may fill a buffer without a word that it is sure of, and says so.)
-    assert not [record for record in caplog.records if record.name.startswith("voxfast.online")]
+    # The model may fill a buffer without a word that it is sure of; nothing else is told.
+    told = {record.getMessage() for record in caplog.records if record.name.startswith("voxfast")}
+    assert told <= {"nothing could be committed in a full buffer; the utterance ends"}
 
 
 def test_progress_and_an_interrupt_keep_the_order(

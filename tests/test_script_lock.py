@@ -96,9 +96,8 @@ def test_a_locked_stream_writes_nothing_else(
     assert [replace(word, probability=1) for word in latin] == [
         replace(word, probability=1) for word in words
     ]
-    assert [word.probability for word in latin] == pytest.approx(
-        [word.probability for word in words], abs=1e-5
-    )
+    gains = [one.probability - other.probability for one, other in zip(latin, words, strict=True)]
+    assert 0 <= min(gains) <= max(gains) < 1e-5
     with model.session() as alone:
         assert [*alone.feed(audio), *alone.finish()] == words
     with pytest.raises(voxfast.InvalidOptionError, match="latin must be"):

@@ -43,8 +43,9 @@ LEAST_GAP = 0.02  # seconds
 LEAST_STRETCHED = 10  # frames
 QUIET = 0.02  # amplitude; the peak of a phrase is 0.6
 LEAST_ROOM = 480  # samples that stay between two words
-ALONE = (0.3, 0.7)  # seconds that people take for a word before a gap, however short it is
-PROLONGED, MOST_PROLONGED = 1.4, 2.4  # times as long: up to, anyway; and where it is short
+ALONE = (0.3, 0.7)  # seconds that a word before a gap lasts at least, drawn from this range
+PROLONGED = 1.4  # the most that a word is stretched which is long enough already
+MOST_PROLONGED = 2.4  # the most that any word is
 RELEASES = {"t": (2500, 7000), "d": (2000, 6500), "c": (1500, 4500), "p": (400, 3000)}  # Hz
 SPEECH_LEVEL = 0.1  # nominal RMS of speech, to which other levels refer
 

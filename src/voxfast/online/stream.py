@@ -90,6 +90,7 @@ class QueuedStream:
         heard: seconds of real audio inserted so far, pauses included.
         processed: seconds of real audio that the model has consumed.
         lag: seconds of audio in the queue.
+        settling: seconds of silence after which words are written; a family sets its own.
     """
 
     settling: float = 0.9

@@ -94,7 +94,7 @@ class VoxtralStream(QueuedStream):
         """
         if self._last_end < self._clock.model_samples:
             self._pad(-self._clock.model_samples % self._position)
-            heard = round(silence * SAMPLE_RATE) // self._position
+            heard = int(silence * SAMPLE_RATE) // self._position
             self._pad(max(0, self._n_pad - heard) * self._position)
             self._last_end = self._clock.model_samples
             self._ends.append(self._last_end)
